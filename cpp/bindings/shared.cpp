@@ -1,2 +1,225 @@
+// Translation only: the shared region and its sessions as Python sees them.
+#include <memory>
+
 #include "bindings.hpp"
-void bind_shared(py::module_&) {}
+#include "fastac/updates.hpp"
+
+using namespace fastac;
+
+namespace {
+
+template <class Enum>
+struct Name {
+    const char* text;
+    Enum value;
+};
+constexpr Name<UpdateScheme> scheme_names[] = {
+    {"lockfree", UpdateScheme::lockfree}, {"lock", UpdateScheme::lock}, {"queue", UpdateScheme::queue}, {"hogwild", UpdateScheme::hogwild}};
+constexpr Name<OptimizerKind> optimizer_names[] = {{"sgd", OptimizerKind::sgd}, {"rmsprop", OptimizerKind::rmsprop}, {"adam", OptimizerKind::adam}};
+constexpr const char* submitted_names[] = {"applied", "rejected_nonfinite", "stopped"};
+
+template <class Enum, std::size_t N>
+Enum parse(const Name<Enum> (&names)[N], const std::string& text, const char* field) {
+    std::string known;
+    for (const auto& name : names) {
+        if (text == name.text) return name.value;
+        known += (known.empty() ? "" : ", ") + std::string(name.text);
+    }
+    throw py::value_error(std::string(field) + ": expected one of " + known + ", got '" + text + "'");
+}
+
+py::dict to_dict(const Snapshot& s) {
+    py::dict d;
+    d["version"] = s.version;
+    d["env_steps"] = s.env_steps;
+    d["applied"] = s.counts.applied;
+    d["merged"] = s.counts.merged;
+    d["rejected_nonfinite"] = s.counts.rejected_nonfinite;
+    d["rejected_stale"] = s.counts.rejected_stale;
+    d["staleness_sum"] = s.counts.staleness_sum;
+    d["staleness_max"] = s.counts.staleness_max;
+    d["staleness"] = py::array_t<std::uint64_t>(staleness_buckets, s.counts.staleness);
+    return d;
+}
+
+/// A session keeps its region mapped, and can be closed before Python forgets it.
+class PySession {
+public:
+    PySession(std::shared_ptr<SharedRegion> region, std::size_t seat) : region_(std::move(region)), session_(std::make_unique<Session>(*region_, seat)) {}
+
+    Session& get() const {
+        if (!session_) throw std::runtime_error("this session is closed");
+        return *session_;
+    }
+    Session& worker() const {
+        if (!get().is_worker()) throw std::logic_error("only a worker's session can do this; this is the observer's or the learner's");
+        return *session_;
+    }
+    void close() { session_.reset(); }
+
+    [[nodiscard]] py::ssize_t parameters() const { return static_cast<py::ssize_t>(region_->layout().parameters); }
+    [[nodiscard]] py::ssize_t states() const { return state_vectors(region_->config().optimizer.kind); }
+    [[nodiscard]] std::size_t check_worker(std::size_t w) const {
+        if (w >= region_->layout().workers)
+            throw py::index_error("worker: expected 0 to " + std::to_string(region_->layout().workers - 1) + ", got " + std::to_string(w));
+        return w;
+    }
+    std::span<float> vector(const py::handle& array, const char* name, bool writable) const {
+        return expect_array<float>(array, name, {parameters()}, writable);
+    }
+
+private:
+    std::shared_ptr<SharedRegion> region_;
+    std::unique_ptr<Session> session_;
+};
+
+/// n times read, push, settle with one gradient, without the GIL: what `fastac bench updates` and the tests of
+/// conservation run. Returns the seconds spent in each of the three.
+std::tuple<double, double, double> submit_many(Session& session, std::span<const float> grad, std::uint64_t n, double learning_rate) {
+    std::vector<float> params(grad.size());
+    Clock::duration spent[3] = {};
+    const bool in_place = session.region().config().scheme == UpdateScheme::hogwild;
+    for (std::uint64_t i = 0; i < n; ++i) {
+        const auto t0 = Clock::now();
+        const GradientTag tag{session.read(params).version, 1, learning_rate, 1, false};
+        const auto t1 = Clock::now();
+        const std::uint64_t sequence = in_place ? 0 : session.push(grad, tag);
+        const auto t2 = Clock::now();
+        if (in_place) session.submit(grad, tag);
+        else if (sequence == 0 || !session.settle(sequence)) break;
+        spent[0] += t1 - t0;
+        spent[1] += t2 - t1;
+        spent[2] += Clock::now() - t2;
+    }
+    const auto s = [](Clock::duration d) { return std::chrono::duration<double>(d).count(); };
+    return {s(spent[0]), s(spent[1]), s(spent[2])};
+}
+
+void bind_region(py::module_& m) {
+    py::class_<SharedRegion, std::shared_ptr<SharedRegion>>(m, "Region")
+        .def_static(
+            "create",
+            [](std::uint32_t workers, std::uint32_t parameters, const std::string& scheme, const std::string& optimizer, double alpha, double beta1,
+               double beta2, double eps, bool eps_inside_root, double max_grad_norm, std::uint32_t slots, std::uint32_t log_rows,
+               std::uint32_t wait_deadline_ms, std::uint64_t nonce) {
+                const OptimizerConfig optimizer_config{parse(optimizer_names, optimizer, "optimizer"), eps_inside_root ? 1U : 0U, alpha, beta1, beta2, eps, max_grad_norm};
+                const RegionConfig config{workers, parameters, slots, log_rows, parse(scheme_names, scheme, "scheme"), wait_deadline_ms, optimizer_config};
+                return std::make_shared<SharedRegion>(SharedRegion::create(config, nonce));
+            },
+            py::kw_only(), py::arg("workers"), py::arg("parameters"), py::arg("scheme") = "lockfree", py::arg("optimizer") = "rmsprop",
+            py::arg("alpha") = 0.99, py::arg("beta1") = 0.9, py::arg("beta2") = 0.999, py::arg("eps") = 1e-5, py::arg("eps_inside_root") = false,
+            py::arg("max_grad_norm") = 0.0, py::arg("slots") = 4, py::arg("log_rows") = 1024, py::arg("wait_deadline_ms") = 30'000,
+            py::arg("nonce") = 0)
+        .def_static(
+            "attach", [](int fd, std::uint64_t nonce) { return std::make_shared<SharedRegion>(SharedRegion::attach(fd, nonce)); }, py::arg("fd"), py::arg("nonce"))
+        .def_property_readonly("fd", &SharedRegion::fd)
+        .def_property_readonly("nonce", [](const SharedRegion& r) { return r.header().nonce; })
+        .def_property_readonly("nbytes", [](const SharedRegion& r) { return r.layout().bytes; })
+        .def_property_readonly("workers", [](const SharedRegion& r) { return r.layout().workers; })
+        .def_property_readonly("parameters", [](const SharedRegion& r) { return r.layout().parameters; })
+        .def_property_readonly("state_vectors", [](const SharedRegion& r) { return state_vectors(r.config().optimizer.kind); })
+        .def_property_readonly("scheme", [](const SharedRegion& r) { return scheme_names[static_cast<std::size_t>(r.config().scheme)].text; });
+}
+
+void bind_session(py::module_& m) {
+    using NoGil = py::gil_scoped_release;
+    py::class_<PySession>(m, "Session")
+        .def(py::init<std::shared_ptr<SharedRegion>, std::size_t>(), py::arg("region"), py::arg("seat"))
+        .def("close", &PySession::close)
+        .def_property_readonly("seat", [](const PySession& s) { return s.get().seat(); })
+        .def("initialize",
+             [](const PySession& s, const py::object& params, const py::object& state, std::uint64_t version) {
+                 const auto p = s.vector(params, "params", false);
+                 if (state.is_none()) return s.get().initialize(p, {}, version);
+                 s.get().initialize(p, expect_array<float>(state, "state", {s.states(), s.parameters()}, false), version);
+             },
+             py::arg("params"), py::arg("state") = py::none(), py::arg("version") = 0)
+        .def("read",
+             [](const PySession& s, const py::object& params) {
+                 const Snapshot now = s.get().read(s.vector(params, "params", true));
+                 return py::make_tuple(now.version, now.env_steps);
+             },
+             py::arg("params"))
+        .def("submit",
+             [](const PySession& s, const py::object& grad, std::uint64_t version_read, std::uint64_t env_steps, double learning_rate, std::uint32_t n_summed) {
+                 Session& session = s.worker();
+                 const auto g = s.vector(grad, "grad", false);
+                 Submitted how;
+                 {
+                     // The caller's array is alive and, by contract, not written to until we return.
+                     const NoGil unlocked;
+                     how = session.submit(g, {version_read, env_steps, learning_rate, n_summed, false});
+                 }
+                 return submitted_names[static_cast<std::size_t>(how)];
+             },
+             py::arg("grad"), py::kw_only(), py::arg("version_read"), py::arg("env_steps"), py::arg("learning_rate"), py::arg("n_summed") = 1)
+        .def("push",
+             [](const PySession& s, const py::object& grad, std::uint64_t version_read, std::uint64_t env_steps, double learning_rate) {
+                 return s.worker().push(s.vector(grad, "grad", false), {version_read, env_steps, learning_rate, 1, false});
+             },
+             py::arg("grad"), py::kw_only(), py::arg("version_read"), py::arg("env_steps"), py::arg("learning_rate"))
+        .def("settle", [](const PySession& s, std::uint64_t sequence) { return s.worker().settle(sequence); }, py::arg("sequence"), py::call_guard<NoGil>())
+        .def("submit_many",
+             [](const PySession& s, const py::object& grad, std::uint64_t n, double learning_rate) {
+                 Session& session = s.worker();
+                 const auto g = s.vector(grad, "grad", false);
+                 const NoGil unlocked;
+                 return submit_many(session, g, n, learning_rate);
+             },
+             py::arg("grad"), py::arg("n"), py::arg("learning_rate"))
+        .def("log", [](const PySession& s, const py::object& row) {
+                 return s.worker().log(expect_array<double>(row, "row", {static_cast<py::ssize_t>(log_columns)}, false).data());
+             }, py::arg("row"))
+        .def_property_readonly("go", [](const PySession& s) { return s.get().go(); })
+        .def_property_readonly("stop_requested", [](const PySession& s) { return s.get().stop_requested(); })
+        .def("give_go", [](const PySession& s) { s.get().give_go(); })
+        .def("request_stop", [](const PySession& s) { s.get().request_stop(); })
+        .def("drain", [](const PySession& s) { return s.get().drain(); }, py::call_guard<NoGil>())
+        .def("serve", [](const PySession& s, std::uint32_t duration_ms) { return s.get().serve(std::chrono::milliseconds(duration_ms)); },
+             py::arg("duration_ms"), py::call_guard<NoGil>())
+        .def("copy_record",
+             [](const PySession& s, const py::object& params, const py::object& state) {
+                 return to_dict(s.get().copy_record(s.vector(params, "params", true), expect_array<float>(state, "state", {s.states(), s.parameters()}, true)));
+             },
+             py::arg("params"), py::arg("state"))
+        .def("snapshot", [](const PySession& s) { return to_dict(s.get().snapshot()); })
+        .def("ledger",
+             [](const PySession& s) {
+                 const Ledger ledger = s.get().ledger();
+                 py::dict d = to_dict(ledger.at);
+                 d["begun"] = ledger.begun;
+                 d["published"] = ledger.published;
+                 d["aborted"] = ledger.aborted;
+                 d["pending"] = ledger.pending;
+                 d["retries"] = ledger.retries;
+                 d["canaries"] = ledger.canaries;
+                 d["canaries_lost"] = ledger.canaries_lost;
+                 return d;
+             })
+        .def("read_log",
+             [](const PySession& s, std::size_t w) {
+                 const std::size_t n = s.get().unread_log(s.check_worker(w));
+                 py::array_t<double> rows({n, log_columns});
+                 s.get().read_log(w, n, rows.mutable_data());
+                 return rows;
+             },
+             py::arg("worker"))
+        .def("reap", [](const PySession& s, std::size_t w) { s.get().reap(s.check_worker(w)); }, py::arg("worker"));
+}
+
+}  // namespace
+
+void bind_shared(py::module_& m) {
+    m.attr("LOG_COLUMNS") = log_columns;
+    m.attr("MAX_WORKERS") = max_workers;
+    py::register_exception<WaitTimeout>(m, "WaitTimeout", PyExc_TimeoutError);
+    bind_region(m);
+    bind_session(m);
+    m.def(
+        "clip_grad_norm",
+        [](const py::array& grad, double max_norm) {
+            const auto g = expect_array<float>(grad, "grad", {grad.size()}, true);
+            return clip_grad_norm(g.data(), g.size(), max_norm);
+        },
+        py::arg("grad"), py::arg("max_norm"));
+}

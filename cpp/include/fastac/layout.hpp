@@ -1,0 +1,172 @@
+// What lies where in the shared region. Fixed-width fields and offsets, never pointers: every process
+// maps the region at another address. Both sides compute the same Layout from the same RegionConfig, and a
+// hash of it is compared when a process attaches, so two builds that disagree refuse each other.
+#pragma once
+
+#include <atomic>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "fastac/optimizer.hpp"
+#include "fastac/wait.hpp"
+
+namespace fastac {
+
+inline constexpr std::size_t cache_line = 64;  // our own: the standard's constant may change with compiler flags
+inline constexpr std::uint64_t region_magic = 0x3143'4154'5341'4601ULL;
+inline constexpr std::uint32_t layout_version = 1;
+inline constexpr std::uint32_t max_workers = 64;
+inline constexpr std::size_t staleness_buckets = 64;  // exact counts of staleness 0 .. 62; the last holds 63 and more
+inline constexpr std::size_t log_columns = 16;
+inline constexpr std::size_t hogwild_block = cache_line / sizeof(float);  // floats that hogwild reads, steps and writes back together
+
+static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
+static_assert(std::atomic<std::uint32_t>::is_always_lock_free);
+static_assert(std::atomic_ref<float>::is_always_lock_free);
+static_assert(std::endian::native == std::endian::little);
+
+/// Who applies a published gradient, and whether anybody waits for it: see updates.hpp.
+enum class UpdateScheme : std::uint32_t { lockfree = 0, lock = 1, queue = 2, hogwild = 3 };
+
+/// What a run chooses, equal in all its processes.
+struct RegionConfig {
+    std::uint32_t workers = 1;     // W
+    std::uint32_t parameters = 1;  // P
+    std::uint32_t slots = 4;       // K, gradients that one worker may have published and not yet applied
+    std::uint32_t log_rows = 1024;
+    UpdateScheme scheme = UpdateScheme::lockfree;
+    std::uint32_t wait_deadline_ms = 30'000;  // after which a wait (lock, queue) is an error, not a hang
+    OptimizerConfig optimizer{};
+};
+
+/// What became of the gradients that were applied so far. Plain fields: they live in a record, which is
+/// immutable once it is current. (hogwild keeps one per worker and reaches it through atomic_ref.)
+struct Counts {
+    std::uint64_t applied;
+    std::uint64_t merged;              // gradients that a worker itself summed into one push, beyond the first
+    std::uint64_t rejected_nonfinite;
+    std::uint64_t rejected_stale;
+    std::uint64_t staleness_sum;
+    std::uint64_t staleness_max;
+    std::uint64_t staleness[staleness_buckets];
+};
+
+/// Head of a record of the parameter store. Behind it: consumed uint64[W], params float32[P], state float32[S, P].
+struct alignas(cache_line) RecordHeader {
+    std::uint64_t version;    // optimizer updates applied so far
+    std::uint64_t env_steps;  // env steps behind the gradients consumed so far
+    Counts counts;
+};
+
+/// Head of a slot of a worker's ring. Behind it: float32[P]. All are atomics because a helper that is
+/// about to fail its commit may still read a slot that its worker already fills again.
+struct alignas(cache_line) SlotHeader {
+    std::atomic<std::uint64_t> version_read;
+    std::atomic<std::uint64_t> env_steps;
+    std::atomic<std::uint64_t> learning_rate_bits;  // a double
+    std::atomic<std::uint32_t> n_summed;
+    std::atomic<std::uint32_t> nonfinite;
+};
+
+/// One worker's words. Each has a single writer: the worker, or the parent once it has seen the worker dead.
+struct WorkerBlock {
+    alignas(cache_line) std::atomic<std::uint64_t> begun;
+    std::atomic<std::uint64_t> published;  // the commit point of a push: slots 1 .. published can be read
+    std::atomic<std::uint64_t> aborted;
+    std::atomic<std::uint64_t> retries;  // builds thrown away because somebody else committed first
+    alignas(cache_line) std::atomic<std::uint64_t> log_written;
+    alignas(cache_line) std::atomic<std::uint64_t> log_read;
+    alignas(cache_line) std::atomic<std::uint32_t> consumed_signal;  // queue: low half of consumed, the word the worker sleeps on
+    alignas(cache_line) Counts direct;  // hogwild only
+};
+
+/// One seat for each who may protect and own records: W workers, then the observer, then the learner.
+struct alignas(cache_line) Seat {
+    std::atomic<std::uint32_t> taken;   // a second holder of a role is refused
+    std::atomic<std::uint32_t> hazard;  // record being read or built from, plus 1; 0: none
+};
+
+struct Control {
+    alignas(cache_line) std::atomic<std::uint32_t> go;
+    std::atomic<std::uint32_t> stop;
+    alignas(cache_line) std::atomic<std::uint64_t> current;  // {version: 48 bits, record: 16 bits}
+    alignas(cache_line) std::atomic<std::uint32_t> pushed_signal;  // queue: the word the learner sleeps on
+    alignas(cache_line) RobustMutex mutex;                   // lock
+    alignas(cache_line) std::atomic<std::uint64_t> hogwild_version;
+    std::atomic<std::uint64_t> hogwild_env_steps;
+};
+
+struct RegionHeader {
+    std::uint64_t magic;
+    std::uint64_t layout_hash;
+    std::uint64_t nonce;  // of the run: a descriptor of another run is refused
+    std::uint64_t bytes;
+    RegionConfig config;
+};
+
+constexpr std::size_t align_up(std::size_t n, std::size_t to) noexcept { return (n + to - 1) / to * to; }
+
+/// Offsets and strides in bytes, all from the config.
+struct Layout {
+    explicit Layout(const RegionConfig& c)
+        : workers(c.workers),
+          seats(c.workers + 2),
+          records(2 * (c.workers + 2) + 2),  // each seat protects one and owns one, one is current, one is left to claim
+          slots(c.slots),
+          log_rows(c.log_rows),
+          parameters(c.parameters),
+          canaries((c.parameters + hogwild_block - 1) / hogwild_block) {
+        if (c.workers < 1 || c.workers > max_workers)
+            throw std::invalid_argument("workers: expected 1 to 64, got " + std::to_string(c.workers));
+        if (c.parameters < 1) throw std::invalid_argument("parameters: expected at least 1, got 0");
+        if (c.slots < 1) throw std::invalid_argument("slots: expected at least 1, got 0");
+        if (c.log_rows < 1) throw std::invalid_argument("log_rows: expected at least 1, got 0");
+        const std::size_t vector_bytes = align_up(parameters * sizeof(float), cache_line);
+        std::size_t end = 0;
+        const auto place = [&end](std::size_t size) {
+            const std::size_t at = align_up(end, cache_line);
+            end = at + size;
+            return at;
+        };
+        header = place(sizeof(RegionHeader));
+        control = place(sizeof(Control));
+        worker_blocks = place(workers * sizeof(WorkerBlock));
+        seat_blocks = place(seats * sizeof(Seat));
+        owner_words = place(records * sizeof(std::atomic<std::uint32_t>));
+        canary_words = place(canaries * sizeof(std::uint64_t));
+        record_consumed = sizeof(RecordHeader);
+        record_vectors = align_up(record_consumed + workers * sizeof(std::uint64_t), cache_line);
+        vector_stride = vector_bytes;
+        record_stride = record_vectors + vector_bytes * (1 + state_vectors(c.optimizer.kind));
+        record_blocks = place(records * record_stride);
+        slot_stride = sizeof(SlotHeader) + vector_bytes;
+        ring_blocks = place(workers * slots * slot_stride);
+        log_blocks = place(workers * log_rows * log_columns * sizeof(double));
+        bytes = align_up(end, 4096);
+    }
+
+    /// FNV-1a over everything two builds would have to agree on.
+    [[nodiscard]] std::uint64_t hash() const noexcept {
+        std::uint64_t h = 0xcbf29ce484222325ULL;
+        for (const std::uint64_t field : {
+                 std::uint64_t{layout_version}, std::uint64_t{header}, std::uint64_t{control}, std::uint64_t{worker_blocks},
+                 std::uint64_t{seat_blocks}, std::uint64_t{owner_words}, std::uint64_t{canary_words},
+                 std::uint64_t{record_blocks}, std::uint64_t{record_stride}, std::uint64_t{vector_stride},
+                 std::uint64_t{ring_blocks}, std::uint64_t{slot_stride}, std::uint64_t{log_blocks}, std::uint64_t{bytes},
+                 std::uint64_t{sizeof(RegionConfig)}, std::uint64_t{sizeof(Control)}, std::uint64_t{sizeof(WorkerBlock)},
+                 std::uint64_t{sizeof(Seat)}, std::uint64_t{sizeof(Counts)}, std::uint64_t{log_columns}}) {
+            h = (h ^ field) * 0x100000001b3ULL;
+        }
+        return h;
+    }
+
+    std::size_t workers, seats, records, slots, log_rows, parameters, canaries;
+    std::size_t header, control, worker_blocks, seat_blocks, owner_words, canary_words;
+    std::size_t record_consumed, record_vectors, vector_stride, record_stride, record_blocks;
+    std::size_t slot_stride, ring_blocks, log_blocks, bytes;
+};
+
+}  // namespace fastac

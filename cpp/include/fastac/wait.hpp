@@ -1,0 +1,80 @@
+// The two ways of waiting that shared memory allows, each with a deadline: a futex word and a robust mutex.
+// Only the schemes `lock` and `queue` come here; no wait of any kind is on the path of `lockfree` or `hogwild`.
+#pragma once
+
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+namespace fastac {
+
+using Clock = std::chrono::steady_clock;
+
+/// A wait ended at its deadline. The message says who waited for what.
+struct WaitTimeout : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+/// Sleeps while `word` holds `seen`, until woken or `until`. May return early for no reason, as every futex does.
+inline void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t seen, Clock::time_point until) noexcept {
+    const auto left = std::max(until - Clock::now(), Clock::duration::zero());
+    const auto s = std::chrono::duration_cast<std::chrono::seconds>(left);
+    const timespec timeout{static_cast<time_t>(s.count()),
+                           static_cast<long>(std::chrono::duration_cast<std::chrono::nanoseconds>(left - s).count())};
+    // Without FUTEX_PRIVATE_FLAG: sleeper and waker may be different processes.
+    syscall(SYS_futex, reinterpret_cast<const std::uint32_t*>(&word), FUTEX_WAIT, seen, &timeout, nullptr, 0);
+}
+
+inline void futex_wake_all(const std::atomic<std::uint32_t>& word) noexcept {
+    syscall(SYS_futex, reinterpret_cast<const std::uint32_t*>(&word), FUTEX_WAKE, INT32_MAX, nullptr, nullptr, 0);
+}
+
+/// A mutex between processes that outlives its holder: when the holder dies, the next one gets it. What it
+/// guards must be whole at every instant, which here it is: the holder only ever publishes a finished record.
+class RobustMutex {
+public:
+    /// Called once, by the process that creates the region.
+    void initialize() {
+        pthread_mutexattr_t attr;
+        pthread_mutexattr_init(&attr);
+        pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+        pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
+        const int error = pthread_mutex_init(&mutex_, &attr);
+        pthread_mutexattr_destroy(&attr);
+        if (error != 0) throw std::runtime_error("pthread_mutex_init failed with error " + std::to_string(error));
+    }
+
+    /// True: locked. False: not locked within `for_at_most`.
+    [[nodiscard]] bool try_lock_for(std::chrono::milliseconds for_at_most) {
+        timespec at{};
+        clock_gettime(CLOCK_REALTIME, &at);  // the only clock that pthread_mutex_timedlock knows
+        const std::int64_t ns = at.tv_nsec + std::chrono::nanoseconds(for_at_most).count();
+        at.tv_sec += static_cast<time_t>(ns / 1'000'000'000);
+        at.tv_nsec = static_cast<long>(ns % 1'000'000'000);
+        const int error = pthread_mutex_timedlock(&mutex_, &at);
+        if (error == ETIMEDOUT) return false;
+        if (error == EOWNERDEAD) {
+            pthread_mutex_consistent(&mutex_);
+            return true;
+        }
+        if (error != 0) throw std::runtime_error("pthread_mutex_timedlock failed with error " + std::to_string(error));
+        return true;
+    }
+
+    void unlock() noexcept { pthread_mutex_unlock(&mutex_); }
+
+private:
+    pthread_mutex_t mutex_;
+};
+
+}  // namespace fastac
