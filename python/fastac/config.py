@@ -1,0 +1,183 @@
+"""What a run is asked to do: every hyper-parameter declared once, with default, range, unit and meaning.
+
+In: keyword arguments, command-line options or a checkpoint. Out: a frozen, validated Config, read by every room.
+The command line and the documentation are made from these declarations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fastac.errors import ConfigError
+
+UPDATE_SCHEMES = ("lockfree", "lock", "queue", "hogwild")
+BACKENDS = ("thread", "process")
+ENV_IDS = ("CartPole-v1", "fastac/CartPole-v1")
+MAX_WORKERS = 64
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a field accepts and means. `above`/`below` exclude the bound, `at_least`/`at_most` include it."""
+
+    help: str
+    unit: str = ""
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def allowed(self) -> str:
+        """The accepted values in words, for messages and `--help`."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        bounds = [(">=", self.at_least), (">", self.above), ("<=", self.at_most), ("<", self.below)]
+        return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
+
+    def accepts(self, value: Any) -> bool:
+        if self.choices:
+            return value in self.choices
+        if isinstance(value, float) and not math.isfinite(value):
+            return False
+        return (
+            (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+
+def _field(default: Any, help: str, **spec: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"spec": Spec(help, **spec)})
+
+
+def spec_of(field: dataclasses.Field[Any]) -> Spec:
+    """The declaration behind a Config field."""
+    spec: Spec = field.metadata["spec"]
+    return spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The hyper-parameters that A2C and A3C share. Raises ConfigError for a value outside its range."""
+
+    env: str = _field("CartPole-v1", "Gymnasium id of the env; the native CartPole plays it", choices=ENV_IDS)
+    max_episode_steps: int = _field(500, "episodes are truncated here", unit="env steps", at_least=1)
+    seed: int | None = _field(None, "seed of everything random; drawn from the system if not given", at_least=0)
+    n_steps: int = _field(32, "rollout length T between updates", unit="env steps per env", at_least=1)
+    gamma: float = _field(0.99, "discount", at_least=0, at_most=1)
+    gae_lambda: float = _field(0.8, "GAE(lambda); 1 gives n-step returns", at_least=0, at_most=1)
+    learning_rate: float = _field(1.6e-3, "step size of the optimizer", above=0)
+    lr_schedule: str = _field("constant", "course of the learning rate", choices=("constant", "linear"))
+    ent_coef: float = _field(1e-3, "weight of the entropy bonus", at_least=0)
+    ent_schedule: str = _field("constant", "course of the entropy weight", choices=("constant", "linear"))
+    vf_coef: float = _field(0.5, "weight of the value loss", at_least=0)
+    max_grad_norm: float = _field(0.5, "gradients are clipped to this global norm; 0 for never", at_least=0)
+    clip_at: str = _field("worker", "where the norm is clipped: before the push, or when applied", choices=("worker", "apply"))
+    reward_scale: float = _field(0.1, "rewards are multiplied by this before returns are computed", above=0)
+    accumulate: int = _field(1, "rollouts whose gradients are averaged into one update", at_least=1)
+    optimizer: str = _field("rmsprop", "optimizer on the flat vector", choices=("rmsprop", "adam", "sgd"))
+    alpha: float = _field(0.99, "rmsprop: decay of the squared gradient", at_least=0, below=1)
+    beta1: float = _field(0.9, "adam: decay of the gradient", at_least=0, below=1)
+    beta2: float = _field(0.999, "adam: decay of the squared gradient", at_least=0, below=1)
+    eps: float = _field(1e-5, "rmsprop, adam: added to the root", above=0)
+    eps_inside_root: bool = _field(False, "rmsprop: sqrt(v + eps), as in the A3C paper, instead of sqrt(v) + eps")
+    hidden_sizes: tuple[int, ...] = _field((64, 64), "units of each hidden layer", at_least=1)
+    activation: str = _field("tanh", "between the layers", choices=("tanh", "relu"))
+    shared_trunk: bool = _field(True, "policy and value share their hidden layers")
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = _coerce(field, getattr(self, field.name))
+            spec = spec_of(field)
+            elements = value if isinstance(value, tuple) else (value,)
+            if value is not None and not all(spec.accepts(element) for element in elements):
+                raise ConfigError(f"{field.name}: expected {spec.allowed() or 'a finite number'}, got {value!r}")
+            object.__setattr__(self, field.name, value)
+        if not self.hidden_sizes:
+            raise ConfigError("hidden_sizes: expected at least one layer, got none")
+
+    def resolve_seed(self: ConfigT) -> ConfigT:
+        """The same config with a seed: a missing one is drawn, so that the run can be repeated from its record."""
+        if self.seed is not None:
+            return self
+        return dataclasses.replace(self, seed=int(np.random.SeedSequence().generate_state(1, np.uint32)[0]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
+        """The inverse of `to_dict`. Raises ConfigError for a key that is no field."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in values:
+            if key not in known:
+                raise ConfigError(f"{key}: no such field; known are {', '.join(known)}")
+        return cls(**values)
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class A2CConfig(Config):
+    """A2C: all envs in one batch, one update for each rollout of all."""
+
+    n_envs: int = _field(4, "envs in the batch", at_least=1, at_most=4096)
+    split: int = _field(1, "groups of envs that update in turn instead of in one batch", at_least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_envs % self.split != 0:
+            raise ConfigError(f"split: expected a divisor of n_envs={self.n_envs}, got {self.split}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class A3CConfig(Config):
+    """A3C: each worker has envs of its own and updates the shared parameters by itself."""
+
+    workers: int = _field(4, "asynchronous workers", at_least=1, at_most=MAX_WORKERS)
+    n_envs: int = _field(1, "envs of each worker", at_least=1, at_most=4096)
+    update: str = _field("lockfree", "update scheme: who applies a gradient, and who waits", choices=UPDATE_SCHEMES)
+    backend: str = _field("thread", "where workers run", choices=BACKENDS)
+
+
+def schedule(name: str, value: float, progress: float) -> float:
+    """The value of a schedule when `progress` (0 at the start, 1 at the end) of the env steps are done."""
+    return value if name == "constant" else value * max(0.0, 1.0 - progress)
+
+
+def _coerce(field: dataclasses.Field[Any], value: Any) -> Any:
+    """Numpy scalars, whole floats and lists become what the field declares; another type is an error."""
+    declared = str(field.type)
+    if value is None and "None" in declared:
+        return None
+    if declared.startswith("tuple"):
+        if not isinstance(value, (tuple, list)):
+            raise ConfigError(f"{field.name}: expected a tuple of whole numbers, got {value!r}")
+        return tuple(_whole(field.name, element) for element in value)
+    if declared.startswith("int"):
+        return _whole(field.name, value)
+    kinds: dict[str, tuple[Callable[[Any], Any], tuple[type, ...]]] = {
+        "float": (float, (int, float, np.integer, np.floating)),
+        "bool": (bool, (bool, np.bool_)),
+        "str": (str, (str,)),
+    }
+    convert, accepted = kinds[declared]
+    if not isinstance(value, accepted) or (declared == "float" and isinstance(value, bool)):
+        raise ConfigError(f"{field.name}: expected a {declared}, got {value!r}")
+    return convert(value)
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return int(value)
+    raise ConfigError(f"{name}: expected a whole number, got {value!r}")

@@ -1,0 +1,31 @@
+"""The project's own exceptions: what can go wrong with a configuration, a worker, or the books of a run."""
+
+from __future__ import annotations
+
+
+class FastacError(Exception):
+    """Base of every exception that fastac defines."""
+
+
+class ConfigError(FastacError, ValueError):
+    """A configuration value is outside its allowed range. Says the field, the value and the range."""
+
+
+class WorkerError(FastacError):
+    """An exception ended a worker. Its message carries the worker's own traceback."""
+
+
+class WorkerDiedError(FastacError):
+    """A worker process ended without a word: killed, or crashed."""
+
+
+class NonFiniteGradientError(FastacError, ArithmeticError):
+    """Ten gradients in a row of one worker held NaN or infinity. Says the worker and the update."""
+
+
+class LedgerError(FastacError):
+    """The books of a run do not balance: a gradient was lost or applied twice."""
+
+
+class CheckpointError(FastacError):
+    """A file is no checkpoint of fastac, is damaged, or does not fit the model."""

@@ -1,0 +1,152 @@
+"""What a run tells about itself: rows that workers log, and the History the parent makes of them.
+
+In: rows float64[16] from the event log, snapshots of the parameter store. Out: tables by episode, by update and by
+moment, with the three x-axes: updates, env steps, wall-clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Table = dict[str, Floats]
+
+EPISODE, UPDATE = 0.0, 1.0
+_HEAD = ("kind", "wall_s", "worker", "worker_env_steps")
+EPISODE_COLUMNS = ("episode_return", "episode_length")
+UPDATE_COLUMNS = (
+    "version_read",
+    "grad_norm",
+    "policy_loss",
+    "value_loss",
+    "entropy",
+    "return_mean",
+    "return_var",
+    "explained_variance",
+    "learning_rate",
+    "ent_coef",
+    "applied",
+)
+MOMENT_COLUMNS = ("wall_s", "updates", "env_steps", "staleness_mean", "staleness_max", "retries")
+ROW_WIDTH = 16
+
+assert len(_HEAD) + max(len(EPISODE_COLUMNS), len(UPDATE_COLUMNS)) <= ROW_WIDTH
+
+
+def row(kind: float, wall_s: float, worker: int, worker_env_steps: int, *values: float) -> Floats:
+    """One event as the log carries it, float64[16]."""
+    out = np.zeros(ROW_WIDTH)
+    out[: 4 + len(values)] = (kind, wall_s, worker, worker_env_steps, *values)
+    return out
+
+
+@dataclass
+class History:
+    """A run, as tables of equally long columns.
+
+    Attributes:
+        episodes: wall_s, env_steps, updates, worker, episode_return (undiscounted, unscaled), episode_length; in the order
+            in which the episodes ended, over all workers.
+        updates: wall_s, env_steps, worker and UPDATE_COLUMNS; in the order in which they were submitted.
+        moments: MOMENT_COLUMNS, sampled by the parent; the staleness of a row is that of the updates since the row before.
+        startup_s: from the call of learn() until the first worker started.
+        train_s: from there until the last update.
+        cpu_s: processor time of all workers and of the parent over train_s.
+    """
+
+    episodes: Table = field(default_factory=lambda: _empty(("wall_s", "env_steps", "updates", "worker", *EPISODE_COLUMNS)))
+    updates: Table = field(default_factory=lambda: _empty(("wall_s", "env_steps", "worker", *UPDATE_COLUMNS)))
+    moments: Table = field(default_factory=lambda: _empty(MOMENT_COLUMNS))
+    startup_s: float = 0.0
+    train_s: float = 0.0
+    cpu_s: float = 0.0
+
+    def time_to(self, threshold: float, window: int = 100) -> dict[str, float] | None:
+        """Where the mean return of the last `window` finished episodes first reached `threshold`.
+
+        Returns {"env_steps", "wall_s", "updates", "episodes"}, or None: a run that never got there is censored.
+        """
+        returns = self.episodes["episode_return"]
+        if len(returns) < window:
+            return None
+        sums = np.concatenate([[0.0], np.cumsum(returns)])
+        reached = np.flatnonzero((sums[window:] - sums[:-window]) / window >= threshold)
+        if len(reached) == 0:
+            return None
+        at = int(reached[0]) + window - 1
+        return {
+            "env_steps": float(self.episodes["env_steps"][at]),
+            "wall_s": float(self.episodes["wall_s"][at]),
+            "updates": float(self.episodes["updates"][at]),
+            "episodes": float(at + 1),
+        }
+
+    def final_return(self, window: int = 100) -> float:
+        """Mean return of the last `window` finished episodes; NaN if none finished."""
+        returns = self.episodes["episode_return"]
+        return float(np.mean(returns[-window:])) if len(returns) else float("nan")
+
+
+def _empty(columns: tuple[str, ...]) -> Table:
+    return {name: np.zeros(0) for name in columns}
+
+
+class HistoryBuilder:
+    """Collects rows of several workers while they run and puts them in order at the end."""
+
+    def __init__(self, start_s: float) -> None:
+        self.start_s = start_s
+        self._rows: list[Floats] = []
+        self._moments: list[tuple[float, ...]] = []
+        self._before = (0.0, 0.0)  # sum of staleness and applied updates at the last moment
+
+    def add_rows(self, rows: Floats) -> None:
+        """rows float64[n, 16] of one worker, in its order."""
+        if len(rows):
+            self._rows.append(rows)
+
+    def add_moment(self, wall_s: float, snapshot: dict[str, int], retries: int) -> None:
+        """A snapshot of the store: staleness of the updates since the moment before."""
+        stale, applied = float(snapshot["staleness_sum"]), float(snapshot["applied"])
+        new = applied - self._before[1]
+        mean = (stale - self._before[0]) / new if new > 0 else float("nan")
+        self._before = (stale, applied)
+        self._moments.append(
+            (wall_s - self.start_s, applied, float(snapshot["env_steps"]), mean, float(snapshot["staleness_max"]), float(retries))
+        )
+
+    def build(self) -> History:
+        """All events in the order of their time, with the env steps and updates of all workers up to each."""
+        history = History()
+        if self._moments:
+            history.moments = dict(zip(MOMENT_COLUMNS, np.array(self._moments).T, strict=True))
+        if not self._rows:
+            return history
+        rows = np.concatenate(self._rows)
+        rows = rows[np.argsort(rows[:, 1], kind="stable")]
+        rows[:, 1] -= self.start_s
+        is_update = rows[:, 0] == UPDATE
+        env_steps = np.cumsum(_increments(rows[:, 2], rows[:, 3]))
+        updates = np.cumsum(is_update)
+        episodes = ~is_update
+        head = {"wall_s": rows[:, 1], "env_steps": env_steps, "updates": updates.astype(np.float64), "worker": rows[:, 2]}
+        history.episodes = {name: column[episodes] for name, column in head.items()} | {
+            name: rows[episodes, 4 + i] for i, name in enumerate(EPISODE_COLUMNS)
+        }
+        history.updates = {name: head[name][is_update] for name in ("wall_s", "env_steps", "worker")} | {
+            name: rows[is_update, 4 + i] for i, name in enumerate(UPDATE_COLUMNS)
+        }
+        history.train_s = float(rows[-1, 1])
+        return history
+
+
+def _increments(worker: Floats, worker_env_steps: Floats) -> Floats:
+    """How many env steps each event adds to what its worker had reported before."""
+    added = np.zeros_like(worker_env_steps)
+    for w in np.unique(worker):
+        its = worker == w
+        added[its] = np.diff(worker_env_steps[its], prepend=0.0)
+    return added

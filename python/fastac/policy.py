@@ -1,0 +1,111 @@
+"""The policy: observations in, action logits and a value out; its parameters and gradients are views of two flat vectors.
+
+Before it: shared.py, which copies float32[P] into `params`. After it: rollout.py (acting) and objective.py (gradient).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from fastac import seeding
+from fastac.config import Config
+
+Float32 = npt.NDArray[np.float32]
+
+OBS_DIM = 4
+N_ACTIONS = 2
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+
+
+class ActorCritic(nn.Module):
+    """An MLP with a categorical policy and a value: forward(obs float32[B, 4]) -> (logits [B, A], values [B]).
+
+    Weights are orthogonal, biases zero; the policy starts close to uniform (gain 0.01), as is usual since
+    Schulman et al. 2017, arXiv:1707.06347.
+    """
+
+    def __init__(self, config: Config, generator: torch.Generator) -> None:
+        super().__init__()
+        self.policy_trunk = _trunk(config, generator)
+        self.value_trunk = None if config.shared_trunk else _trunk(config, generator)
+        self.policy_head = _linear(config.hidden_sizes[-1], N_ACTIONS, 0.01, generator)
+        self.value_head = _linear(config.hidden_sizes[-1], 1, 1.0, generator)
+
+    def forward(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.policy_trunk(obs)
+        value_features = features if self.value_trunk is None else self.value_trunk(obs)
+        return self.policy_head(features), self.value_head(value_features).squeeze(-1)
+
+
+class FlatPolicy:
+    """A module whose parameters live in `params` float32[P] and whose gradients live in `grad` float32[P].
+
+    Both are numpy arrays that share memory with the module's tensors, for good: writing `params` changes the policy,
+    backward() fills `grad`. Gradients are never handed over by replacing a tensor, and never set to None.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        parameters = list(module.parameters())
+        if any(p.dtype != torch.float32 for p in parameters):
+            raise TypeError("expected a policy with float32 parameters")
+        n = sum(p.numel() for p in parameters)
+        flat, flat_grad = torch.empty(n), torch.zeros(n)
+        at = 0
+        for p in parameters:
+            piece = slice(at, at + p.numel())
+            flat[piece] = p.detach().flatten()
+            p.data = flat[piece].view(p.shape)
+            p.grad = flat_grad[piece].view(p.shape)
+            at = piece.stop
+        self._flat_grad = flat_grad
+        self.params: Float32 = flat.numpy()
+        self.grad: Float32 = flat_grad.numpy()
+
+    @property
+    def n_params(self) -> int:
+        """P."""
+        return len(self.params)
+
+    def zero_grad(self) -> None:
+        self._flat_grad.zero_()
+
+    @torch.no_grad()
+    def act(self, obs: Float32) -> tuple[Float32, Float32]:
+        """obs float32[N, 4] -> action probabilities float32[N, A] and values float32[N]; new arrays."""
+        logits, values = self.module(torch.from_numpy(obs))
+        return torch.softmax(logits, -1).numpy(), values.numpy()
+
+    @torch.no_grad()
+    def values(self, obs: Float32) -> Float32:
+        """obs float32[B, 4] -> values float32[B]."""
+        values: Float32 = self.module(torch.from_numpy(obs))[1].numpy()
+        return values
+
+
+def make_policy(config: Config) -> FlatPolicy:
+    """The policy of a config, its initial weights drawn from the config's seed."""
+    if config.seed is None:
+        raise ValueError("expected a config with a seed: use config.resolve_seed()")
+    generator = torch.Generator().manual_seed(seeding.weights_seed(config.seed))
+    return FlatPolicy(ActorCritic(config, generator))
+
+
+def _trunk(config: Config, generator: torch.Generator) -> nn.Sequential:
+    sizes = (OBS_DIM, *config.hidden_sizes)
+    layers: list[nn.Module] = []
+    for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [_linear(n_in, n_out, math.sqrt(2.0), generator), _ACTIVATIONS[config.activation]()]
+    return nn.Sequential(*layers)
+
+
+def _linear(n_in: int, n_out: int, gain: float, generator: torch.Generator) -> nn.Linear:
+    layer = nn.utils.skip_init(nn.Linear, n_in, n_out)  # its own initialisation would draw from torch's global stream
+    nn.init.orthogonal_(layer.weight, gain, generator=generator)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,89 @@
+"""Stage 3, first half. Rewards and values of a rollout in -> returns and advantages [T, N] out.
+
+Before it: rollout.py. After it: objective.py. Pure functions on numpy arrays. T is the rollout length, N the envs.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Floating = TypeVar("Floating", np.float32, np.float64)
+Bool = npt.NDArray[np.bool_]
+
+
+def successor_values(
+    values: npt.NDArray[Floating],
+    last_values: npt.NDArray[Floating],
+    final_values: npt.NDArray[Floating],
+    terminated: Bool,
+    truncated: Bool,
+) -> npt.NDArray[Floating]:
+    """What each step may expect from the state that followed it: the one place that decides what is bootstrapped.
+
+    * terminated: 0, whether truncated at the same step or not. The episode is over, nothing follows.
+    * truncated: V(final observation). The episode went on, we only stopped watching.
+    * otherwise: V(next observation).
+
+    Args:
+        values: V(obs[t]), [T, N].
+        last_values: V of the observation after the last step, [N].
+        final_values: V of the final observation where truncated, [T, N]; read nowhere else.
+        terminated: [T, N].
+        truncated: [T, N].
+
+    Returns:
+        [T, N], a new array.
+    """
+    following = np.concatenate([values[1:], last_values[None]])
+    following = np.where(truncated, final_values, following)
+    return np.where(terminated, np.zeros_like(following), following)
+
+
+def gae(
+    rewards: npt.NDArray[Floating],
+    values: npt.NDArray[Floating],
+    successors: npt.NDArray[Floating],
+    done: Bool,
+    gamma: float,
+    gae_lambda: float,
+) -> tuple[npt.NDArray[Floating], npt.NDArray[Floating]]:
+    """Generalised advantage estimation and the returns that the value function is fitted to.
+
+        delta[t] = rewards[t] + gamma * successors[t] - values[t]
+        advantages[t] = delta[t] + gamma * gae_lambda * (not done[t]) * advantages[t + 1]
+        returns[t] = advantages[t] + values[t]
+
+    With gae_lambda = 1 the returns are the n-step returns of A3C: discounted rewards up to the end of the rollout
+    or of the episode, then `successors` there. Source: Schulman et al. 2016, arXiv:1506.02438, equations 11 and 16.
+
+    Args:
+        rewards, values: [T, N].
+        successors: from `successor_values`, [T, N].
+        done: terminated or truncated, [T, N]: nothing flows back over the end of an episode.
+
+    Returns:
+        advantages [T, N] and returns [T, N], new arrays.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if not rewards.shape == values.shape == successors.shape == done.shape:
+        raise ValueError(
+            "expected rewards, values, successors and done of one shape [T, N], "
+            f"got {rewards.shape}, {values.shape}, {successors.shape}, {done.shape}"
+        )
+    discount = rewards.dtype.type(gamma)
+    decay = np.where(done, 0.0, gamma * gae_lambda).astype(rewards.dtype)
+    advantages = rewards + discount * successors - values
+    for t in range(len(rewards) - 2, -1, -1):
+        advantages[t] += decay[t] * advantages[t + 1]
+    return advantages, advantages + values
+
+
+def explained_variance(values: npt.NDArray[Floating], returns: npt.NDArray[Floating]) -> float:
+    """1 - Var(returns - values) / Var(returns): 1 for a perfect value function, NaN where the returns do not vary."""
+    variance = float(np.var(returns))
+    return float("nan") if variance == 0.0 else 1.0 - float(np.var(returns - values)) / variance

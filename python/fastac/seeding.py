@@ -1,0 +1,31 @@
+"""Random streams: one seed in, an independent stream for every use out.
+
+Streams come from numpy's SeedSequence with a key for (use, index), never from seed + index: with the latter, env 1
+of seed 0 would be env 0 of seed 1, and the seeds of an experiment would share their episodes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+_ENV, _ACTION, _WEIGHTS = 0, 1, 2
+
+
+def _sequence(seed: int, call: int, use: int, index: int) -> np.random.SeedSequence:
+    return np.random.SeedSequence(seed, spawn_key=(call, use, index))
+
+
+def env_seeds(seed: int, call: int, first: int, n: int) -> list[int]:
+    """Reset seeds of the envs first .. first + n - 1 (numbered over all workers) in the model's learn call `call`."""
+    return [int(_sequence(seed, call, _ENV, e).generate_state(1, np.uint64)[0]) for e in range(first, first + n)]
+
+
+def action_words(seed: int, call: int, first: int, n: int) -> npt.NDArray[np.uint64]:
+    """Seed words uint64[n, 4] of the streams from which these envs' actions are sampled."""
+    return np.stack([_sequence(seed, call, _ACTION, e).generate_state(4, np.uint64) for e in range(first, first + n)])
+
+
+def weights_seed(seed: int) -> int:
+    """Seed of the initial weights: the same for every algorithm, so that comparisons start from one policy."""
+    return int(_sequence(seed, 0, _WEIGHTS, 0).generate_state(1, np.uint64)[0] >> np.uint64(1))
