@@ -1,2 +1,271 @@
+// Python's way to Pcg64, UniformStreams and CartPole: dtypes, shapes and ownership; no logic of the env.
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
 #include "bindings.hpp"
-void bind_env(py::module_&) {}
+#include "fastac/cartpole.hpp"
+
+namespace {
+
+using fastac::AutoresetMode;
+using fastac::CartPole;
+using fastac::EnvStatus;
+using fastac::Pcg64;
+using fastac::UniformStreams;
+
+constexpr py::ssize_t any_length = -1;
+constexpr const char* mode_names[] = {"next_step", "same_step", "disabled"};  // in the order of AutoresetMode
+
+std::string shape_text(const py::ssize_t* shape, std::size_t rank) {
+    std::string text = "[";
+    for (std::size_t k = 0; k < rank; ++k) {
+        text += (k > 0 ? ", " : "") + (shape[k] == any_length ? std::string("n") : std::to_string(shape[k]));
+    }
+    return text + "]";
+}
+
+// The array's data if it is a T[shape...] that C++ can walk through; else TypeError (dtype) or ValueError (layout).
+template <class T, std::size_t Rank>
+py::array expect_array(py::handle object, const char* name, const py::ssize_t (&shape)[Rank]) {
+    const auto wanted = [&] {
+        return std::string(name) + ": expected " + py::str(py::dtype::of<T>()).template cast<std::string>() +
+               shape_text(shape, Rank) + ", got ";
+    };
+    if (!py::isinstance<py::array>(object)) {
+        throw py::type_error(wanted() + py::type::of(object).attr("__name__").cast<std::string>());
+    }
+    auto array = py::reinterpret_borrow<py::array>(object);
+    if (!py::array_t<T, 0>::check_(object)) {
+        throw py::type_error(wanted() + py::str(array.dtype()).cast<std::string>());
+    }
+    bool fits = array.ndim() == static_cast<py::ssize_t>(Rank);
+    for (std::size_t k = 0; fits && k < Rank; ++k) {
+        fits = shape[k] == any_length || array.shape(static_cast<py::ssize_t>(k)) == shape[k];
+    }
+    if (!fits) {
+        throw py::value_error(wanted() + "shape " + shape_text(array.shape(), static_cast<std::size_t>(array.ndim())));
+    }
+    constexpr int walkable = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+    if ((array.flags() & walkable) != walkable) {
+        throw py::value_error(wanted() + "an array that is not C-contiguous and aligned");
+    }
+    return array;
+}
+
+template <class T>
+const T* data_of(const py::array& array) {
+    return static_cast<const T*>(array.data());
+}
+
+template <class T>
+py::array copy_of(const std::vector<T>& values, std::vector<py::ssize_t> shape) {
+    return py::array_t<T>(std::move(shape), values.data());
+}
+
+std::vector<Pcg64::Words> words_from(py::handle object, const char* name, py::ssize_t rows) {
+    const py::array array = expect_array<std::uint64_t>(object, name, {rows, 4});
+    std::vector<Pcg64::Words> words(static_cast<std::size_t>(array.shape(0)));
+    std::copy_n(data_of<std::uint64_t>(array), 4 * words.size(), words.empty() ? nullptr : words.front().data());
+    return words;
+}
+
+py::array words_to_array(const std::vector<Pcg64::Words>& words) {
+    py::array_t<std::uint64_t> array({static_cast<py::ssize_t>(words.size()), py::ssize_t{4}});
+    for (std::size_t i = 0; i < words.size(); ++i) {
+        std::copy(words[i].begin(), words[i].end(), array.mutable_data(static_cast<py::ssize_t>(i), 0));
+    }
+    return array;
+}
+
+// What Python holds: the env and the views of its output buffers, made once. The views keep the env alive (through a
+// capsule), not this handle: a handle that owns views that own it would never be freed.
+class CartPoleHandle {
+public:
+    CartPoleHandle(std::size_t num_envs, std::int64_t max_episode_steps, const std::string& autoreset_mode,
+                   bool sutton_barto_reward)
+        : env_(std::make_shared<CartPole>(num_envs, max_episode_steps, parse_mode(autoreset_mode),
+                                          sutton_barto_reward)),
+          obs(view(env_->obs(), {size(), 4})),
+          final_obs(view(env_->final_obs(), {size(), 4})),
+          reward(view(env_->reward(), {size()})),
+          terminated(view(env_->terminated(), {size()})),
+          truncated(view(env_->truncated(), {size()})) {}
+
+    // The GIL is kept: a step of 1,024 envs takes tens of microseconds, and releasing it would let another thread read
+    // half-written views or step the same env at once. The native rollout steps in C++ and releases it there.
+    void step(py::handle actions) {
+        const py::array array = expect_array<std::int64_t>(actions, "actions", {size()});
+        env_->step({data_of<std::int64_t>(array), env_->num_envs()});
+    }
+
+    void reset(py::handle mask, double low, double high) {
+        if (mask.is_none()) {
+            env_->reset(low, high);
+            return;
+        }
+        const py::array array = expect_array<bool>(mask, "mask", {size()});
+        env_->reset({data_of<bool>(array), env_->num_envs()}, low, high);
+    }
+
+    void seed(py::handle indices, py::handle words) {
+        const py::array rows = expect_array<std::int64_t>(indices, "indices", {any_length});
+        const std::vector<Pcg64::Words> seeds = words_from(words, "words", rows.shape(0));
+        const std::span<const std::int64_t> envs(data_of<std::int64_t>(rows), seeds.size());
+        for (const std::int64_t i : envs) {
+            if (i < 0 || i >= size()) {
+                throw py::value_error("indices: expected 0 to " + std::to_string(size() - 1) + ", got " +
+                                      std::to_string(i));
+            }
+        }
+        for (std::size_t k = 0; k < seeds.size(); ++k) {
+            env_->seed(static_cast<std::size_t>(envs[k]), seeds[k]);
+        }
+    }
+
+    [[nodiscard]] py::array state() const { return copy_of(env_->state(), {4, size()}); }
+
+    void set_state_array(py::handle state) {
+        const py::array array = expect_array<double>(state, "state", {4, size()});
+        env_->set_state({data_of<double>(array), env_->state().size()});
+    }
+
+    [[nodiscard]] py::dict get_state() const {
+        const CartPole::Snapshot saved = env_->snapshot();
+        py::array_t<std::uint8_t> status(size());
+        std::transform(saved.status.begin(), saved.status.end(), status.mutable_data(),
+                       [](EnvStatus s) { return static_cast<std::uint8_t>(s); });
+        py::dict dict;
+        dict["state"] = copy_of(saved.state, {4, size()});
+        dict["elapsed"] = copy_of(saved.elapsed, {size()});
+        dict["status"] = status;
+        dict["rng"] = words_to_array(saved.rng);
+        return dict;
+    }
+
+    void set_state(const py::dict& saved) {
+        const auto entry = [&saved](const char* key) {
+            if (!saved.contains(key)) {
+                throw py::value_error(std::string("saved state: expected the key '") + key + "', got none");
+            }
+            return py::object(saved[key]);
+        };
+        const py::array state = expect_array<double>(entry("state"), "state", {4, size()});
+        const py::array elapsed = expect_array<std::int64_t>(entry("elapsed"), "elapsed", {size()});
+        const py::array status = expect_array<std::uint8_t>(entry("status"), "status", {size()});
+        const std::size_t n = env_->num_envs();
+        CartPole::Snapshot snapshot{{data_of<double>(state), data_of<double>(state) + 4 * n},
+                                    {data_of<std::int64_t>(elapsed), data_of<std::int64_t>(elapsed) + n},
+                                    std::vector<EnvStatus>(n),
+                                    words_from(entry("rng"), "rng", size())};
+        std::transform(data_of<std::uint8_t>(status), data_of<std::uint8_t>(status) + n, snapshot.status.begin(),
+                       [](std::uint8_t s) { return static_cast<EnvStatus>(s); });
+        env_->restore(snapshot);
+    }
+
+    [[nodiscard]] CartPole& core() const { return *env_; }
+    [[nodiscard]] py::ssize_t size() const { return static_cast<py::ssize_t>(env_->num_envs()); }
+
+private:
+    std::shared_ptr<CartPole> env_;  // before the views, which are built from it
+
+    static AutoresetMode parse_mode(const std::string& name) {
+        const auto* found = std::find(std::begin(mode_names), std::end(mode_names), name);
+        if (found == std::end(mode_names)) {
+            throw py::value_error("autoreset_mode: expected 'next_step', 'same_step' or 'disabled', got '" + name + "'");
+        }
+        return static_cast<AutoresetMode>(found - std::begin(mode_names));
+    }
+
+    template <class T>
+    py::array view(T* data, std::vector<py::ssize_t> shape) {
+        auto* owner = new std::shared_ptr<CartPole>(env_);
+        const py::capsule keep_alive(owner, [](void* p) { delete static_cast<std::shared_ptr<CartPole>*>(p); });
+        return py::array_t<T>(std::move(shape), data, keep_alive);
+    }
+
+public:
+    const py::array obs;
+    const py::array final_obs;
+    const py::array reward;
+    const py::array terminated;
+    const py::array truncated;
+};
+
+void bind_streams(py::module_& m) {
+    py::class_<UniformStreams>(m, "UniformStreams",
+                               "n independent PCG64 streams, equal to numpy's Generator(PCG64).random().\n\n"
+                               "seeds: uint64[n, 4], row i = SeedSequence(seed_i).generate_state(4, uint64).")
+        .def(py::init([](py::handle seeds) {
+                 return std::make_unique<UniformStreams>(words_from(seeds, "seeds", any_length));
+             }),
+             py::arg("seeds"))
+        .def("__len__", &UniformStreams::size)
+        .def(
+            "random",
+            [](UniformStreams& self) {
+                py::array_t<double> out(static_cast<py::ssize_t>(self.size()));
+                self.fill(out.mutable_data());
+                return out;
+            },
+            "One draw in [0, 1) from each stream: float64[n], a copy.")
+        .def(
+            "random_into",
+            [](UniformStreams& self, py::handle out) {
+                py::array array = expect_array<double>(out, "out", {static_cast<py::ssize_t>(self.size())});
+                if (!array.writeable()) {
+                    throw py::value_error("out: expected a writable array, got a read-only one");
+                }
+                self.fill(static_cast<double*>(array.mutable_data()));
+            },
+            py::arg("out"), "The same draws, written into out: float64[n].")
+        .def_property(
+            "state", [](const UniformStreams& self) { return words_to_array(self.words()); },
+            [](UniformStreams& self, py::handle state) {
+                self.set_words(words_from(state, "state", static_cast<py::ssize_t>(self.size())));
+            },
+            "uint64[n, 4], a copy: state high, state low, increment high, increment low.");
+}
+
+}  // namespace
+
+void bind_env(py::module_& m) {
+    py::register_exception<fastac::ResetNeeded>(m, "ResetNeeded", PyExc_RuntimeError);
+    bind_streams(m);
+    py::class_<CartPoleHandle>(m, "CartPole", "N CartPole envs, bit-identical to Gymnasium's CartPole-v1.")
+        .def(py::init<std::size_t, std::int64_t, const std::string&, bool>(), py::arg("num_envs"),
+             py::arg("max_episode_steps") = 500, py::arg("autoreset_mode") = "next_step",
+             py::arg("sutton_barto_reward") = false)
+        .def("step", &CartPoleHandle::step, py::arg("actions"),
+             "Advance every env by 0.02 s. actions: int64[N], 0 (left) or 1 (right). Overwrites the views.")
+        .def("reset", &CartPoleHandle::reset, py::arg("mask") = py::none(),
+             py::arg("low") = fastac::CartPolePhysics::reset_low,
+             py::arg("high") = fastac::CartPolePhysics::reset_high,
+             "Begin a new episode where mask (bool[N] or None for all) is true, states uniform in [low, high).")
+        .def("seed", &CartPoleHandle::seed, py::arg("indices"), py::arg("words"),
+             "Seed the streams of envs indices (int64[k]) with words (uint64[k, 4], SeedSequence.generate_state).")
+        .def("get_state", &CartPoleHandle::get_state,
+             "Copies of all that decides the future: state float64[4, N], elapsed int64[N], "
+             "status uint8[N] (0 running, 1 finished, 2 never reset), rng uint64[N, 4].")
+        .def("set_state", &CartPoleHandle::set_state, py::arg("saved"),
+             "Restore what get_state returned; all or nothing. reward, terminated, truncated, final_obs become zero.")
+        .def_property("state", &CartPoleHandle::state, &CartPoleHandle::set_state_array,
+                      "float64[4, N], a copy: x (m), x_dot (m/s), theta (rad), theta_dot (rad/s).")
+        .def_readonly("obs", &CartPoleHandle::obs, "float32[N, 4]: a view, reused by the next step.")
+        .def_readonly("reward", &CartPoleHandle::reward, "float32[N]: a view, reused by the next step.")
+        .def_readonly("terminated", &CartPoleHandle::terminated, "bool[N]: a view, reused by the next step.")
+        .def_readonly("truncated", &CartPoleHandle::truncated, "bool[N]: a view, reused by the next step.")
+        .def_readonly("final_obs", &CartPoleHandle::final_obs,
+                      "float32[N, 4]: a view, reused by the next step; valid where the episode ended, same_step only.")
+        .def_property_readonly("num_envs", &CartPoleHandle::size)
+        .def_property_readonly("max_episode_steps",
+                               [](const CartPoleHandle& self) { return self.core().max_episode_steps(); })
+        .def_property_readonly("autoreset_mode",
+                               [](const CartPoleHandle& self) {
+                                   return mode_names[static_cast<std::size_t>(self.core().autoreset_mode())];
+                               })
+        .attr("NO_TIME_LIMIT") = CartPole::no_time_limit;
+}
