@@ -235,7 +235,10 @@ void bind_streams(py::module_& m) {
 void bind_env(py::module_& m) {
     py::register_exception<fastac::ResetNeeded>(m, "ResetNeeded", PyExc_RuntimeError);
     bind_streams(m);
-    py::class_<CartPoleHandle>(m, "CartPole", "N CartPole envs, bit-identical to Gymnasium's CartPole-v1.")
+    py::class_<CartPoleHandle> cartpole(m, "CartPole", "N CartPole envs, bit-identical to Gymnasium's CartPole-v1.");
+    cartpole.attr("NO_TIME_LIMIT") = CartPole::no_time_limit;
+    cartpole.attr("NEVER_RESET") = static_cast<int>(EnvStatus::never_reset);
+    cartpole
         .def(py::init<std::size_t, std::int64_t, const std::string&, bool>(), py::arg("num_envs"),
              py::arg("max_episode_steps") = 500, py::arg("autoreset_mode") = "next_step",
              py::arg("sutton_barto_reward") = false)
@@ -266,6 +269,5 @@ void bind_env(py::module_& m) {
         .def_property_readonly("autoreset_mode",
                                [](const CartPoleHandle& self) {
                                    return mode_names[static_cast<std::size_t>(self.core().autoreset_mode())];
-                               })
-        .attr("NO_TIME_LIMIT") = CartPole::no_time_limit;
+                               });
 }
