@@ -1,0 +1,62 @@
+"""fastac: asynchronous and synchronous advantage actor-critic on one native CartPole and one lock-free gradient buffer.
+
+Importing it registers the env "fastac/CartPole-v1" with Gymnasium. Torch is imported with the first model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastac import env as _env
+from fastac._core import __version__
+from fastac.config import A2CConfig, A3CConfig, Config
+from fastac.env import CartPoleEnv, CartPoleVectorEnv
+from fastac.errors import (
+    CheckpointError,
+    ConfigError,
+    FastacError,
+    LedgerError,
+    NonFiniteGradientError,
+    WorkerDiedError,
+    WorkerError,
+)
+
+if TYPE_CHECKING:
+    from fastac.a2c import A2C
+    from fastac.a3c import A3C
+    from fastac.evaluation import evaluate_policy
+
+_env.register()
+
+__all__ = [
+    "A2C",
+    "A3C",
+    "A2CConfig",
+    "A3CConfig",
+    "CartPoleEnv",
+    "CartPoleVectorEnv",
+    "CheckpointError",
+    "Config",
+    "ConfigError",
+    "FastacError",
+    "LedgerError",
+    "NonFiniteGradientError",
+    "WorkerDiedError",
+    "WorkerError",
+    "__version__",
+    "evaluate_policy",
+]
+
+_NEEDS_TORCH = {"A2C": "fastac.a2c", "A3C": "fastac.a3c", "evaluate_policy": "fastac.evaluation"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NEEDS_TORCH:
+        from importlib import import_module
+
+        return getattr(import_module(_NEEDS_TORCH[name]), name)
+    raise AttributeError(f"module 'fastac' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -82,7 +82,6 @@ class Config:
     max_grad_norm: float = _field(0.5, "gradients are clipped to this global norm; 0 for never", at_least=0)
     clip_at: str = _field("worker", "where the norm is clipped: before the push, or when applied", choices=("worker", "apply"))
     reward_scale: float = _field(0.1, "rewards are multiplied by this before returns are computed", above=0)
-    accumulate: int = _field(1, "rollouts whose gradients are averaged into one update", at_least=1)
     optimizer: str = _field("rmsprop", "optimizer on the flat vector", choices=("rmsprop", "adam", "sgd"))
     alpha: float = _field(0.99, "rmsprop: decay of the squared gradient", at_least=0, below=1)
     beta1: float = _field(0.9, "adam: decay of the gradient", at_least=0, below=1)

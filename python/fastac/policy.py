@@ -5,7 +5,9 @@ Before it: shared.py, which copies float32[P] into `params`. After it: rollout.p
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -109,3 +111,14 @@ def _linear(n_in: int, n_out: int, gain: float, generator: torch.Generator) -> n
     nn.init.orthogonal_(layer.weight, gain, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+@contextlib.contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """These nets are too small to split: a pool of threads only makes each worker wait for the others' cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

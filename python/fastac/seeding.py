@@ -16,14 +16,21 @@ def _sequence(seed: int, call: int, use: int, index: int) -> np.random.SeedSeque
     return np.random.SeedSequence(seed, spawn_key=(call, use, index))
 
 
-def env_seeds(seed: int, call: int, first: int, n: int) -> list[int]:
-    """Reset seeds of the envs first .. first + n - 1 (numbered over all workers) in the model's learn call `call`."""
-    return [int(_sequence(seed, call, _ENV, e).generate_state(1, np.uint64)[0]) for e in range(first, first + n)]
+def _words(seed: int, call: int, use: int, first: int, n: int) -> npt.NDArray[np.uint64]:
+    return np.stack([_sequence(seed, call, use, index).generate_state(4, np.uint64) for index in range(first, first + n)])
+
+
+def env_words(seed: int, call: int, first: int, n: int) -> npt.NDArray[np.uint64]:
+    """Seed words uint64[n, 4] of the streams from which these envs draw their initial states.
+
+    Envs are numbered over all workers: first .. first + n - 1. `call` counts the model's learn calls.
+    """
+    return _words(seed, call, _ENV, first, n)
 
 
 def action_words(seed: int, call: int, first: int, n: int) -> npt.NDArray[np.uint64]:
     """Seed words uint64[n, 4] of the streams from which these envs' actions are sampled."""
-    return np.stack([_sequence(seed, call, _ACTION, e).generate_state(4, np.uint64) for e in range(first, first + n)])
+    return _words(seed, call, _ACTION, first, n)
 
 
 def weights_seed(seed: int) -> int:

@@ -1,0 +1,92 @@
+"""A3C: workers that read, roll out and update by themselves. Compare with a2c.py: the verbs are the same, in the same order."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from fastac import _core
+from fastac.algorithm import Algorithm, config_from
+from fastac.config import A3CConfig, schedule
+from fastac.launch import READY, START_DEADLINE_S, Report, launch
+from fastac.objective import compute_gradient
+from fastac.policy import make_policy
+from fastac.progress import TrainingProgress
+from fastac.rollout import Collector
+from fastac.updates import Recorder, Run
+
+
+class A3C(Algorithm):
+    """Asynchronous advantage actor-critic: Mnih et al. 2016, arXiv:1602.01783.
+
+    Each of `workers` workers, a thread or a process, has its own envs and random streams. `update` says who applies a
+    gradient and who waits for whom; see docs/design.md.
+
+    Args:
+        env: "CartPole-v1", played by the native env.
+        options: the fields of A3CConfig.
+
+    Raises:
+        ConfigError: a value outside its range, or a name that is no field.
+    """
+
+    config: A3CConfig
+    config_type = A3CConfig
+
+    def __init__(self, env: str = "CartPole-v1", **options: Any) -> None:
+        super().__init__(config_from(A3CConfig, env, options))
+
+    def _open(self, progress: TrainingProgress) -> Run:
+        return self._new_run(progress, self.config.workers, self.config.update)
+
+    def _train(self, run: Run, total_timesteps: int) -> None:
+        tasks = [Task(self.config, worker, self.learn_calls, total_timesteps) for worker in range(self.config.workers)]
+        with launch(self.config.backend, run.region, run.session, work, tasks) as crew:
+            crew.wait_ready()
+            run.start()
+            run.session.give_go()
+            while crew.working():
+                run.tick()
+            run.worker_cpu_s = crew.cpu_s()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker needs to know."""
+
+    config: A3CConfig
+    worker: int
+    call: int  # the model's learn() calls before this one
+    total_timesteps: int  # of all workers together
+
+
+def work(task: Task, session: _core.Session, report: Report) -> None:
+    """One worker, from its start to its end."""
+    config = task.config
+    policy = make_policy(config)
+    recorder = Recorder(session, task.worker)
+    collector = Collector(config, task.worker * config.n_envs, config.n_envs, task.call)
+    report(READY)
+    _wait_for_go(session)
+    while not session.stop_requested:
+        version, env_steps = session.read(policy.params)
+        if env_steps >= task.total_timesteps:
+            break
+        learning_rate = schedule(config.lr_schedule, config.learning_rate, env_steps / task.total_timesteps)
+        ent_coef = schedule(config.ent_schedule, config.ent_coef, env_steps / task.total_timesteps)
+
+        rollout = collector.collect(policy)
+        stats = compute_gradient(policy, rollout, config, ent_coef)
+        submitted = session.submit(policy.grad, version_read=version, env_steps=rollout.env_steps, learning_rate=learning_rate)
+        recorder.record(rollout, stats, version, learning_rate, ent_coef, submitted)
+    recorder.flush()
+
+
+def _wait_for_go(session: _core.Session) -> None:
+    """All workers start together, once the last of them is ready."""
+    deadline = time.monotonic() + START_DEADLINE_S
+    while not session.go and not session.stop_requested:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the parent did not start the run within {START_DEADLINE_S:g} s")
+        time.sleep(0.001)

@@ -1,0 +1,133 @@
+"""What A2C and A3C have in common: a policy, an optimizer state, a count of what they have seen, and how these are used."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fastac.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from fastac.config import Config
+from fastac.errors import CheckpointError, ConfigError
+from fastac.metrics import History
+from fastac.policy import OBS_DIM, make_policy, one_torch_thread
+from fastac.progress import TrainingProgress
+from fastac.rollout import sample
+from fastac.shared import Ledger
+from fastac.updates import Run
+
+AlgorithmT = TypeVar("AlgorithmT", bound="Algorithm")
+
+_STATE_VECTORS = {"sgd": 0, "rmsprop": 1, "adam": 2}
+
+
+class Algorithm:
+    """Base of A2C and A3C.
+
+    Attributes:
+        config: all hyper-parameters, the seed resolved.
+        num_timesteps: env steps trained on so far, over all learn() calls.
+        version: optimizer updates so far.
+        history, ledger: of the last learn(); None before the first.
+    """
+
+    config_type: ClassVar[type[Config]]
+
+    def __init__(self, config: Config) -> None:
+        self.config = config.resolve_seed()
+        self.policy = make_policy(self.config)
+        self.state = np.zeros((_STATE_VECTORS[config.optimizer], self.policy.n_params), np.float32)
+        self.version = 0
+        self.num_timesteps = 0
+        self.learn_calls = 0
+        self.history: History | None = None
+        self.ledger: Ledger | None = None
+        self._predict_random = np.random.default_rng(self.config.seed)
+
+    def learn(self: AlgorithmT, total_timesteps: int, *, progress_bar: bool = False) -> AlgorithmT:
+        """Trains for `total_timesteps` more env steps, counted over all workers, and returns the model itself.
+
+        Ends with the first update at or after that count. On Ctrl-C, and when a worker fails, the workers are stopped, the model
+        keeps what was learned so far, and the exception is raised. Schedules run over this call.
+
+        Raises:
+            ConfigError: total_timesteps is no whole number >= 1.
+            WorkerError, WorkerDiedError, NonFiniteGradientError: a worker failed; which, and why.
+            LedgerError: a gradient was lost or applied twice.
+        """
+        if isinstance(total_timesteps, bool) or not isinstance(total_timesteps, (int, np.integer)) or total_timesteps < 1:
+            raise ConfigError(f"total_timesteps: expected a whole number >= 1, got {total_timesteps!r}")
+        with one_torch_thread(), TrainingProgress(int(total_timesteps), type(self).__name__, visible=progress_bar) as progress:
+            run = self._open(progress)
+            try:
+                self._train(run, int(total_timesteps))
+            finally:
+                outcome = run.close()
+                self.policy.params[:] = outcome.params
+                self.state = outcome.state
+                self.version = outcome.version
+                self.num_timesteps += outcome.env_steps
+                self.learn_calls += 1
+                self.history, self.ledger = outcome.history, outcome.ledger
+        outcome.ledger.check()
+        return self
+
+    def predict(self, obs: npt.ArrayLike, deterministic: bool = False) -> tuple[npt.NDArray[np.int64], None]:
+        """Actions for observations float[N, 4] (int64[N]) or one observation float[4] (int64[]).
+
+        Returns (actions, None), as in Stable-Baselines3: there is no recurrent state. Raises ValueError for another shape.
+        """
+        batch = np.asarray(obs, np.float32)
+        if batch.ndim not in (1, 2) or batch.shape[-1] != OBS_DIM:
+            raise ValueError(f"obs: expected shape [{OBS_DIM}] or [N, {OBS_DIM}], got {list(batch.shape)}")
+        probabilities, _ = self.policy.act(np.ascontiguousarray(batch.reshape(-1, OBS_DIM)))
+        if deterministic:
+            actions = probabilities.argmax(axis=1)
+        else:
+            actions = sample(probabilities, self._predict_random.random(len(probabilities)))
+        return actions.reshape(batch.shape[:-1]), None
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes parameters, optimizer state, counters and configuration to one safetensors file; returns its path."""
+        return save_checkpoint(
+            path,
+            Checkpoint(
+                type(self).__name__, self.config.to_dict(), self.policy.params, self.state, self.version, self.num_timesteps, self.learn_calls
+            ),
+        )
+
+    @classmethod
+    def load(cls: type[AlgorithmT], path: str | os.PathLike[str]) -> AlgorithmT:
+        """The model that `save` wrote. Raises FileNotFoundError, or CheckpointError if the file is damaged or another algorithm's."""
+        saved = load_checkpoint(path)
+        if saved.algorithm != cls.__name__:
+            raise CheckpointError(f"{path}: expected an {cls.__name__} model, got {saved.algorithm}")
+        model = cls._from_config(cls.config_type.from_dict(saved.config))
+        if saved.params.shape != model.policy.params.shape or saved.state.shape != model.state.shape:
+            raise CheckpointError(f"{path}: expected {model.policy.n_params} parameters for this configuration, got {len(saved.params)}")
+        model.policy.params[:] = saved.params
+        model.state = saved.state
+        model.version, model.num_timesteps, model.learn_calls = saved.version, saved.num_timesteps, saved.learn_calls
+        return model
+
+    @classmethod
+    def _from_config(cls: type[AlgorithmT], config: Config) -> AlgorithmT:
+        return cls(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
+
+    def _open(self, progress: TrainingProgress) -> Run:
+        raise NotImplementedError
+
+    def _train(self, run: Run, total_timesteps: int) -> None:
+        raise NotImplementedError
+
+    def _new_run(self, progress: TrainingProgress, workers: int, update: str) -> Run:
+        return Run(self.config, self.policy.params, self.state, self.version, workers=workers, update=update, progress=progress)
+
+
+def config_from(config_type: type[Config], env: str, options: dict[str, Any]) -> Any:
+    """The config of keyword arguments. Raises ConfigError for a name that is no field."""
+    return config_type.from_dict({"env": env, **options})

@@ -1,0 +1,116 @@
+"""Stage 2. A policy and its envs in -> T steps of N envs, with the final observations of episodes that were cut.
+
+Before it: env.py and policy.py. After it: returns.py and objective.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from fastac import _core, returns, seeding
+from fastac.config import Config
+from fastac.policy import OBS_DIM, FlatPolicy
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass
+class Rollout:
+    """T steps of N envs under one frozen policy. Its arrays are reused by the next rollout of the same collector."""
+
+    obs: Float32  # [T, N, 4], what the policy saw
+    actions: npt.NDArray[np.int64]  # [T, N]
+    values: Float32  # [T, N], V(obs) of the acting policy, in units of scaled reward
+    advantages: Float32  # [T, N]
+    returns: Float32  # [T, N], what the value function is fitted to
+    episodes: list[tuple[float, int]] = field(default_factory=list)  # (return, length) of those that ended
+
+    @property
+    def env_steps(self) -> int:
+        return self.actions.size
+
+
+class Collector:
+    """N native envs and the streams their actions are sampled from, stepped T at a time.
+
+    Envs are numbered over all workers from `first`; each has its own stream for initial states and its own for
+    actions, so that what env e lives through does not depend on which worker or batch holds it.
+    """
+
+    def __init__(self, config: Config, first: int, n_envs: int, call: int = 0) -> None:
+        if config.seed is None:
+            raise ValueError("expected a config with a seed: use config.resolve_seed()")
+        self.config = config
+        self.envs = _core.CartPole(n_envs, config.max_episode_steps, "same_step")
+        self.envs.seed(np.arange(n_envs), seeding.env_words(config.seed, call, first, n_envs))
+        self.envs.reset()
+        self._actions = _core.UniformStreams(seeding.action_words(config.seed, call, first, n_envs))
+        self._return = np.zeros(n_envs)
+        self._length = np.zeros(n_envs, np.int64)
+        shape = (config.n_steps, n_envs)
+        self._obs = np.empty((*shape, OBS_DIM), np.float32)
+        self._final_obs = np.empty((*shape, OBS_DIM), np.float32)
+        self._taken = np.empty(shape, np.int64)
+        self._values = np.empty(shape, np.float32)
+        self._rewards = np.empty(shape, np.float32)
+        self._terminated = np.empty(shape, np.bool_)
+        self._truncated = np.empty(shape, np.bool_)
+
+    def collect(self, policy: FlatPolicy) -> Rollout:
+        """Acts T steps in each env with `policy` as it is, and works out returns and advantages."""
+        envs, config = self.envs, self.config
+        episodes: list[tuple[float, int]] = []
+        for t in range(config.n_steps):
+            self._obs[t] = envs.obs
+            probabilities, self._values[t] = policy.act(self._obs[t])
+            self._taken[t] = sample(probabilities, self._actions.random())
+            envs.step(self._taken[t])
+            self._rewards[t] = envs.reward
+            self._terminated[t] = envs.terminated
+            self._truncated[t] = envs.truncated
+            self._final_obs[t] = envs.final_obs
+            self._count_episodes(episodes)
+        successors = returns.successor_values(
+            self._values, policy.values(envs.obs), self._final_values(policy), self._terminated, self._truncated
+        )
+        advantages, targets = returns.gae(
+            self._rewards * np.float32(config.reward_scale),
+            self._values,
+            successors,
+            self._terminated | self._truncated,
+            config.gamma,
+            config.gae_lambda,
+        )
+        return Rollout(self._obs, self._taken, self._values, advantages, targets, episodes)
+
+    def _final_values(self, policy: FlatPolicy) -> Float32:
+        """V of the final observations of truncated episodes [T, N]; zero elsewhere, where nobody reads it."""
+        values = np.zeros_like(self._values)
+        if self._truncated.any():
+            values[self._truncated] = policy.values(self._final_obs[self._truncated])
+        return values
+
+    def _count_episodes(self, episodes: list[tuple[float, int]]) -> None:
+        self._return += self.envs.reward
+        self._length += 1
+        done = self.envs.terminated | self.envs.truncated
+        if done.any():
+            for i in np.flatnonzero(done):
+                episodes.append((float(self._return[i]), int(self._length[i])))
+            self._return[done] = 0.0
+            self._length[done] = 0
+
+
+def sample(probabilities: Float32, uniforms: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Actions int64[N] by inversion: the first action whose cumulated probability exceeds the uniform number.
+
+    Args:
+        probabilities: [N, A].
+        uniforms: in [0, 1), [N].
+    """
+    cumulated = np.cumsum(probabilities[:, :-1], axis=1, dtype=np.float64)  # the last action takes what is left
+    actions: npt.NDArray[np.int64] = (cumulated <= uniforms[:, None]).sum(axis=1)
+    return actions

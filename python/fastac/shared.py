@@ -1,0 +1,126 @@
+"""Stages 4 to 6 as Python sees them: the shared region of a run, its sessions, and the ledger.
+
+Before it: objective.py fills a gradient float32[P]; a session publishes it and sees it applied. After it: the next
+rollout reads the new parameters. The work is done in C++ (cpp/include/fastac/updates.hpp says how).
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fastac import _core
+from fastac.config import Config
+from fastac.errors import LedgerError
+
+Float32 = npt.NDArray[np.float32]
+
+
+def create_region(config: Config, *, workers: int, update: str, n_params: int) -> _core.Region:
+    """The region of one run: `workers` rings, records of `n_params` floats, and the config's optimizer."""
+    return _core.Region.create(
+        workers=workers,
+        parameters=n_params,
+        scheme=update,
+        optimizer=config.optimizer,
+        alpha=config.alpha,
+        beta1=config.beta1,
+        beta2=config.beta2,
+        eps=config.eps,
+        eps_inside_root=config.eps_inside_root,
+        max_grad_norm=config.max_grad_norm if config.clip_at == "apply" else 0.0,
+        nonce=secrets.randbits(64),
+    )
+
+
+def observer_of(region: _core.Region) -> _core.Session:
+    """The parent's seat: it starts and stops the run, reads, and checks the books."""
+    return _core.Session(region, region.workers)
+
+
+def learner_of(region: _core.Region) -> _core.Session:
+    """The seat of the one who applies under `queue`."""
+    return _core.Session(region, region.workers + 1)
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Where every gradient of a run went.
+
+    Attributes:
+        begun: pushes that started.
+        published: pushes that completed: each of these is applied exactly once, or rejected and counted.
+        aborted: pushes that their worker did not live to complete.
+        applied: optimizer steps made, one for each gradient.
+        merged: gradients summed into another one before it was pushed. No scheme does that by itself, whatever the pressure.
+        rejected_nonfinite: gradients with NaN or infinity, not applied.
+        rejected_stale: gradients refused for their staleness.
+        pending: published and neither applied nor rejected; 0 at the end of a run.
+        retries: builds thrown away because another worker committed first (`lockfree`).
+        staleness_mean, staleness_max: version when applied - version its worker read, over all applied gradients.
+        lost_fraction: `hogwild`: the part of the watched additions that another worker overwrote; None elsewhere, where it is 0 by construction.
+    """
+
+    begun: int
+    published: int
+    aborted: int
+    applied: int
+    merged: int
+    rejected_nonfinite: int
+    rejected_stale: int
+    pending: int
+    retries: int
+    staleness_mean: float
+    staleness_max: int
+    lost_fraction: float | None
+
+    @classmethod
+    def of(cls, session: _core.Session, update: str) -> Ledger:
+        """The books as they stand."""
+        counts = session.ledger()
+        watched = counts["canaries"]
+        return cls(
+            **{
+                name: counts[name]
+                for name in (
+                    "begun",
+                    "published",
+                    "aborted",
+                    "applied",
+                    "merged",
+                    "rejected_nonfinite",
+                    "rejected_stale",
+                    "pending",
+                    "retries",
+                    "staleness_max",
+                )
+            },
+            staleness_mean=counts["staleness_sum"] / counts["applied"] if counts["applied"] else 0.0,
+            lost_fraction=(counts["canaries_lost"] / watched if watched else 0.0) if update == "hogwild" else None,
+        )
+
+    def check(self) -> None:
+        """Raises LedgerError unless the books of an ended run balance, by equality."""
+        accounted = self.applied + self.rejected_nonfinite + self.rejected_stale + self.pending
+        if self.begun != self.published + self.aborted:
+            raise LedgerError(f"begun {self.begun} != published {self.published} + aborted {self.aborted}: {self}")
+        if self.published != accounted:
+            raise LedgerError(f"published {self.published} != applied + rejected + pending = {accounted}: {self}")
+        if self.pending != 0:
+            raise LedgerError(f"{self.pending} gradients were published and never applied: {self}")
+
+    def text(self) -> str:
+        """One line for people."""
+        parts = [
+            f"{self.published} pushed = {self.applied} applied + {self.rejected_nonfinite} non-finite"
+            f" + {self.rejected_stale} stale + {self.pending} pending",
+            f"{self.aborted} aborted",
+            f"{self.merged} merged",
+            f"staleness mean {self.staleness_mean:.2f} max {self.staleness_max}",
+        ]
+        if self.lost_fraction is not None:
+            parts.append(f"hogwild lost {self.lost_fraction:.3%} of its additions")
+        return "; ".join(parts)

@@ -1,0 +1,168 @@
+"""A run of one update scheme, from the parent's side: opens the region, watches, and closes the books.
+
+In: a model's parameters and optimizer state. Out: the trained ones, a History, and a Ledger that balances. The workers'
+side of the same region is a session each (shared.py); `Recorder` is how they report.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fastac import _core
+from fastac.config import Config
+from fastac.errors import NonFiniteGradientError
+from fastac.metrics import EPISODE, UPDATE, History, HistoryBuilder, row
+from fastac.objective import GradientStats
+from fastac.progress import TrainingProgress
+from fastac.rollout import Rollout
+from fastac.shared import Ledger, create_region, learner_of, observer_of
+
+Float32 = npt.NDArray[np.float32]
+
+_TICK_S = 0.05  # between two looks at the logs
+_MAX_NONFINITE_IN_A_ROW = 10
+_FLUSH_DEADLINE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run leaves behind."""
+
+    params: Float32  # [P]
+    state: Float32  # [S, P]
+    version: int
+    env_steps: int
+    ledger: Ledger
+    history: History
+
+
+class Run:
+    """The parent's half of a run: one region, the observer's seat and, under `queue`, the learner's thread."""
+
+    def __init__(
+        self, config: Config, params: Float32, state: Float32, version: int, *, workers: int, update: str, progress: TrainingProgress
+    ) -> None:
+        self.update = update
+        self.region = create_region(config, workers=workers, update=update, n_params=len(params))
+        self.session = observer_of(self.region)
+        self.session.initialize(params, state, version)
+        self.progress = progress
+        self.worker_cpu_s = 0.0  # of worker processes, as they report it when they leave
+        self._opened = time.monotonic()
+        self._next_tick = 0.0
+        self._recent: deque[float] = deque(maxlen=100)
+        self._state_shape = state.shape
+        self._learner: threading.Thread | None = None
+        if update == "queue":
+            self._learner = threading.Thread(target=_serve, args=(learner_of(self.region),), name="fastac-learner", daemon=True)
+            self._learner.start()
+        self.start()
+
+    def start(self) -> None:
+        """The clock of the run starts now; called again once all workers are ready."""
+        self._started = time.monotonic()
+        self._cpu = time.process_time()
+        self._builder = HistoryBuilder(self._started)
+
+    def tick(self, *, now: bool = False) -> None:
+        """Takes what the workers logged, every 50 ms at most."""
+        time_s = time.monotonic()
+        if not now and time_s < self._next_tick:
+            return
+        self._next_tick = time_s + _TICK_S
+        for worker in range(self.region.workers):
+            rows = self.session.read_log(worker)
+            self._builder.add_rows(rows)
+            self._recent.extend(rows[rows[:, 0] == EPISODE, 4])
+        snapshot = self.session.ledger()
+        self._builder.add_moment(time_s, snapshot, snapshot["retries"])
+        self.progress.update(snapshot["env_steps"], float(np.mean(self._recent)) if self._recent else float("nan"))
+
+    def close(self) -> Outcome:
+        """Once all workers have left: applies what they published, and adds everything up."""
+        self.session.request_stop()
+        if self._learner is not None:
+            self._learner.join()
+        self.session.drain()
+        self.tick(now=True)
+        history = self._builder.build()
+        history.startup_s = self._started - self._opened
+        history.cpu_s = time.process_time() - self._cpu + self.worker_cpu_s
+        params = np.empty(self.region.parameters, np.float32)
+        state = np.empty(self._state_shape, np.float32)
+        last = self.session.copy_record(params, state)
+        ledger = Ledger.of(self.session, self.update)
+        self.session.close()
+        return Outcome(params, state, last["version"], last["env_steps"], ledger, history)
+
+
+def _serve(session: _core.Session) -> None:
+    while not session.stop_requested:
+        session.serve(100)
+    session.close()
+
+
+class Recorder:
+    """A worker's reports: one row for each update, one for each episode. Never waits while the worker works."""
+
+    def __init__(self, session: _core.Session, worker: int) -> None:
+        self._session = session
+        self._worker = worker
+        self._env_steps = 0
+        self._updates = 0
+        self._nonfinite_in_a_row = 0
+        self._backlog: deque[npt.NDArray[np.float64]] = deque()
+
+    def record(self, rollout: Rollout, stats: GradientStats, version: int, learning_rate: float, ent_coef: float, submitted: str) -> None:
+        """Raises NonFiniteGradientError after ten rejected gradients in a row."""
+        self._env_steps += rollout.env_steps
+        self._updates += 1
+        now = time.monotonic()
+        for episode_return, length in rollout.episodes:
+            self._backlog.append(row(EPISODE, now, self._worker, self._env_steps, episode_return, length))
+        self._backlog.append(
+            row(
+                UPDATE,
+                now,
+                self._worker,
+                self._env_steps,
+                version,
+                stats.grad_norm,
+                stats.policy_loss,
+                stats.value_loss,
+                stats.entropy,
+                stats.return_mean,
+                stats.return_var,
+                stats.explained_variance,
+                learning_rate,
+                ent_coef,
+                submitted == "applied",
+            )
+        )
+        self._write()
+        self._nonfinite_in_a_row = self._nonfinite_in_a_row + 1 if submitted == "rejected_nonfinite" else 0
+        if self._nonfinite_in_a_row == _MAX_NONFINITE_IN_A_ROW:
+            raise NonFiniteGradientError(
+                f"worker {self._worker}, update {self._updates}: {_MAX_NONFINITE_IN_A_ROW} gradients in a row held NaN or infinity; "
+                "a smaller learning_rate or a max_grad_norm usually helps"
+            )
+
+    def flush(self) -> None:
+        """At the end of the work: waits until the parent has room for what is left. Raises TimeoutError after 10 s."""
+        deadline = time.monotonic() + _FLUSH_DEADLINE_S
+        while self._backlog:
+            self._write()
+            if self._backlog and time.monotonic() > deadline:
+                raise TimeoutError(f"worker {self._worker}: the parent did not read {len(self._backlog)} log rows within {_FLUSH_DEADLINE_S:g} s")
+            if self._backlog:
+                time.sleep(0.001)
+
+    def _write(self) -> None:
+        while self._backlog and self._session.log(self._backlog[0]):
+            self._backlog.popleft()
