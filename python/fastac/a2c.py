@@ -43,6 +43,7 @@ class A2C(Algorithm):
         recorder = Recorder(session, 0)
         size = config.n_envs // config.split
         groups = [Collector(config, first, size, self.learn_calls) for first in range(0, config.n_envs, size)]
+        policy.warm_up()
         run.start()
         for collector in cycle(groups):
             version, env_steps = session.read(policy.params)

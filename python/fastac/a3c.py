@@ -61,14 +61,16 @@ class Task:
     total_timesteps: int  # of all workers together
 
 
-def work(task: Task, session: _core.Session, report: Report) -> None:
-    """One worker, from its start to its end."""
+def work(task: Task, session: _core.Session, report: Report) -> float:
+    """One worker, from its start to its end. Returns the processor time, in seconds, that it trained."""
     config = task.config
     policy = make_policy(config)
     recorder = Recorder(session, task.worker)
     collector = Collector(config, task.worker * config.n_envs, config.n_envs, task.call)
+    policy.warm_up()
     report(READY)
     _wait_for_go(session)
+    started = time.thread_time()
     while not session.stop_requested:
         version, env_steps = session.read(policy.params)
         if env_steps >= task.total_timesteps:
@@ -81,6 +83,7 @@ def work(task: Task, session: _core.Session, report: Report) -> None:
         submitted = session.submit(policy.grad, version_read=version, env_steps=rollout.env_steps, learning_rate=learning_rate)
         recorder.record(rollout, stats, version, learning_rate, ent_coef, submitted)
     recorder.flush()
+    return time.thread_time() - started
 
 
 def _wait_for_go(session: _core.Session) -> None:

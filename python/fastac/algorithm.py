@@ -48,11 +48,12 @@ class Algorithm:
         self.ledger: Ledger | None = None
         self._predict_random = np.random.default_rng(self.config.seed)
 
-    def learn(self: AlgorithmT, total_timesteps: int, *, progress_bar: bool = False) -> AlgorithmT:
+    def learn(self: AlgorithmT, total_timesteps: int, *, progress_bar: bool | str = False) -> AlgorithmT:
         """Trains for `total_timesteps` more env steps, counted over all workers, and returns the model itself.
 
         Ends with the first update at or after that count. On Ctrl-C, and when a worker fails, the workers are stopped, the model
-        keeps what was learned so far, and the exception is raised. Schedules run over this call.
+        keeps what was learned so far, and the exception is raised. Schedules run over this call. `progress_bar` shows one on
+        stderr, under the given label if it is a text.
 
         Raises:
             ConfigError: total_timesteps is no whole number >= 1.
@@ -61,7 +62,8 @@ class Algorithm:
         """
         if isinstance(total_timesteps, bool) or not isinstance(total_timesteps, (int, np.integer)) or total_timesteps < 1:
             raise ConfigError(f"total_timesteps: expected a whole number >= 1, got {total_timesteps!r}")
-        with one_torch_thread(), TrainingProgress(int(total_timesteps), type(self).__name__, visible=progress_bar) as progress:
+        label = progress_bar if isinstance(progress_bar, str) else type(self).__name__
+        with one_torch_thread(), TrainingProgress(int(total_timesteps), label, visible=bool(progress_bar)) as progress:
             run = self._open(progress)
             try:
                 self._train(run, int(total_timesteps))

@@ -32,7 +32,7 @@ STOP_DEADLINE_S = 2.0
 _POLL_S = 0.02
 
 Report = Callable[[Any], None]
-Work = Callable[[Any, _core.Session, Report], None]
+Work = Callable[[Any, _core.Session, Report], float]  # returns the processor time, in seconds, that it worked
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,9 @@ class Crew:
 def _run(work: Work, task: Any, session: _core.Session, name: str, report: Report) -> None:
     """What a worker does, thread or process: the work, then its last message."""
     try:
-        cpu = time.thread_time()
-        work(task, session, report)
+        cpu_s = work(task, session, report)
         session.close()
-        report(Done(time.thread_time() - cpu))
+        report(Done(cpu_s))
     except BaseException as error:
         # An exception of ours is its own message; another travels as the text of its traceback, which always pickles.
         trace = f"{name} failed:\n{''.join(traceback.format_exception(error)).rstrip()}"

@@ -64,6 +64,7 @@ class TrainingProgress:
             TextColumn("return {task.fields[mean_return]}"),
             TimeRemainingColumn(),
             console=self._console,
+            transient=True,
         )
         self._task = self._bar.add_task(self.label, total=self.total, rate="0", mean_return="-")
         self._bar.start()

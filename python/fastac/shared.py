@@ -46,6 +46,13 @@ def learner_of(region: _core.Region) -> _core.Session:
     return _core.Session(region, region.workers + 1)
 
 
+def serve_until_stopped(session: _core.Session) -> None:
+    """The learner of `queue`: applies what the workers publish, in one thread of the parent, until the run is stopped."""
+    while not session.stop_requested:
+        session.serve(100)  # comes back to Python ten times a second
+    session.close()
+
+
 @dataclass(frozen=True)
 class Ledger:
     """Where every gradient of a run went.

@@ -21,7 +21,7 @@ from fastac.metrics import EPISODE, UPDATE, History, HistoryBuilder, row
 from fastac.objective import GradientStats
 from fastac.progress import TrainingProgress
 from fastac.rollout import Rollout
-from fastac.shared import Ledger, create_region, learner_of, observer_of
+from fastac.shared import Ledger, create_region, learner_of, observer_of, serve_until_stopped
 
 Float32 = npt.NDArray[np.float32]
 
@@ -60,7 +60,7 @@ class Run:
         self._state_shape = state.shape
         self._learner: threading.Thread | None = None
         if update == "queue":
-            self._learner = threading.Thread(target=_serve, args=(learner_of(self.region),), name="fastac-learner", daemon=True)
+            self._learner = threading.Thread(target=serve_until_stopped, args=(learner_of(self.region),), name="fastac-learner", daemon=True)
             self._learner.start()
         self.start()
 
@@ -100,12 +100,6 @@ class Run:
         ledger = Ledger.of(self.session, self.update)
         self.session.close()
         return Outcome(params, state, last["version"], last["env_steps"], ledger, history)
-
-
-def _serve(session: _core.Session) -> None:
-    while not session.stop_requested:
-        session.serve(100)
-    session.close()
 
 
 class Recorder:

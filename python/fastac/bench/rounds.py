@@ -1,0 +1,39 @@
+"""Measures several cases in turn, round by round, so that a machine whose speed drifts drifts for all of them alike."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Minimum, median and maximum over the rounds."""
+
+    minimum: float
+    median: float
+    maximum: float
+
+    @classmethod
+    def of(cls, values: list[float]) -> Spread:
+        return cls(min(values), statistics.median(values), max(values))
+
+    def text(self, digits: int) -> str:
+        return f"{self.median:,.{digits}f} ({self.minimum:,.{digits}f} to {self.maximum:,.{digits}f})"
+
+
+def interleave(cases: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Calls every case once a round, and once before the first to warm up. A case returns what it measured."""
+    for case in cases.values():
+        case()
+    figures: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name, case in cases.items():
+            figures[name].append(case())
+    return figures
+
+
+def ratio(numerators: list[float], denominators: list[float]) -> Spread:
+    """Spread of the ratios, round by round."""
+    return Spread.of([a / b for a, b in zip(numerators, denominators, strict=True)])

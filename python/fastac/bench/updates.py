@@ -1,0 +1,111 @@
+"""`fastac bench updates`: what read, push and apply cost under every update scheme, and how many additions get lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from fastac import _core
+from fastac.bench.rounds import Spread
+from fastac.config import UPDATE_SCHEMES
+from fastac.shared import learner_of, observer_of, serve_until_stopped
+
+_COLUMNS = ("read_us", "push_us", "apply_us", "updates_per_s", "retries_per_update", "staleness_mean", "lost")
+
+
+def measure(worker_counts: tuple[int, ...], n_params: int, rounds: int, n_updates: int) -> dict[int, dict[str, dict[str, Spread]]]:
+    """For each number of worker threads (native loops, without the GIL) and each scheme: the spreads of _COLUMNS.
+
+    `lost` is the part of all additions that is missing from the parameters at the end. Gradients are whole numbers under
+    plain sgd, so the sum is exact and what is missing was lost.
+    """
+    results: dict[int, dict[str, dict[str, Spread]]] = {}
+    for workers in worker_counts:
+        measured: dict[str, list[dict[str, float]]] = {scheme: [] for scheme in UPDATE_SCHEMES}
+        for _ in range(rounds):
+            for scheme in UPDATE_SCHEMES:
+                cost = one_round("rmsprop", scheme, workers, n_params, n_updates)
+                cost["lost"] = one_round("sgd", scheme, workers, n_params, n_updates)["lost"]
+                measured[scheme].append(cost)
+        results[workers] = {
+            scheme: {column: Spread.of([one[column] for one in its]) for column in _COLUMNS} for scheme, its in measured.items()
+        }
+    return results
+
+
+def one_round(optimizer: str, scheme: str, workers: int, n_params: int, n_updates: int) -> dict[str, float]:
+    """Each of `workers` threads reads, pushes and sees applied `n_updates` gradients of `n_params` ones."""
+    region = _core.Region.create(workers=workers, parameters=n_params, scheme=scheme, optimizer=optimizer)
+    observer = observer_of(region)
+    observer.initialize(np.zeros(n_params, np.float32))
+    learner = threading.Thread(target=serve_until_stopped, args=(learner_of(region),)) if scheme == "queue" else None
+    if learner is not None:
+        learner.start()
+    spent = np.zeros((workers, 3))
+    barrier = threading.Barrier(workers + 1)
+
+    def work(worker: int) -> None:
+        session = _core.Session(region, worker)
+        gradient = np.ones(n_params, np.float32)
+        barrier.wait()
+        spent[worker] = session.submit_many(gradient, n_updates, 1.0)
+        session.close()
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(workers)]
+    for thread in threads:
+        thread.start()
+    barrier.wait()
+    started = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    wall_s = time.perf_counter() - started
+    observer.request_stop()
+    if learner is not None:
+        learner.join()
+    ledger = observer.ledger()
+    params = np.empty(n_params, np.float32)
+    observer.read(params)
+    read_us, push_us, apply_us = spent.mean(axis=0) / n_updates * 1e6
+    return {
+        "read_us": read_us,
+        "push_us": push_us,
+        "apply_us": apply_us,
+        "updates_per_s": workers * n_updates / wall_s,
+        "retries_per_update": ledger["retries"] / ledger["applied"],
+        "staleness_mean": ledger["staleness_sum"] / ledger["applied"],
+        "lost": float(1.0 + params.mean(dtype=np.float64) / (workers * n_updates)),
+    }
+
+
+def table(results: dict[int, dict[str, dict[str, Spread]]], n_params: int) -> Table:
+    shown = Table(title=f"Update schemes, {n_params:,} floats, RMSProp: median (minimum to maximum) over the rounds")
+    headings: dict[str, Callable[[Spread], str]] = {
+        "read us": lambda s: s.text(2),
+        "push us": lambda s: s.text(2),
+        "apply us": lambda s: s.text(1),
+        "updates/s": lambda s: s.text(0),
+        "retries per update": lambda s: f"{s.median:.2f}",
+        "staleness": lambda s: f"{s.median:.2f}",
+        "additions lost": lambda s: "0" if s.maximum == 0 else f"{s.median:.3%}",
+    }
+    for column in ("workers", "scheme", *headings):
+        shown.add_column(column, justify="left" if column == "scheme" else "right")
+    for workers, schemes in results.items():
+        for i, (scheme, figures) in enumerate(schemes.items()):
+            cells = [text(figures[column]) for column, text in zip(_COLUMNS, headings.values(), strict=True)]
+            shown.add_row(str(workers) if i == 0 else "", scheme, *cells)
+        shown.add_section()
+    return shown
+
+
+def as_json(results: dict[int, dict[str, dict[str, Spread]]]) -> dict[str, Any]:
+    return {
+        str(workers): {scheme: {key: dataclasses.asdict(spread) for key, spread in figures.items()} for scheme, figures in schemes.items()}
+        for workers, schemes in results.items()
+    }

@@ -1,0 +1,124 @@
+"""A comparison in pictures. The one place that imports matplotlib."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib
+import numpy as np
+
+from fastac.compare.experiment import THRESHOLDS, Plan, Result
+from fastac.compare.statistics import curve, median_interval, time_to
+from fastac.compare.tables import of_arm
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402  (after the choice of the backend)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's palette: told apart by colour-blind readers and in grey.
+_COLORS = {"A3C": "#D55E00", "A2C": "#0072B2", "A2C split": "#009E73"}
+_MARKERS = {"A3C": "o", "A2C": "s", "A2C split": "^"}
+_STYLE = {
+    "figure.dpi": 120,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.titlesize": 11,
+    "legend.frameon": False,
+}
+_AXES = {"env_steps": "env steps", "updates": "updates", "wall_s": "seconds of training"}
+_POINTS = 200
+
+
+def draw_curves(path: Path, results: Sequence[Result], plan: Plan) -> None:
+    """Return over the three x-axes; gradient norm, variance of the returns and staleness over env steps."""
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(2, 3, figsize=(14, 7.6), layout="constrained")
+        for ax, axis in zip(axes[0], _AXES, strict=True):
+            _draw(ax, results, plan, axis, "return_mean")
+            for threshold in THRESHOLDS:
+                ax.axhline(threshold, color="0.4", lw=0.8, ls=":")
+            ax.set_yticks([0, 100, 195, 300, 400, 475])
+            ax.set_title(f"return over {_AXES[axis]}")
+            ax.set_ylabel("mean return, last 100 episodes")
+        for ax, (column, title, label) in zip(
+            axes[1],
+            [
+                ("grad_norm", "gradient norm, before clipping", "norm"),
+                ("return_var", "variance of the last 100 returns", "variance"),
+                ("staleness_mean", "staleness of the applied gradients", "updates"),
+            ],
+            strict=True,
+        ):
+            _draw(ax, results, plan, "env_steps", column)
+            ax.set_title(title)
+            ax.set_ylabel(label)
+        axes[0, 0].legend(loc="lower right")
+        figure.suptitle(
+            f"CartPole-v1, {plan.n_envs} envs, {len(plan.seeds)} seeds: median, and the middle half of the seeds shaded", fontsize=12
+        )
+        figure.savefig(path)
+        plt.close(figure)
+
+
+def draw_time_to_solve(path: Path, results: Sequence[Result], plan: Plan) -> None:
+    """Each seed a point, the median with its interval beside them; unsolved seeds stand right of the line, as crosses."""
+    arms = [arm for arm in plan.arms if of_arm(results, arm)]
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(len(THRESHOLDS), 2, figsize=(12, 1.4 + 2.1 * len(THRESHOLDS)), layout="constrained")
+        for row, threshold in zip(axes, THRESHOLDS, strict=True):
+            for ax, axis in zip(row, ("env_steps", "wall_s"), strict=True):
+                _draw_times(ax, results, arms, threshold, axis)
+                ax.set_xlabel(f"{_AXES[axis]} until the mean return of 100 episodes reached {threshold:.0f}")
+        figure.suptitle(f"Time to solve: one mark for each of {len(plan.seeds)} seeds; line: median and its 95 % interval", fontsize=12)
+        figure.savefig(path)
+        plt.close(figure)
+
+
+def _draw(ax: Axes, results: Sequence[Result], plan: Plan, axis: str, column: str) -> None:
+    for arm in plan.arms:
+        curves = [curve(result.history, plan.total_timesteps) for result in of_arm(results, arm)]
+        if not curves:
+            continue
+        end = min(float(one[axis][-1]) for one in curves)
+        grid = np.linspace(0.0, end, _POINTS)
+        values = np.array([np.interp(grid, one[axis], one[column], left=np.nan) for one in curves])
+        known = np.isfinite(values).any(axis=0)
+        low, median, high = np.nanquantile(values[:, known], [0.25, 0.5, 0.75], axis=0)
+        ax.plot(grid[known], median, color=_COLORS[arm], label=arm, lw=1.8)
+        ax.fill_between(grid[known], low, high, color=_COLORS[arm], alpha=0.18, lw=0)
+    ax.set_xlabel(_AXES[axis])
+    ax.set_xlim(left=0)
+    ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}" if x >= 10 or x == int(x) else f"{x:g}")
+
+
+def _draw_times(ax: Axes, results: Sequence[Result], arms: Sequence[str], threshold: float, axis: str) -> None:
+    times = {arm: time_to(of_arm(results, arm), threshold, axis) for arm in arms}
+    latest = max((x for its in times.values() for x in its if math.isfinite(x)), default=1.0)
+    for height, arm in enumerate(reversed(arms)):
+        color = _COLORS[arm]
+        solved = [x for x in times[arm] if math.isfinite(x)]
+        unsolved = len(times[arm]) - len(solved)
+        ax.plot(solved, np.full(len(solved), height + 0.12), _MARKERS[arm], color=color, alpha=0.6, ms=6, mew=0)
+        interval = median_interval(times[arm])
+        if math.isfinite(interval.median):
+            high = min(interval.high, 1.08 * latest)
+            ax.plot([interval.low, high], [height - 0.2] * 2, color=color, lw=2.5, solid_capstyle="butt")
+            ax.plot(interval.median, height - 0.2, "|", color=color, ms=12, mew=2.5)
+        if unsolved:
+            ax.plot(1.12 * latest + 0.02 * latest * np.arange(unsolved), np.full(unsolved, height + 0.12), "x", color=color, ms=6)
+    if any(not math.isfinite(x) for its in times.values() for x in its):
+        ax.axvline(1.09 * latest, color="0.5", lw=0.8)
+        ax.text(1.1 * latest, len(arms) - 0.42, "not solved", color="0.35", va="bottom", fontsize=9)
+    ax.set_yticks(range(len(arms)), list(reversed(arms)))
+    ax.set_ylim(-0.5, len(arms) - 0.4)
+    ax.set_xlim(left=0)
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")

@@ -1,0 +1,120 @@
+"""A comparison in numbers: the table on the terminal, one tidy CSV, one JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from fastac import machine, rundir
+from fastac.compare.experiment import THRESHOLDS, Plan, Result
+from fastac.compare.statistics import Interval, curve, median_interval, time_to
+
+
+def of_arm(results: Sequence[Result], arm: str) -> list[Result]:
+    return [result for result in results if result.arm == arm]
+
+
+def summarize(results: Sequence[Result], arm: str) -> dict[str, Any]:
+    """The figures of one arm over its seeds; intervals as {median, low, high}."""
+    its = of_arm(results, arm)
+    histories = [result.history for result in its]
+    summary: dict[str, Any] = {"seeds": len(its)}
+    for threshold in THRESHOLDS:
+        summary[f"solved_{threshold:.0f}"] = sum(result.solved(threshold) is not None for result in its)
+        for axis in ("env_steps", "wall_s", "updates"):
+            summary[f"{axis}_to_{threshold:.0f}"] = dataclasses.asdict(median_interval(time_to(its, threshold, axis)))
+    over_seeds = {
+        "final_return": [history.final_return() for history in histories],
+        "env_steps_per_s": [history.updates["env_steps"][-1] / history.train_s for history in histories],
+        "updates": [len(history.updates["wall_s"]) for history in histories],
+        "grad_norm": [float(np.mean(history.updates["grad_norm"])) for history in histories],
+        "return_var": [float(np.var(history.episodes["episode_return"][-100:])) for history in histories],
+        "staleness_mean": [result.ledger.staleness_mean for result in its],
+        "startup_s": [history.startup_s for history in histories],
+    }
+    return summary | {name: dataclasses.asdict(median_interval(values)) for name, values in over_seeds.items()}
+
+
+def terminal_table(results: Sequence[Result], plan: Plan) -> Table:
+    """Medians over the seeds, 95 % bootstrap intervals in brackets."""
+    table = Table(title=f"{len(plan.seeds)} seeds, {plan.n_envs} envs, {plan.total_timesteps:,} env steps; medians [95 % interval]")
+    table.add_column("")
+    arms = [arm for arm in plan.arms if of_arm(results, arm)]
+    summaries = {arm: summarize(results, arm) for arm in arms}
+    for arm in arms:
+        table.add_column(arm, justify="right")
+
+    def line(name: str, key: str, digits: int) -> None:
+        table.add_row(name, *(_interval_text(Interval(**summaries[arm][key]), digits) for arm in arms))
+
+    for threshold in THRESHOLDS:
+        key = f"{threshold:.0f}"
+        table.add_row(f"solved ({key})", *(f"{summaries[arm]['solved_' + key]} of {summaries[arm]['seeds']}" for arm in arms))
+        line(f"env steps to {key}", f"env_steps_to_{key}", 0)
+        line(f"seconds to {key}", f"wall_s_to_{key}", 1)
+        line(f"updates to {key}", f"updates_to_{key}", 0)
+        table.add_section()
+    line("return, last 100 episodes", "final_return", 1)
+    line("variance of these returns", "return_var", 0)
+    line("gradient norm", "grad_norm", 3)
+    line("staleness, mean", "staleness_mean", 2)
+    line("env steps per second", "env_steps_per_s", 0)
+    return table
+
+
+def curve_rows(results: Sequence[Result], plan: Plan) -> list[dict[str, Any]]:
+    """The tidy table: one row for each arm, seed and moment."""
+    rows = []
+    for result in results:
+        columns = curve(result.history, plan.total_timesteps)
+        for i in range(len(columns["env_steps"])):
+            row: dict[str, Any] = {"algorithm": result.arm, "seed": result.seed}
+            rows.append(row | {name: round(float(column[i]), 6) for name, column in columns.items()})
+    return rows
+
+
+def write(folder: Path, results: Sequence[Result], plan: Plan, where: dict[str, Any]) -> None:
+    """compare.csv and compare.json."""
+    rundir.write_rows(folder / "compare.csv", curve_rows(results, plan))
+    runs = [
+        {
+            "algorithm": result.arm,
+            "seed": result.seed,
+            **{f"solved_{threshold:.0f}": result.solved(threshold) for threshold in THRESHOLDS},
+            "final_return": result.history.final_return(),
+            "startup_s": result.history.startup_s,
+            "train_s": result.history.train_s,
+            "cpu_s": result.history.cpu_s,
+            "wall_s": result.wall_s,
+            "ledger": dataclasses.asdict(result.ledger),
+        }
+        for result in results
+    ]
+    arms = [arm for arm in plan.arms if of_arm(results, arm)]
+    report = {
+        "plan": dataclasses.asdict(plan),
+        "matched": "env steps, number of envs, initial weights, optimizer, hyper-parameters, seeds",
+        "not_matched": "updates and samples per update: an A2C update uses the rollouts of all envs, an A3C or A2C split update those of one",
+        "machine": where,
+        "summary": {arm: summarize(results, arm) for arm in arms},
+        "configs": {arm: of_arm(results, arm)[0].config for arm in arms},
+        "runs": runs,
+    }
+    rundir.write_json(folder / "compare.json", report)
+
+
+def footer(where: dict[str, Any]) -> str:
+    return f"Measured on {machine.summary(where)}."
+
+
+def _interval_text(interval: Interval, digits: int) -> str:
+    def one(x: float) -> str:
+        return "unsolved" if math.isinf(x) else f"{x:,.{digits}f}"
+
+    return f"{one(interval.median)} [{one(interval.low)}, {one(interval.high)}]"

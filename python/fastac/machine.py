@@ -1,0 +1,42 @@
+"""Where a figure was measured: stands beside every figure that fastac writes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("fastac", "gymnasium", "numpy", "scipy", "torch")
+
+
+def describe() -> dict[str, Any]:
+    """Processor, cores usable by this process, load average over the last minute, system and versions."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load_1min": round(os.getloadavg()[0], 2),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def summary(machine: dict[str, Any]) -> str:
+    """One line for people; warns where other work was going on."""
+    line = (
+        f"{machine['processor']}, {machine['cores']} cores, load {machine['load_1min']}; "
+        f"Python {machine['python']}, torch {machine['torch']}, gymnasium {machine['gymnasium']}, fastac {machine['fastac']}"
+    )
+    busy = machine["load_1min"] > 0.5 * machine["cores"]
+    return line + ("; the machine was busy: trust ratios, not times" if busy else "")
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
