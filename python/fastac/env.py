@@ -46,6 +46,7 @@ BoolArray: TypeAlias = npt.NDArray[np.bool_]
 State: TypeAlias = dict[str, npt.NDArray[Any]]
 
 ENV_ID = "fastac/CartPole-v1"
+INT64 = np.dtype(np.int64)
 RESET_LOW, RESET_HIGH = -0.05, 0.05  # bounds of each entry of an initial state
 
 
@@ -98,6 +99,10 @@ class CartPoleVectorEnv(gymnasium.vector.VectorEnv[Float32Array, Int64Array, npt
             self.autoreset_mode.name.lower(),
             bool(sutton_barto_reward),
         )
+        # The views, fetched once: each fetch costs as much as stepping an env.
+        self._obs, self._final_obs = self._native.obs, self._native.final_obs
+        self._reward = self._native.reward
+        self._terminated, self._truncated = self._native.terminated, self._native.truncated
         self._seeds: list[int | None] = [None] * self.num_envs
         self._was_reset = np.zeros(self.num_envs, dtype=np.bool_)
 
@@ -141,7 +146,7 @@ class CartPoleVectorEnv(gymnasium.vector.VectorEnv[Float32Array, Int64Array, npt
         self._seed_streams({i: seeds[i] for i in chosen if seeds[i] is not None or self._seeds[i] is None})
         self._native.reset(mask, low, high)
         self._was_reset |= True if mask is None else mask
-        return self._native.obs.copy(), {}
+        return self._obs.copy(), {}
 
     def step(self, actions: Any) -> tuple[Float32Array, Float64Array, BoolArray, BoolArray, dict[str, Any]]:
         """Advance every env by one env step of 0.02 s.
@@ -159,18 +164,17 @@ class CartPoleVectorEnv(gymnasium.vector.VectorEnv[Float32Array, Int64Array, npt
             gymnasium.error.ResetNeeded: an env was never reset, or has ended under DISABLED.
         """
         self._check_open()
-        native = self._native
+        # What a policy gives is stepped as it is: checking and converting it costs more than the step.
+        ready = type(actions) is np.ndarray and actions.dtype == INT64 and actions.flags.carray
         try:
-            # What a policy gives is stepped as it is: checking and converting it costs more than the step.
-            ready = type(actions) is np.ndarray and actions.dtype == np.int64 and actions.flags.carray
-            native.step(actions if ready else _as_int64(actions))
+            self._native.step(actions if ready else _as_int64(actions))
         except _core.ResetNeeded as error:
             raise ResetNeeded(str(error)) from None
-        terminated, truncated = native.terminated.copy(), native.truncated.copy()
+        terminated, truncated = self._terminated.copy(), self._truncated.copy()
         infos = {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             infos = self._final_infos(terminated | truncated)
-        return native.obs.copy(), native.reward.astype(np.float64), terminated, truncated, infos
+        return self._obs.copy(), self._reward.astype(np.float64), terminated, truncated, infos
 
     def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
         """One frame uint8[400, 600, 3] for each env, drawn by Gymnasium, or None without a render mode."""
@@ -266,8 +270,9 @@ class CartPoleVectorEnv(gymnasium.vector.VectorEnv[Float32Array, Int64Array, npt
         if not done.any():
             return {}
         final_obs = np.full(self.num_envs, None, dtype=object)
-        for index in np.flatnonzero(done):
-            final_obs[index] = self._native.final_obs[index].copy()
+        ended = np.flatnonzero(done)
+        for index, obs in zip(ended.tolist(), self._final_obs[ended], strict=True):  # rows of a copy
+            final_obs[index] = obs
         return {"final_obs": final_obs, "_final_obs": done, "final_info": {}, "_final_info": done.copy()}
 
     def _check_open(self) -> None:
