@@ -35,7 +35,9 @@ class A2C(Algorithm):
         super().__init__(config_from(A2CConfig, env, options))
 
     def _open(self, progress: TrainingProgress) -> Run:
-        return self._new_run(progress, 1, "lockfree")  # one worker that holds all envs: nobody to wait for or to race with
+        return self._new_run(
+            progress, 1, "lockfree"
+        )  # one worker that holds all envs: nobody to wait for or to race with
 
     def _train(self, run: Run, total_timesteps: int) -> None:
         config, policy = self.config, self.policy
@@ -54,6 +56,8 @@ class A2C(Algorithm):
 
             rollout = collector.collect(policy)
             stats = compute_gradient(policy, rollout, config, ent_coef)
-            submitted = session.submit(policy.grad, version_read=version, env_steps=rollout.env_steps, learning_rate=learning_rate)
+            submitted = session.submit(
+                policy.grad, version_read=version, env_steps=rollout.env_steps, learning_rate=learning_rate
+            )
             recorder.record(rollout, stats, version, learning_rate, ent_coef, submitted)
             run.tick()

@@ -41,7 +41,10 @@ class A3C(Algorithm):
         return self._new_run(progress, self.config.workers, self.config.update)
 
     def _train(self, run: Run, total_timesteps: int) -> None:
-        tasks = [Task(self.config, worker, self.learn_calls, total_timesteps) for worker in range(self.config.workers)]
+        tasks = [
+            Task(self.config, worker, self.learn_calls, total_timesteps)
+            for worker in range(self.config.workers)
+        ]
         with launch(self.config.backend, run.region, run.session, work, tasks) as crew:
             crew.wait_ready()
             run.start()
@@ -80,7 +83,9 @@ def work(task: Task, session: _core.Session, report: Report) -> float:
 
         rollout = collector.collect(policy)
         stats = compute_gradient(policy, rollout, config, ent_coef)
-        submitted = session.submit(policy.grad, version_read=version, env_steps=rollout.env_steps, learning_rate=learning_rate)
+        submitted = session.submit(
+            policy.grad, version_read=version, env_steps=rollout.env_steps, learning_rate=learning_rate
+        )
         recorder.record(rollout, stats, version, learning_rate, ent_coef, submitted)
     recorder.flush()
     return time.thread_time() - started

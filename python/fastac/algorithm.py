@@ -60,10 +60,17 @@ class Algorithm:
             WorkerError, WorkerDiedError, NonFiniteGradientError: a worker failed; which, and why.
             LedgerError: a gradient was lost or applied twice.
         """
-        if isinstance(total_timesteps, bool) or not isinstance(total_timesteps, (int, np.integer)) or total_timesteps < 1:
+        if (
+            isinstance(total_timesteps, bool)
+            or not isinstance(total_timesteps, (int, np.integer))
+            or total_timesteps < 1
+        ):
             raise ConfigError(f"total_timesteps: expected a whole number >= 1, got {total_timesteps!r}")
         label = progress_bar if isinstance(progress_bar, str) else type(self).__name__
-        with one_torch_thread(), TrainingProgress(int(total_timesteps), label, visible=bool(progress_bar)) as progress:
+        with (
+            one_torch_thread(),
+            TrainingProgress(int(total_timesteps), label, visible=bool(progress_bar)) as progress,
+        ):
             run = self._open(progress)
             try:
                 self._train(run, int(total_timesteps))
@@ -98,7 +105,13 @@ class Algorithm:
         return save_checkpoint(
             path,
             Checkpoint(
-                type(self).__name__, self.config.to_dict(), self.policy.params, self.state, self.version, self.num_timesteps, self.learn_calls
+                type(self).__name__,
+                self.config.to_dict(),
+                self.policy.params,
+                self.state,
+                self.version,
+                self.num_timesteps,
+                self.learn_calls,
             ),
         )
 
@@ -110,10 +123,16 @@ class Algorithm:
             raise CheckpointError(f"{path}: expected an {cls.__name__} model, got {saved.algorithm}")
         model = cls._from_config(cls.config_type.from_dict(saved.config))
         if saved.params.shape != model.policy.params.shape or saved.state.shape != model.state.shape:
-            raise CheckpointError(f"{path}: expected {model.policy.n_params} parameters for this configuration, got {len(saved.params)}")
+            raise CheckpointError(
+                f"{path}: expected {model.policy.n_params} parameters for this configuration, got {len(saved.params)}"
+            )
         model.policy.params[:] = saved.params
         model.state = saved.state
-        model.version, model.num_timesteps, model.learn_calls = saved.version, saved.num_timesteps, saved.learn_calls
+        model.version, model.num_timesteps, model.learn_calls = (
+            saved.version,
+            saved.num_timesteps,
+            saved.learn_calls,
+        )
         return model
 
     @classmethod
@@ -127,7 +146,15 @@ class Algorithm:
         raise NotImplementedError
 
     def _new_run(self, progress: TrainingProgress, workers: int, update: str) -> Run:
-        return Run(self.config, self.policy.params, self.state, self.version, workers=workers, update=update, progress=progress)
+        return Run(
+            self.config,
+            self.policy.params,
+            self.state,
+            self.version,
+            workers=workers,
+            update=update,
+            progress=progress,
+        )
 
 
 def config_from(config_type: type[Config], env: str, options: dict[str, Any]) -> Any:

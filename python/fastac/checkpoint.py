@@ -37,9 +37,13 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Pat
     """Writes the file whole or not at all: to a temporary one beside it, synced, then renamed over it."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    head = {name: getattr(checkpoint, name) for name in ("algorithm", "config", "version", "num_timesteps", "learn_calls")}
+    head = {
+        name: getattr(checkpoint, name)
+        for name in ("algorithm", "config", "version", "num_timesteps", "learn_calls")
+    }
     data = save(
-        {"params": checkpoint.params, "state": checkpoint.state}, {"format": _FORMAT, "fastac": json.dumps(head)}
+        {"params": checkpoint.params, "state": checkpoint.state},
+        {"format": _FORMAT, "fastac": json.dumps(head)},
     )
     descriptor, temporary = tempfile.mkstemp(prefix=target.name + ".", dir=target.parent)
     try:
@@ -63,6 +67,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:
                 raise CheckpointError(f"{path}: expected a '{_FORMAT}', got {metadata.get('format')!r}")
-            return Checkpoint(**json.loads(metadata["fastac"]), params=file.get_tensor("params"), state=file.get_tensor("state"))
+            return Checkpoint(
+                **json.loads(metadata["fastac"]),
+                params=file.get_tensor("params"),
+                state=file.get_tensor("state"),
+            )
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: not a whole checkpoint of fastac ({error})") from error

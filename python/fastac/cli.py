@@ -53,7 +53,9 @@ def bench() -> None:
 # ---- options ----------------------------------------------------------------------------------------------------
 
 
-def _config_options(config_type: type[Config], *, leave_out: tuple[str, ...] = ()) -> Callable[[Command], Command]:
+def _config_options(
+    config_type: type[Config], *, leave_out: tuple[str, ...] = ()
+) -> Callable[[Command], Command]:
     """One option for each field of a config, its help made from the field's declaration."""
 
     def decorate(command: Command) -> Command:
@@ -70,11 +72,15 @@ def _option(field: dataclasses.Field[Any]) -> Callable[[Command], Command]:
     flag = "--" + field.name.replace("_", "-")
     unit = f" [{spec.unit}]" if spec.unit else ""
     range_ = f" ({spec.allowed()})" if spec.allowed() and not spec.choices else ""
-    shared: dict[str, Any] = {"default": field.default, "show_default": True, "help": spec.help + unit + range_}
+    shared: dict[str, Any] = {
+        "default": field.default,
+        "show_default": True,
+        "help": spec.help + unit + range_,
+    }
     if declared == "bool":
         return click.option(f"{flag}/--no-{flag[2:]}", **shared)
     if declared.startswith("tuple"):
-        shared["default"] = ",".join(map(str, field.default))
+        shared["default"] = ",".join(str(size) for size in field.default)  # type: ignore[union-attr]
         return click.option(flag, callback=_comma_separated, metavar="N,N,...", **shared)
     if spec.choices:
         return click.option(flag, type=click.Choice(spec.choices), **shared)
@@ -89,8 +95,16 @@ def _comma_separated(context: click.Context, parameter: click.Parameter, text: s
 
 
 def _run_options(command: Command) -> Command:
-    command = click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="where run folders go")(command)
-    return click.option("--name", default=None, help="name of the run's folder  [default: kind, date and time]")(command)
+    command = click.option(
+        "--runs",
+        type=click.Path(path_type=Path),
+        default=Path("runs"),
+        show_default=True,
+        help="where run folders go",
+    )(command)
+    return click.option(
+        "--name", default=None, help="name of the run's folder  [default: kind, date and time]"
+    )(command)
 
 
 def _new_folder(runs: Path, name: str | None, kind: str) -> Path:
@@ -118,6 +132,8 @@ def _ends_in_order() -> Iterator[None]:
         yield
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
+    except KeyboardInterrupt:
+        _stopped("nothing was under way yet")
     except (FastacError, TimeoutError) as error:
         click.echo(f"fastac: {type(error).__name__}: {error}", err=True)
         sys.exit(1)
@@ -132,7 +148,13 @@ def _stopped(what: str) -> NoReturn:
 
 # ---- train ------------------------------------------------------------------------------------------------------
 
-_TIMESTEPS = click.option("--total-timesteps", type=int, default=200_000, show_default=True, help="env steps to train for, over all envs")
+_TIMESTEPS = click.option(
+    "--total-timesteps",
+    type=int,
+    default=200_000,
+    show_default=True,
+    help="env steps to train for, over all envs",
+)
 
 
 @train.command("a2c")
@@ -165,7 +187,9 @@ def train_a3c(**options: Any) -> None:
 
 def _train(kind: str, total_timesteps: int, name: str | None, runs: Path, **options: Any) -> None:
     with _ends_in_order():
-        {"a2c": A2CConfig, "a3c": A3CConfig}[kind](**options)  # a bad value is an error before torch is imported
+        {"a2c": A2CConfig, "a3c": A3CConfig}[kind](
+            **options
+        )  # a bad value is an error before torch is imported
         import fastac
 
         model: Algorithm = {"a2c": fastac.A2C, "a3c": fastac.A3C}[kind](**options)
@@ -228,16 +252,49 @@ def _report(model: Algorithm, path: Path) -> None:
 
 @main.command()
 @click.option("--quick", is_flag=True, help="3 seeds of 60,000 env steps: under two minutes on two cores")
-@click.option("--seeds", type=click.IntRange(min=1), default=10, show_default=True, help="number of seeds, from --first-seed on")
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="number of seeds, from --first-seed on",
+)
 @click.option("--first-seed", type=click.IntRange(min=0), default=0, show_default=True, help="the first seed")
-@click.option("--n-envs", type=click.IntRange(1, 64), default=4, show_default=True, help="envs of each algorithm; A3C: workers with one env each")
-@click.option("--update", type=click.Choice(("lockfree", "lock", "queue", "hogwild")), default="lockfree", show_default=True, help="A3C's update scheme")
-@click.option("--backend", type=click.Choice(("thread", "process")), default="process", show_default=True, help="where A3C's workers run")
+@click.option(
+    "--n-envs",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="envs of each algorithm; A3C: workers with one env each",
+)
+@click.option(
+    "--update",
+    type=click.Choice(("lockfree", "lock", "queue", "hogwild")),
+    default="lockfree",
+    show_default=True,
+    help="A3C's update scheme",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(("thread", "process")),
+    default="process",
+    show_default=True,
+    help="where A3C's workers run",
+)
 @_TIMESTEPS
 @_config_options(Config, leave_out=_COMPARE_SETS)
 @_run_options
 def compare(
-    quick: bool, seeds: int, first_seed: int, n_envs: int, update: str, backend: str, total_timesteps: int, name: str | None, runs: Path, **options: Any
+    quick: bool,
+    seeds: int,
+    first_seed: int,
+    n_envs: int,
+    update: str,
+    backend: str,
+    total_timesteps: int,
+    name: str | None,
+    runs: Path,
+    **options: Any,
 ) -> None:
     """A3C against A2C, with everything equal that can be: table, CSV, JSON and pictures in runs/<name>/.
 
@@ -252,7 +309,14 @@ def compare(
         Config(**options)
         from fastac.compare import experiment
 
-        plan = experiment.Plan(total_timesteps, tuple(range(first_seed, first_seed + seeds)), n_envs, update, backend, options=options)
+        plan = experiment.Plan(
+            total_timesteps,
+            tuple(range(first_seed, first_seed + seeds)),
+            n_envs,
+            update,
+            backend,
+            options=options,
+        )
         if quick:
             plan = experiment.quick(plan)
         folder = _new_folder(runs, name, "compare")
@@ -273,7 +337,11 @@ def compare(
 
 def _result_line(result: Any) -> str:
     solved = result.solved(475.0)
-    when = "not solved (475)" if solved is None else f"solved (475) after {solved['env_steps']:>9,.0f} env steps, {solved['wall_s']:6.1f} s"
+    when = (
+        "not solved (475)"
+        if solved is None
+        else f"solved (475) after {solved['env_steps']:>9,.0f} env steps, {solved['wall_s']:6.1f} s"
+    )
     return f"{result.arm:<9}  seed {result.seed:<3}  return {result.history.final_return():6.1f}  {when}"
 
 
@@ -290,37 +358,78 @@ def _write_comparison(folder: Path, results: list[Any], plan: Any) -> None:
     console = Console()
     console.print(tables.terminal_table(results, plan))
     console.print(tables.footer(where), highlight=False, soft_wrap=True)
-    console.print(f"Written: {folder}/compare.csv, compare.json, compare.png, time_to_solve.png", highlight=False, soft_wrap=True)
+    console.print(
+        f"Written: {folder}/compare.csv, compare.json, compare.png, time_to_solve.png",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 # ---- bench ------------------------------------------------------------------------------------------------------
 
 
 @bench.command("env")
-@click.option("--envs", "sizes", default="1,8,64,1024", show_default=True, callback=_comma_separated, metavar="N,N,...", help="numbers of envs")
+@click.option(
+    "--envs",
+    "sizes",
+    default="1,8,64,1024",
+    show_default=True,
+    callback=_comma_separated,
+    metavar="N,N,...",
+    help="numbers of envs",
+)
 @click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="interleaved rounds")
-@click.option("--round-s", type=click.FloatRange(min=0, min_open=True), default=0.3, show_default=True, help="length of a round of one form [s]")
+@click.option(
+    "--round-s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.3,
+    show_default=True,
+    help="length of a round of one form [s]",
+)
 @_run_options
 def bench_env(sizes: tuple[int, ...], rounds: int, round_s: float, name: str | None, runs: Path) -> None:
     """The native CartPole against Gymnasium's sync, async and vector-entry-point CartPole, in one run."""
-    from fastac.bench import env
+    with _ends_in_order():
+        from fastac.bench import env
 
-    results = env.measure(sizes, rounds, round_s)
-    _show_bench(env.table(results), env.as_json(results), runs, name, "bench-env")
+        results = env.measure(sizes, rounds, round_s)
+        _show_bench(env.table(results), env.as_json(results), runs, name, "bench-env")
 
 
 @bench.command("updates")
-@click.option("--workers", default="1,2,4,8", show_default=True, callback=_comma_separated, metavar="N,N,...", help="numbers of worker threads")
-@click.option("--n-params", type=click.IntRange(min=1), default=4675, show_default=True, help="floats in a gradient; 4,675 is the default policy")
+@click.option(
+    "--workers",
+    default="1,2,4,8",
+    show_default=True,
+    callback=_comma_separated,
+    metavar="N,N,...",
+    help="numbers of worker threads",
+)
+@click.option(
+    "--n-params",
+    type=click.IntRange(min=1),
+    default=4675,
+    show_default=True,
+    help="floats in a gradient; 4,675 is the default policy",
+)
 @click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="interleaved rounds")
-@click.option("--n-updates", type=click.IntRange(min=1), default=2000, show_default=True, help="updates of each worker in a round")
+@click.option(
+    "--n-updates",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    help="updates of each worker in a round",
+)
 @_run_options
-def bench_updates(workers: tuple[int, ...], n_params: int, rounds: int, n_updates: int, name: str | None, runs: Path) -> None:
+def bench_updates(
+    workers: tuple[int, ...], n_params: int, rounds: int, n_updates: int, name: str | None, runs: Path
+) -> None:
     """What read, push and apply cost under every update scheme, and how many additions get lost."""
-    from fastac.bench import updates
+    with _ends_in_order():
+        from fastac.bench import updates
 
-    results = updates.measure(workers, n_params, rounds, n_updates)
-    _show_bench(updates.table(results, n_params), updates.as_json(results), runs, name, "bench-updates")
+        results = updates.measure(workers, n_params, rounds, n_updates)
+        _show_bench(updates.table(results, n_params), updates.as_json(results), runs, name, "bench-updates")
 
 
 def _show_bench(table: Any, figures: dict[str, Any], runs: Path, name: str | None, kind: str) -> None:
@@ -330,7 +439,9 @@ def _show_bench(table: Any, figures: dict[str, Any], runs: Path, name: str | Non
 
     where = machine.describe()
     folder = _new_folder(runs, name, kind)
-    rundir.write_json(folder / f"{kind}.json", {"command": sys.argv[1:], "machine": where, "figures": figures})
+    rundir.write_json(
+        folder / f"{kind}.json", {"command": sys.argv[1:], "machine": where, "figures": figures}
+    )
     console = Console()
     console.print(table)
     console.print(f"Measured on {machine.summary(where)}.", highlight=False, soft_wrap=True)

@@ -456,3 +456,8 @@ def _generator(words: Sequence[int]) -> np.random.Generator:
         "uinteger": 0,
     }
     return np.random.Generator(bit_generator)
+
+
+def make_vec(env_id: str, num_envs: int, **options: Any) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+    """gymnasium.make_vec, for the rooms that must not import gymnasium themselves."""
+    return gymnasium.make_vec(env_id, num_envs=num_envs, **options)

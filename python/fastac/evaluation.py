@@ -13,11 +13,21 @@ from fastac.errors import ConfigError
 
 @overload
 def evaluate_policy(
-    model: Algorithm, n_eval_episodes: int = ..., *, deterministic: bool = ..., seed: int | None = ..., return_episode_rewards: Literal[False] = ...
+    model: Algorithm,
+    n_eval_episodes: int = ...,
+    *,
+    deterministic: bool = ...,
+    seed: int | None = ...,
+    return_episode_rewards: Literal[False] = ...,
 ) -> tuple[float, float]: ...
 @overload
 def evaluate_policy(
-    model: Algorithm, n_eval_episodes: int = ..., *, deterministic: bool = ..., seed: int | None = ..., return_episode_rewards: Literal[True]
+    model: Algorithm,
+    n_eval_episodes: int = ...,
+    *,
+    deterministic: bool = ...,
+    seed: int | None = ...,
+    return_episode_rewards: Literal[True],
 ) -> tuple[list[float], list[int]]: ...
 
 
@@ -45,7 +55,9 @@ def evaluate_policy(
     if n_eval_episodes < 1:
         raise ConfigError(f"n_eval_episodes: expected a whole number >= 1, got {n_eval_episodes}")
     envs = _core.CartPole(n_eval_episodes, model.config.max_episode_steps, "same_step")
-    words = [child.generate_state(4, np.uint64) for child in np.random.SeedSequence(seed).spawn(n_eval_episodes)]
+    words = [
+        child.generate_state(4, np.uint64) for child in np.random.SeedSequence(seed).spawn(n_eval_episodes)
+    ]
     envs.seed(np.arange(n_eval_episodes), np.stack(words))
     envs.reset()
     returns, lengths = np.zeros(n_eval_episodes), np.zeros(n_eval_episodes, np.int64)

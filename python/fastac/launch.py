@@ -92,7 +92,9 @@ class Crew:
         while len(self._ready) < len(self._workers):
             self.check()
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{len(self._workers) - len(self._ready)} workers were not ready within {START_DEADLINE_S:g} s")
+                raise TimeoutError(
+                    f"{len(self._workers) - len(self._ready)} workers were not ready within {START_DEADLINE_S:g} s"
+                )
             time.sleep(_POLL_S)
 
     def working(self) -> bool:
@@ -150,7 +152,9 @@ class ThreadWorker:
         self.name = f"worker {index}"
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         session = _core.Session(region, index)
-        self._thread = threading.Thread(target=_run, args=(work, task, session, self.name, self._put), name=f"fastac-{index}", daemon=True)
+        self._thread = threading.Thread(
+            target=_run, args=(work, task, session, self.name, self._put), name=f"fastac-{index}", daemon=True
+        )
         self._thread.start()
 
     def _put(self, message: Any) -> None:
@@ -170,7 +174,9 @@ class ThreadWorker:
         self._thread.join(timeout_s)
 
     def kill(self) -> None:
-        raise WorkerError(f"{self.name} did not leave within {STOP_DEADLINE_S:g} s, and a thread cannot be killed")
+        raise WorkerError(
+            f"{self.name} did not leave within {STOP_DEADLINE_S:g} s, and a thread cannot be killed"
+        )
 
 
 class ProcessWorker:
@@ -180,7 +186,9 @@ class ProcessWorker:
         self.name = f"worker {index}"
         self._inbox, outbox = multiprocessing.Pipe(duplex=False)
         args = (work, task, _Descriptor(region.fd), region.nonce, index, outbox)
-        self._process = _context().Process(target=_process_main, args=args, name=f"fastac-{index}", daemon=True)
+        self._process = _context().Process(
+            target=_process_main, args=args, name=f"fastac-{index}", daemon=True
+        )
         with _nothing_to_import_from_main():
             self._process.start()
         outbox.close()  # the worker's own end is now the only one: it closes when the worker dies
@@ -194,7 +202,7 @@ class ProcessWorker:
         return heard
 
     def alive(self) -> bool:
-        return self._process.is_alive()
+        return bool(self._process.is_alive())
 
     def last_words(self) -> str:
         code = self._process.exitcode
@@ -209,9 +217,13 @@ class ProcessWorker:
         self._process.kill()
 
 
-def launch(backend: str, region: _core.Region, observer: _core.Session, work: Work, tasks: Sequence[Any]) -> Crew:
+def launch(
+    backend: str, region: _core.Region, observer: _core.Session, work: Work, tasks: Sequence[Any]
+) -> Crew:
     """Starts one worker for each task. `work` must be a function at the top level of a module, tasks must pickle."""
-    kind = {"thread": ThreadWorker, "process": ProcessWorker}[backend]
+    kind: Callable[[_core.Region, int, Work, Any], Worker] = (
+        ProcessWorker if backend == "process" else ThreadWorker
+    )
     workers: list[Worker] = []
     crew = Crew(workers, observer)
     try:

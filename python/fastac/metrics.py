@@ -57,7 +57,9 @@ class History:
         cpu_s: processor time of all workers and of the parent over train_s.
     """
 
-    episodes: Table = field(default_factory=lambda: _empty(("wall_s", "env_steps", "updates", "worker", *EPISODE_COLUMNS)))
+    episodes: Table = field(
+        default_factory=lambda: _empty(("wall_s", "env_steps", "updates", "worker", *EPISODE_COLUMNS))
+    )
     updates: Table = field(default_factory=lambda: _empty(("wall_s", "env_steps", "worker", *UPDATE_COLUMNS)))
     moments: Table = field(default_factory=lambda: _empty(MOMENT_COLUMNS))
     startup_s: float = 0.0
@@ -115,7 +117,14 @@ class HistoryBuilder:
         mean = (stale - self._before[0]) / new if new > 0 else float("nan")
         self._before = (stale, applied)
         self._moments.append(
-            (wall_s - self.start_s, applied, float(snapshot["env_steps"]), mean, float(snapshot["staleness_max"]), float(retries))
+            (
+                wall_s - self.start_s,
+                applied,
+                float(snapshot["env_steps"]),
+                mean,
+                float(snapshot["staleness_max"]),
+                float(retries),
+            )
         )
 
     def build(self) -> History:
@@ -132,7 +141,12 @@ class HistoryBuilder:
         env_steps = np.cumsum(_increments(rows[:, 2], rows[:, 3]))
         updates = np.cumsum(is_update)
         episodes = ~is_update
-        head = {"wall_s": rows[:, 1], "env_steps": env_steps, "updates": updates.astype(np.float64), "worker": rows[:, 2]}
+        head = {
+            "wall_s": rows[:, 1],
+            "env_steps": env_steps,
+            "updates": updates.astype(np.float64),
+            "worker": rows[:, 2],
+        }
         history.episodes = {name: column[episodes] for name, column in head.items()} | {
             name: rows[episodes, 4 + i] for i, name in enumerate(EPISODE_COLUMNS)
         }

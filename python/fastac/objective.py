@@ -45,7 +45,7 @@ def compute_gradient(policy: FlatPolicy, rollout: Rollout, config: Config, ent_c
     value_loss = (torch.from_numpy(rollout.returns.reshape(-1)) - values).square().mean()
     entropy = -(log_probabilities.exp() * log_probabilities).sum(-1).mean()
     loss = policy_loss + config.vf_coef * value_loss - ent_coef * entropy
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     max_norm = config.max_grad_norm if config.clip_at == "worker" else 0.0
     grad_norm = _core.clip_grad_norm(policy.grad, max_norm)
     parts = torch.stack([policy_loss, value_loss, entropy]).detach().numpy()

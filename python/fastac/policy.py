@@ -117,11 +117,15 @@ def make_policy(config: Config) -> FlatPolicy:
 
 def _trunk(config: Config, generator: torch.Generator) -> nn.ModuleList:
     sizes = (OBS_DIM, *config.hidden_sizes)
-    return nn.ModuleList(_linear(n_in, n_out, math.sqrt(2.0), generator) for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True))
+    return nn.ModuleList(
+        _linear(n_in, n_out, math.sqrt(2.0), generator)
+        for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)
+    )
 
 
 def _linear(n_in: int, n_out: int, gain: float, generator: torch.Generator) -> nn.Linear:
-    layer = nn.utils.skip_init(nn.Linear, n_in, n_out)  # its own initialisation would draw from torch's global stream
+    # nn.Linear's own initialisation would draw from torch's global stream.
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, n_in, n_out)  # type: ignore[no-untyped-call]
     nn.init.orthogonal_(layer.weight, gain, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer

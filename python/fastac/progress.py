@@ -33,7 +33,9 @@ class TrainingProgress:
     def __enter__(self) -> TrainingProgress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
 
@@ -45,7 +47,12 @@ class TrainingProgress:
         shown_return = "-" if math.isnan(mean_return) else f"{mean_return:.1f}"
         if self._console.is_terminal:
             bar = self._bar or self._open_bar()
-            bar.update(self._task, completed=min(env_steps, self.total), rate=f"{rate:,.0f}", mean_return=shown_return)
+            bar.update(
+                self._task,
+                completed=min(env_steps, self.total),
+                rate=f"{rate:,.0f}",
+                mean_return=shown_return,
+            )
         elif now >= self._next_line:
             self._next_line = now + _LINE_EVERY_S
             left = (self.total - env_steps) / rate if rate > 0 else math.inf

@@ -74,7 +74,11 @@ class Collector:
             self._final_obs[t] = envs.final_obs
             self._count_episodes(episodes)
         successors = returns.successor_values(
-            self._values, policy.values(envs.obs), self._final_values(policy), self._terminated, self._truncated
+            self._values,
+            policy.values(envs.obs),
+            self._final_values(policy),
+            self._terminated,
+            self._truncated,
         )
         advantages, targets = returns.gae(
             self._rewards * np.float32(config.reward_scale),
@@ -111,6 +115,8 @@ def sample(probabilities: Float32, uniforms: npt.NDArray[np.float64]) -> npt.NDA
         probabilities: [N, A].
         uniforms: in [0, 1), [N].
     """
-    cumulated = np.cumsum(probabilities[:, :-1], axis=1, dtype=np.float64)  # the last action takes what is left
+    cumulated = np.cumsum(
+        probabilities[:, :-1], axis=1, dtype=np.float64
+    )  # the last action takes what is left
     actions: npt.NDArray[np.int64] = (cumulated <= uniforms[:, None]).sum(axis=1)
     return actions

@@ -36,7 +36,13 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def write_table(path: Path, table: Table) -> None:
     """A table of equally long columns."""
-    write_rows(path, ({name: _number(column[i]) for name, column in table.items()} for i in range(len(next(iter(table.values()))))))
+    write_rows(
+        path,
+        (
+            {name: _number(column[i]) for name, column in table.items()}
+            for i in range(len(next(iter(table.values()))))
+        ),
+    )
 
 
 def _number(value: float) -> float | int:

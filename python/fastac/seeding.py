@@ -17,7 +17,9 @@ def _sequence(seed: int, call: int, use: int, index: int) -> np.random.SeedSeque
 
 
 def _words(seed: int, call: int, use: int, first: int, n: int) -> npt.NDArray[np.uint64]:
-    return np.stack([_sequence(seed, call, use, index).generate_state(4, np.uint64) for index in range(first, first + n)])
+    return np.stack(
+        [_sequence(seed, call, use, index).generate_state(4, np.uint64) for index in range(first, first + n)]
+    )
 
 
 def env_words(seed: int, call: int, first: int, n: int) -> npt.NDArray[np.uint64]:

@@ -106,16 +106,22 @@ class Ledger:
                 )
             },
             staleness_mean=counts["staleness_sum"] / counts["applied"] if counts["applied"] else 0.0,
-            lost_fraction=(counts["canaries_lost"] / watched if watched else 0.0) if update == "hogwild" else None,
+            lost_fraction=(counts["canaries_lost"] / watched if watched else 0.0)
+            if update == "hogwild"
+            else None,
         )
 
     def check(self) -> None:
         """Raises LedgerError unless the books of an ended run balance, by equality."""
         accounted = self.applied + self.rejected_nonfinite + self.rejected_stale + self.pending
         if self.begun != self.published + self.aborted:
-            raise LedgerError(f"begun {self.begun} != published {self.published} + aborted {self.aborted}: {self}")
+            raise LedgerError(
+                f"begun {self.begun} != published {self.published} + aborted {self.aborted}: {self}"
+            )
         if self.published != accounted:
-            raise LedgerError(f"published {self.published} != applied + rejected + pending = {accounted}: {self}")
+            raise LedgerError(
+                f"published {self.published} != applied + rejected + pending = {accounted}: {self}"
+            )
         if self.pending != 0:
             raise LedgerError(f"{self.pending} gradients were published and never applied: {self}")
 

@@ -46,7 +46,15 @@ class Run:
     """The parent's half of a run: one region, the observer's seat and, under `queue`, the learner's thread."""
 
     def __init__(
-        self, config: Config, params: Float32, state: Float32, version: int, *, workers: int, update: str, progress: TrainingProgress
+        self,
+        config: Config,
+        params: Float32,
+        state: Float32,
+        version: int,
+        *,
+        workers: int,
+        update: str,
+        progress: TrainingProgress,
     ) -> None:
         self.update = update
         self.region = create_region(config, workers=workers, update=update, n_params=len(params))
@@ -60,7 +68,12 @@ class Run:
         self._state_shape = state.shape
         self._learner: threading.Thread | None = None
         if update == "queue":
-            self._learner = threading.Thread(target=serve_until_stopped, args=(learner_of(self.region),), name="fastac-learner", daemon=True)
+            self._learner = threading.Thread(
+                target=serve_until_stopped,
+                args=(learner_of(self.region),),
+                name="fastac-learner",
+                daemon=True,
+            )
             self._learner.start()
         self.start()
 
@@ -82,7 +95,9 @@ class Run:
             self._recent.extend(rows[rows[:, 0] == EPISODE, 4])
         snapshot = self.session.ledger()
         self._builder.add_moment(time_s, snapshot, snapshot["retries"])
-        self.progress.update(snapshot["env_steps"], float(np.mean(self._recent)) if self._recent else float("nan"))
+        self.progress.update(
+            snapshot["env_steps"], float(np.mean(self._recent)) if self._recent else float("nan")
+        )
 
     def close(self) -> Outcome:
         """Once all workers have left: applies what they published, and adds everything up."""
@@ -113,7 +128,15 @@ class Recorder:
         self._nonfinite_in_a_row = 0
         self._backlog: deque[npt.NDArray[np.float64]] = deque()
 
-    def record(self, rollout: Rollout, stats: GradientStats, version: int, learning_rate: float, ent_coef: float, submitted: str) -> None:
+    def record(
+        self,
+        rollout: Rollout,
+        stats: GradientStats,
+        version: int,
+        learning_rate: float,
+        ent_coef: float,
+        submitted: str,
+    ) -> None:
         """Raises NonFiniteGradientError after ten rejected gradients in a row."""
         self._env_steps += rollout.env_steps
         self._updates += 1
@@ -153,7 +176,9 @@ class Recorder:
         while self._backlog:
             self._write()
             if self._backlog and time.monotonic() > deadline:
-                raise TimeoutError(f"worker {self._worker}: the parent did not read {len(self._backlog)} log rows within {_FLUSH_DEADLINE_S:g} s")
+                raise TimeoutError(
+                    f"worker {self._worker}: the parent did not read {len(self._backlog)} log rows within {_FLUSH_DEADLINE_S:g} s"
+                )
             if self._backlog:
                 time.sleep(0.001)
 

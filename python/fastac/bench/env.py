@@ -26,7 +26,11 @@ def measure(sizes: tuple[int, ...], rounds: int, round_s: float) -> dict[int, di
         closers: list[Callable[[], Any]] = []
         cases: dict[str, Callable[[], float]] = {RAW: _raw_case(n, round_s)}
         envs: dict[str, Any] = {NATIVE: make_vec(NATIVE, num_envs=n)}
-        envs |= {name: make_vec("CartPole-v1", num_envs=n, vectorization_mode=mode) for mode, name in _GYMNASIUM.items() if n <= _MOST_ENVS.get(mode, n)}
+        envs |= {
+            name: make_vec("CartPole-v1", num_envs=n, vectorization_mode=mode)
+            for mode, name in _GYMNASIUM.items()
+            if n <= _MOST_ENVS.get(mode, n)
+        }
         for name, env in envs.items():
             cases[name] = _vector_case(env, n, round_s)
             closers.append(env.close)
@@ -36,7 +40,10 @@ def measure(sizes: tuple[int, ...], rounds: int, round_s: float) -> dict[int, di
             for close in closers:
                 close()
         results[n] = {
-            name: {"ns_per_env_step": Spread.of(values), "times_slower_than_fastac": ratio(values, figures[NATIVE])}
+            name: {
+                "ns_per_env_step": Spread.of(values),
+                "times_slower_than_fastac": ratio(values, figures[NATIVE]),
+            }
             for name, values in figures.items()
         }
     return results
@@ -48,14 +55,22 @@ def table(results: dict[int, dict[str, dict[str, Spread]]]) -> Table:
         shown.add_column(column, justify="left" if column == "form" else "right")
     for n, forms in results.items():
         for i, (name, figures) in enumerate(forms.items()):
-            shown.add_row(str(n) if i == 0 else "", name, figures["ns_per_env_step"].text(0), figures["times_slower_than_fastac"].text(2))
+            shown.add_row(
+                str(n) if i == 0 else "",
+                name,
+                figures["ns_per_env_step"].text(0),
+                figures["times_slower_than_fastac"].text(2),
+            )
         shown.add_section()
     return shown
 
 
 def as_json(results: dict[int, dict[str, dict[str, Spread]]]) -> dict[str, Any]:
     return {
-        str(n): {name: {key: dataclasses.asdict(spread) for key, spread in figures.items()} for name, figures in forms.items()}
+        str(n): {
+            name: {key: dataclasses.asdict(spread) for key, spread in figures.items()}
+            for name, figures in forms.items()
+        }
         for n, forms in results.items()
     }
 
@@ -73,7 +88,9 @@ def _time_steps(step: Callable[[Any], Any], n: int, round_s: float) -> float:
 
 def _raw_case(n: int, round_s: float) -> Callable[[], float]:
     envs = _core.CartPole(n, 500, "same_step")
-    envs.seed(np.arange(n), np.stack([np.random.SeedSequence(i).generate_state(4, np.uint64) for i in range(n)]))
+    envs.seed(
+        np.arange(n), np.stack([np.random.SeedSequence(i).generate_state(4, np.uint64) for i in range(n)])
+    )
     envs.reset()
     return lambda: _time_steps(envs.step, n, round_s)
 

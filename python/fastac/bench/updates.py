@@ -19,7 +19,9 @@ from fastac.shared import learner_of, observer_of, serve_until_stopped
 _COLUMNS = ("read_us", "push_us", "apply_us", "updates_per_s", "retries_per_update", "staleness_mean", "lost")
 
 
-def measure(worker_counts: tuple[int, ...], n_params: int, rounds: int, n_updates: int) -> dict[int, dict[str, dict[str, Spread]]]:
+def measure(
+    worker_counts: tuple[int, ...], n_params: int, rounds: int, n_updates: int
+) -> dict[int, dict[str, dict[str, Spread]]]:
     """For each number of worker threads (native loops, without the GIL) and each scheme: the spreads of _COLUMNS.
 
     `lost` is the part of all additions that is missing from the parameters at the end. Gradients are whole numbers under
@@ -34,7 +36,8 @@ def measure(worker_counts: tuple[int, ...], n_params: int, rounds: int, n_update
                 cost["lost"] = one_round("sgd", scheme, workers, n_params, n_updates)["lost"]
                 measured[scheme].append(cost)
         results[workers] = {
-            scheme: {column: Spread.of([one[column] for one in its]) for column in _COLUMNS} for scheme, its in measured.items()
+            scheme: {column: Spread.of([one[column] for one in its]) for column in _COLUMNS}
+            for scheme, its in measured.items()
         }
     return results
 
@@ -44,7 +47,11 @@ def one_round(optimizer: str, scheme: str, workers: int, n_params: int, n_update
     region = _core.Region.create(workers=workers, parameters=n_params, scheme=scheme, optimizer=optimizer)
     observer = observer_of(region)
     observer.initialize(np.zeros(n_params, np.float32))
-    learner = threading.Thread(target=serve_until_stopped, args=(learner_of(region),)) if scheme == "queue" else None
+    learner = (
+        threading.Thread(target=serve_until_stopped, args=(learner_of(region),))
+        if scheme == "queue"
+        else None
+    )
     if learner is not None:
         learner.start()
     spent = np.zeros((workers, 3))
@@ -84,7 +91,9 @@ def one_round(optimizer: str, scheme: str, workers: int, n_params: int, n_update
 
 
 def table(results: dict[int, dict[str, dict[str, Spread]]], n_params: int) -> Table:
-    shown = Table(title=f"Update schemes, {n_params:,} floats, RMSProp: median (minimum to maximum) over the rounds")
+    shown = Table(
+        title=f"Update schemes, {n_params:,} floats, RMSProp: median (minimum to maximum) over the rounds"
+    )
     headings: dict[str, Callable[[Spread], str]] = {
         "read us": lambda s: s.text(2),
         "push us": lambda s: s.text(2),
@@ -106,6 +115,9 @@ def table(results: dict[int, dict[str, dict[str, Spread]]], n_params: int) -> Ta
 
 def as_json(results: dict[int, dict[str, dict[str, Spread]]]) -> dict[str, Any]:
     return {
-        str(workers): {scheme: {key: dataclasses.asdict(spread) for key, spread in figures.items()} for scheme, figures in schemes.items()}
+        str(workers): {
+            scheme: {key: dataclasses.asdict(spread) for key, spread in figures.items()}
+            for scheme, figures in schemes.items()
+        }
         for workers, schemes in results.items()
     }

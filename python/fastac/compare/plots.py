@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette: told apart by colour-blind readers and in grey.
 _COLORS = {"A3C": "#D55E00", "A2C": "#0072B2", "A2C split": "#009E73"}
 _MARKERS = {"A3C": "o", "A2C": "s", "A2C split": "^"}
-_STYLE = {
+_STYLE: Any = {
     "figure.dpi": 120,
     "font.size": 10,
     "axes.spines.top": False,
@@ -62,7 +62,8 @@ def draw_curves(path: Path, results: Sequence[Result], plan: Plan) -> None:
             ax.set_ylabel(label)
         axes[0, 0].legend(loc="lower right")
         figure.suptitle(
-            f"CartPole-v1, {plan.n_envs} envs, {len(plan.seeds)} seeds: median, and the middle half of the seeds shaded", fontsize=12
+            f"CartPole-v1, {plan.n_envs} envs, {_seeds(results)}: median, and the middle half of the seeds shaded",
+            fontsize=12,
         )
         figure.savefig(path)
         plt.close(figure)
@@ -72,14 +73,24 @@ def draw_time_to_solve(path: Path, results: Sequence[Result], plan: Plan) -> Non
     """Each seed a point, the median with its interval beside them; unsolved seeds stand right of the line, as crosses."""
     arms = [arm for arm in plan.arms if of_arm(results, arm)]
     with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(len(THRESHOLDS), 2, figsize=(12, 1.4 + 2.1 * len(THRESHOLDS)), layout="constrained")
+        figure, axes = plt.subplots(
+            len(THRESHOLDS), 2, figsize=(12, 1.4 + 2.1 * len(THRESHOLDS)), layout="constrained"
+        )
         for row, threshold in zip(axes, THRESHOLDS, strict=True):
             for ax, axis in zip(row, ("env_steps", "wall_s"), strict=True):
                 _draw_times(ax, results, arms, threshold, axis)
                 ax.set_xlabel(f"{_AXES[axis]} until the mean return of 100 episodes reached {threshold:.0f}")
-        figure.suptitle(f"Time to solve: one mark for each of {len(plan.seeds)} seeds; line: median and its 95 % interval", fontsize=12)
+        figure.suptitle(
+            f"Time to solve CartPole-v1, {_seeds(results)}: a mark for each; line: median and its 95 % interval",
+            fontsize=12,
+        )
         figure.savefig(path)
         plt.close(figure)
+
+
+def _seeds(results: Sequence[Result]) -> str:
+    n = len({result.seed for result in results})
+    return "1 seed" if n == 1 else f"{n} seeds"
 
 
 def _draw(ax: Axes, results: Sequence[Result], plan: Plan, axis: str, column: str) -> None:
@@ -97,28 +108,43 @@ def _draw(ax: Axes, results: Sequence[Result], plan: Plan, axis: str, column: st
     ax.set_xlabel(_AXES[axis])
     ax.set_xlim(left=0)
     ax.set_ylim(bottom=0)
-    ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}" if x >= 10 or x == int(x) else f"{x:g}")
+    ax.xaxis.set_major_formatter(_number)
+    ax.yaxis.set_major_formatter(_number)
 
 
-def _draw_times(ax: Axes, results: Sequence[Result], arms: Sequence[str], threshold: float, axis: str) -> None:
+def _draw_times(
+    ax: Axes, results: Sequence[Result], arms: Sequence[str], threshold: float, axis: str
+) -> None:
     times = {arm: time_to(of_arm(results, arm), threshold, axis) for arm in arms}
     latest = max((x for its in times.values() for x in its if math.isfinite(x)), default=1.0)
     for height, arm in enumerate(reversed(arms)):
         color = _COLORS[arm]
         solved = [x for x in times[arm] if math.isfinite(x)]
         unsolved = len(times[arm]) - len(solved)
-        ax.plot(solved, np.full(len(solved), height + 0.12), _MARKERS[arm], color=color, alpha=0.6, ms=6, mew=0)
+        ax.plot(
+            solved, np.full(len(solved), height + 0.12), _MARKERS[arm], color=color, alpha=0.6, ms=6, mew=0
+        )
         interval = median_interval(times[arm])
         if math.isfinite(interval.median):
             high = min(interval.high, 1.08 * latest)
             ax.plot([interval.low, high], [height - 0.2] * 2, color=color, lw=2.5, solid_capstyle="butt")
             ax.plot(interval.median, height - 0.2, "|", color=color, ms=12, mew=2.5)
         if unsolved:
-            ax.plot(1.12 * latest + 0.02 * latest * np.arange(unsolved), np.full(unsolved, height + 0.12), "x", color=color, ms=6)
+            ax.plot(
+                1.12 * latest + 0.02 * latest * np.arange(unsolved),
+                np.full(unsolved, height + 0.12),
+                "x",
+                color=color,
+                ms=6,
+            )
     if any(not math.isfinite(x) for its in times.values() for x in its):
         ax.axvline(1.09 * latest, color="0.5", lw=0.8)
         ax.text(1.1 * latest, len(arms) - 0.42, "not solved", color="0.35", va="bottom", fontsize=9)
     ax.set_yticks(range(len(arms)), list(reversed(arms)))
     ax.set_ylim(-0.5, len(arms) - 0.4)
-    ax.set_xlim(left=0)
-    ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    ax.set_xlim(0, 1.03 * max(ax.dataLim.x1, latest))
+    ax.xaxis.set_major_formatter(_number)
+
+
+def _number(x: float, _: object) -> str:
+    return f"{x:,.0f}" if abs(x) >= 10 or x == int(x) else f"{x:g}"

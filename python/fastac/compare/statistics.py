@@ -54,9 +54,19 @@ def median_interval(values: Sequence[float]) -> Interval:
     unsolved = 1e18
     finite = np.where(np.isfinite(data), data, unsolved)
     interval = stats.bootstrap(
-        (finite,), np.median, method="percentile", n_resamples=_RESAMPLES, rng=np.random.default_rng(0), vectorized=True
+        (finite,),
+        np.median,
+        method="percentile",
+        n_resamples=_RESAMPLES,
+        rng=np.random.default_rng(0),
+        vectorized=True,
     ).confidence_interval
-    return Interval(*(float("inf") if x >= 1e-6 * unsolved else float(x) for x in (np.median(finite), interval.low, interval.high)))
+    return Interval(
+        *(
+            float("inf") if x >= 1e-6 * unsolved else float(x)
+            for x in (np.median(finite), interval.low, interval.high)
+        )
+    )
 
 
 def time_to(results: Sequence[Result], threshold: float, axis: str) -> list[float]:
@@ -77,7 +87,11 @@ def curve(history: History, total_timesteps: int, points: int = 100, window: int
     finished = np.searchsorted(episodes["env_steps"], grid, side="right")
     done = np.searchsorted(updates["env_steps"], grid, side="right")
     columns = {name: np.full(points, np.nan) for name in CURVE_COLUMNS}
-    columns["env_steps"], columns["updates"], columns["episodes"] = grid, done.astype(np.float64), finished.astype(np.float64)
+    columns["env_steps"], columns["updates"], columns["episodes"] = (
+        grid,
+        done.astype(np.float64),
+        finished.astype(np.float64),
+    )
     for i, n in enumerate(finished):
         last = episodes["episode_return"][max(0, n - window) : n]
         if n:
@@ -85,8 +99,15 @@ def curve(history: History, total_timesteps: int, points: int = 100, window: int
     edges = np.concatenate([[0], done])
     for name in ("grad_norm", "entropy", "policy_loss", "value_loss", "explained_variance"):
         columns[name] = _bin_means(updates[name], edges)
-    columns["wall_s"] = np.interp(grid, updates["env_steps"], updates["wall_s"]) if len(updates["env_steps"]) else columns["wall_s"]
-    columns["staleness_mean"] = _bin_means(moments["staleness_mean"], np.concatenate([[0], np.searchsorted(moments["env_steps"], grid, side="right")]))
+    columns["wall_s"] = (
+        np.interp(grid, updates["env_steps"], updates["wall_s"])
+        if len(updates["env_steps"])
+        else columns["wall_s"]
+    )
+    columns["staleness_mean"] = _bin_means(
+        moments["staleness_mean"],
+        np.concatenate([[0], np.searchsorted(moments["env_steps"], grid, side="right")]),
+    )
     return columns
 
 

@@ -28,7 +28,9 @@ def summarize(results: Sequence[Result], arm: str) -> dict[str, Any]:
     for threshold in THRESHOLDS:
         summary[f"solved_{threshold:.0f}"] = sum(result.solved(threshold) is not None for result in its)
         for axis in ("env_steps", "wall_s", "updates"):
-            summary[f"{axis}_to_{threshold:.0f}"] = dataclasses.asdict(median_interval(time_to(its, threshold, axis)))
+            summary[f"{axis}_to_{threshold:.0f}"] = dataclasses.asdict(
+                median_interval(time_to(its, threshold, axis))
+            )
     over_seeds = {
         "final_return": [history.final_return() for history in histories],
         "env_steps_per_s": [history.updates["env_steps"][-1] / history.train_s for history in histories],
@@ -38,12 +40,18 @@ def summarize(results: Sequence[Result], arm: str) -> dict[str, Any]:
         "staleness_mean": [result.ledger.staleness_mean for result in its],
         "startup_s": [history.startup_s for history in histories],
     }
-    return summary | {name: dataclasses.asdict(median_interval(values)) for name, values in over_seeds.items()}
+    return summary | {
+        name: dataclasses.asdict(median_interval(values)) for name, values in over_seeds.items()
+    }
 
 
 def terminal_table(results: Sequence[Result], plan: Plan) -> Table:
-    """Medians over the seeds, 95 % bootstrap intervals in brackets."""
-    table = Table(title=f"{len(plan.seeds)} seeds, {plan.n_envs} envs, {plan.total_timesteps:,} env steps; medians [95 % interval]")
+    """Medians over the seeds, their 95 % bootstrap intervals below them."""
+    seeds = len({result.seed for result in results})
+    intervals = "medians, 95 % bootstrap intervals below" if seeds > 1 else "one seed: no intervals"
+    table = Table(
+        title=f"CartPole-v1, {seeds} seeds, {plan.n_envs} envs, {plan.total_timesteps:,} env steps each; {intervals}"
+    )
     table.add_column("")
     arms = [arm for arm in plan.arms if of_arm(results, arm)]
     summaries = {arm: summarize(results, arm) for arm in arms}
@@ -55,7 +63,10 @@ def terminal_table(results: Sequence[Result], plan: Plan) -> Table:
 
     for threshold in THRESHOLDS:
         key = f"{threshold:.0f}"
-        table.add_row(f"solved ({key})", *(f"{summaries[arm]['solved_' + key]} of {summaries[arm]['seeds']}" for arm in arms))
+        table.add_row(
+            f"solved ({key})",
+            *(f"{summaries[arm]['solved_' + key]} of {summaries[arm]['seeds']}" for arm in arms),
+        )
         line(f"env steps to {key}", f"env_steps_to_{key}", 0)
         line(f"seconds to {key}", f"wall_s_to_{key}", 1)
         line(f"updates to {key}", f"updates_to_{key}", 0)
@@ -117,4 +128,6 @@ def _interval_text(interval: Interval, digits: int) -> str:
     def one(x: float) -> str:
         return "unsolved" if math.isinf(x) else f"{x:,.{digits}f}"
 
-    return f"{one(interval.median)} [{one(interval.low)}, {one(interval.high)}]"
+    if interval.low == interval.high:
+        return one(interval.median)
+    return f"{one(interval.median)}\n[dim]{one(interval.low)} to {one(interval.high)}[/dim]"
