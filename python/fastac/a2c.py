@@ -1,4 +1,4 @@
-"""A2C: all envs in one batch, one update for each rollout. Compare with a3c.py: the verbs are the same, in the same order."""
+"""A2C: all envs in one batch, one update for each rollout. a3c.py has the same verbs in the same order."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from fastac.updates import Recorder, Run
 class A2C(Algorithm):
     """Synchronous advantage actor-critic: the batched form of Mnih et al. 2016, arXiv:1602.01783.
 
-    A run is reproducible to the last bit from its seed. With `split=k` the envs form k groups that update in turn, each from
-    fresh parameters: the update size of A3C without its staleness.
+    A run is reproducible to the last bit from its seed. With `split=k` the envs form k groups that
+    update in turn, each from fresh parameters: the update size of A3C without its staleness.
 
     Args:
         env: "CartPole-v1", played by the native env.

@@ -1,4 +1,4 @@
-"""A3C: workers that read, roll out and update by themselves. Compare with a2c.py: the verbs are the same, in the same order."""
+"""A3C: workers that read, roll out and update by themselves. a2c.py has the same verbs in the same order."""
 
 from __future__ import annotations
 
@@ -41,10 +41,7 @@ class A3C(Algorithm):
         return self._new_run(progress, self.config.workers, self.config.update)
 
     def _train(self, run: Run, total_timesteps: int) -> None:
-        tasks = [
-            Task(self.config, worker, self.learn_calls, total_timesteps)
-            for worker in range(self.config.workers)
-        ]
+        tasks = [Task(self.config, worker, self.learn_calls, total_timesteps) for worker in range(self.config.workers)]
         with launch(self.config.backend, run.region, run.session, work, tasks) as crew:
             crew.wait_ready()
             run.start()

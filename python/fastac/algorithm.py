@@ -1,4 +1,4 @@
-"""What A2C and A3C have in common: a policy, an optimizer state, a count of what they have seen, and how these are used."""
+"""What A2C and A3C have in common: a policy, an optimizer state, counters, and how these are used and saved."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class Algorithm:
     def learn(self: AlgorithmT, total_timesteps: int, *, progress_bar: bool | str = False) -> AlgorithmT:
         """Trains for `total_timesteps` more env steps, counted over all workers, and returns the model itself.
 
-        Ends with the first update at or after that count. On Ctrl-C, and when a worker fails, the workers are stopped, the model
-        keeps what was learned so far, and the exception is raised. Schedules run over this call. `progress_bar` shows one on
-        stderr, under the given label if it is a text.
+        Ends with the first update at or after that count. On Ctrl-C, and when a worker fails, the workers are
+        stopped, the model keeps what was learned so far, and the exception is raised. Schedules run over this call.
+        `progress_bar` shows one on stderr, under the given label if it is a text.
 
         Raises:
             ConfigError: total_timesteps is no whole number >= 1.
@@ -88,7 +88,8 @@ class Algorithm:
     def predict(self, obs: npt.ArrayLike, deterministic: bool = False) -> tuple[npt.NDArray[np.int64], None]:
         """Actions for observations float[N, 4] (int64[N]) or one observation float[4] (int64[]).
 
-        Returns (actions, None), as in Stable-Baselines3: there is no recurrent state. Raises ValueError for another shape.
+        Returns (actions, None), as in Stable-Baselines3: there is no recurrent state. Raises ValueError for another
+        shape.
         """
         batch = np.asarray(obs, np.float32)
         if batch.ndim not in (1, 2) or batch.shape[-1] != OBS_DIM:
@@ -117,7 +118,10 @@ class Algorithm:
 
     @classmethod
     def load(cls: type[AlgorithmT], path: str | os.PathLike[str]) -> AlgorithmT:
-        """The model that `save` wrote. Raises FileNotFoundError, or CheckpointError if the file is damaged or another algorithm's."""
+        """The model that `save` wrote.
+
+        Raises FileNotFoundError, or CheckpointError if the file is damaged or holds another algorithm's model.
+        """
         saved = load_checkpoint(path)
         if saved.algorithm != cls.__name__:
             raise CheckpointError(f"{path}: expected an {cls.__name__} model, got {saved.algorithm}")

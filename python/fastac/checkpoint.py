@@ -38,8 +38,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Pat
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     head = {
-        name: getattr(checkpoint, name)
-        for name in ("algorithm", "config", "version", "num_timesteps", "learn_calls")
+        name: getattr(checkpoint, name) for name in ("algorithm", "config", "version", "num_timesteps", "learn_calls")
     }
     data = save(
         {"params": checkpoint.params, "state": checkpoint.state},

@@ -53,9 +53,7 @@ def bench() -> None:
 # ---- options ----------------------------------------------------------------------------------------------------
 
 
-def _config_options(
-    config_type: type[Config], *, leave_out: tuple[str, ...] = ()
-) -> Callable[[Command], Command]:
+def _config_options(config_type: type[Config], *, leave_out: tuple[str, ...] = ()) -> Callable[[Command], Command]:
     """One option for each field of a config, its help made from the field's declaration."""
 
     def decorate(command: Command) -> Command:
@@ -102,9 +100,9 @@ def _run_options(command: Command) -> Command:
         show_default=True,
         help="where run folders go",
     )(command)
-    return click.option(
-        "--name", default=None, help="name of the run's folder  [default: kind, date and time]"
-    )(command)
+    return click.option("--name", default=None, help="name of the run's folder  [default: kind, date and time]")(
+        command
+    )
 
 
 def _new_folder(runs: Path, name: str | None, kind: str) -> Path:
@@ -187,9 +185,7 @@ def train_a3c(**options: Any) -> None:
 
 def _train(kind: str, total_timesteps: int, name: str | None, runs: Path, **options: Any) -> None:
     with _ends_in_order():
-        {"a2c": A2CConfig, "a3c": A3CConfig}[kind](
-            **options
-        )  # a bad value is an error before torch is imported
+        {"a2c": A2CConfig, "a3c": A3CConfig}[kind](**options)  # a bad value is an error before torch is imported
         import fastac
 
         model: Algorithm = {"a2c": fastac.A2C, "a3c": fastac.A3C}[kind](**options)
@@ -235,8 +231,9 @@ def _report(model: Algorithm, path: Path) -> None:
     assert history is not None and ledger is not None
     solved = history.time_to(475.0)
     click.echo(
-        f"{type(model).__name__}: {model.num_timesteps:,} env steps and {model.version:,} updates in {history.train_s:.1f} s "
-        f"({model.num_timesteps / history.train_s:,.0f} env steps per s), return of the last 100 episodes {history.final_return():.1f}"
+        f"{type(model).__name__}: {model.num_timesteps:,} env steps and {model.version:,} updates "
+        f"in {history.train_s:.1f} s ({model.num_timesteps / history.train_s:,.0f} env steps per s), "
+        f"return of the last 100 episodes {history.final_return():.1f}"
     )
     click.echo(
         "solved (475): not in this run"
@@ -298,8 +295,9 @@ def compare(
 ) -> None:
     """A3C against A2C, with everything equal that can be: table, CSV, JSON and pictures in runs/<name>/.
 
-    Both play the same envs with the same policy, initial weights, optimizer and seeds. A third arm, A2C split, updates in
-    turn from one env each, as A3C does, but without staleness: it separates what small updates do from what asynchrony does.
+    Both play the same envs with the same policy, initial weights, optimizer and seeds. A third arm, A2C split,
+    updates in turn from one env each, as A3C does, but without staleness: it separates what small updates do from
+    what asynchrony does.
 
     \b
     fastac compare --quick
@@ -439,9 +437,7 @@ def _show_bench(table: Any, figures: dict[str, Any], runs: Path, name: str | Non
 
     where = machine.describe()
     folder = _new_folder(runs, name, kind)
-    rundir.write_json(
-        folder / f"{kind}.json", {"command": sys.argv[1:], "machine": where, "figures": figures}
-    )
+    rundir.write_json(folder / f"{kind}.json", {"command": sys.argv[1:], "machine": where, "figures": figures})
     console = Console()
     console.print(table)
     console.print(f"Measured on {machine.summary(where)}.", highlight=False, soft_wrap=True)

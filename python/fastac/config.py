@@ -70,9 +70,7 @@ class Config:
 
     env: str = _field("CartPole-v1", "Gymnasium id of the env; the native CartPole plays it", choices=ENV_IDS)
     max_episode_steps: int = _field(500, "episodes are truncated here", unit="env steps", at_least=1)
-    seed: int | None = _field(
-        None, "seed of everything random; drawn from the system if not given", at_least=0
-    )
+    seed: int | None = _field(None, "seed of everything random; drawn from the system if not given", at_least=0)
     n_steps: int = _field(32, "rollout length T between updates", unit="env steps per env", at_least=1)
     gamma: float = _field(0.99, "discount", at_least=0, at_most=1)
     gae_lambda: float = _field(0.8, "GAE(lambda); 1 gives n-step returns", at_least=0, at_most=1)
@@ -91,9 +89,7 @@ class Config:
     beta1: float = _field(0.9, "adam: decay of the gradient", at_least=0, below=1)
     beta2: float = _field(0.999, "adam: decay of the squared gradient", at_least=0, below=1)
     eps: float = _field(1e-5, "rmsprop, adam: added to the root", above=0)
-    eps_inside_root: bool = _field(
-        False, "rmsprop: sqrt(v + eps), as in the A3C paper, instead of sqrt(v) + eps"
-    )
+    eps_inside_root: bool = _field(False, "rmsprop: sqrt(v + eps), as in the A3C paper, instead of sqrt(v) + eps")
     hidden_sizes: tuple[int, ...] = _field((64, 64), "units of each hidden layer", at_least=1)
     activation: str = _field("tanh", "between the layers", choices=("tanh", "relu"))
     shared_trunk: bool = _field(True, "policy and value share their hidden layers")
@@ -104,9 +100,7 @@ class Config:
             spec = spec_of(field)
             elements = value if isinstance(value, tuple) else (value,)
             if value is not None and not all(spec.accepts(element) for element in elements):
-                raise ConfigError(
-                    f"{field.name}: expected {spec.allowed() or 'a finite number'}, got {value!r}"
-                )
+                raise ConfigError(f"{field.name}: expected {spec.allowed() or 'a finite number'}, got {value!r}")
             object.__setattr__(self, field.name, value)
         if not self.hidden_sizes:
             raise ConfigError("hidden_sizes: expected at least one layer, got none")
@@ -153,9 +147,7 @@ class A3CConfig(Config):
 
     workers: int = _field(4, "asynchronous workers", at_least=1, at_most=MAX_WORKERS)
     n_envs: int = _field(1, "envs of each worker", at_least=1, at_most=4096)
-    update: str = _field(
-        "lockfree", "update scheme: who applies a gradient, and who waits", choices=UPDATE_SCHEMES
-    )
+    update: str = _field("lockfree", "update scheme: who applies a gradient, and who waits", choices=UPDATE_SCHEMES)
     backend: str = _field("thread", "where workers run", choices=BACKENDS)
 
 

@@ -39,7 +39,7 @@ def evaluate_policy(
     seed: int | None = None,
     return_episode_rewards: bool = False,
 ) -> tuple[float, float] | tuple[list[float], list[int]]:
-    """Plays `n_eval_episodes` episodes side by side, one in each of as many envs, so that short episodes do not count more often.
+    """Plays `n_eval_episodes` episodes side by side, one in each of as many envs: short ones do not count more often.
 
     Args:
         deterministic: take the most probable action instead of sampling.
@@ -55,9 +55,7 @@ def evaluate_policy(
     if n_eval_episodes < 1:
         raise ConfigError(f"n_eval_episodes: expected a whole number >= 1, got {n_eval_episodes}")
     envs = _core.CartPole(n_eval_episodes, model.config.max_episode_steps, "same_step")
-    words = [
-        child.generate_state(4, np.uint64) for child in np.random.SeedSequence(seed).spawn(n_eval_episodes)
-    ]
+    words = [child.generate_state(4, np.uint64) for child in np.random.SeedSequence(seed).spawn(n_eval_episodes)]
     envs.seed(np.arange(n_eval_episodes), np.stack(words))
     envs.reset()
     returns, lengths = np.zeros(n_eval_episodes), np.zeros(n_eval_episodes, np.int64)

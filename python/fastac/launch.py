@@ -1,7 +1,7 @@
 """Workers as threads or as processes: start them, hear from them, notice their death, and see them off.
 
-In: a function work(task, session, report) and one task for each worker. Out: each has run to its end, or the reason why not,
-as an exception in the parent.
+In: a function work(task, session, report) and one task for each worker. Out: each has run to its end, or the reason
+why not, as an exception in the parent.
 """
 
 from __future__ import annotations
@@ -92,9 +92,8 @@ class Crew:
         while len(self._ready) < len(self._workers):
             self.check()
             if time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"{len(self._workers) - len(self._ready)} workers were not ready within {START_DEADLINE_S:g} s"
-                )
+                late = len(self._workers) - len(self._ready)
+                raise TimeoutError(f"{late} workers were not ready within {START_DEADLINE_S:g} s")
             time.sleep(_POLL_S)
 
     def working(self) -> bool:
@@ -174,9 +173,7 @@ class ThreadWorker:
         self._thread.join(timeout_s)
 
     def kill(self) -> None:
-        raise WorkerError(
-            f"{self.name} did not leave within {STOP_DEADLINE_S:g} s, and a thread cannot be killed"
-        )
+        raise WorkerError(f"{self.name} did not leave within {STOP_DEADLINE_S:g} s, and a thread cannot be killed")
 
 
 class ProcessWorker:
@@ -186,9 +183,7 @@ class ProcessWorker:
         self.name = f"worker {index}"
         self._inbox, outbox = multiprocessing.Pipe(duplex=False)
         args = (work, task, _Descriptor(region.fd), region.nonce, index, outbox)
-        self._process = _context().Process(
-            target=_process_main, args=args, name=f"fastac-{index}", daemon=True
-        )
+        self._process = _context().Process(target=_process_main, args=args, name=f"fastac-{index}", daemon=True)
         with _nothing_to_import_from_main():
             self._process.start()
         outbox.close()  # the worker's own end is now the only one: it closes when the worker dies
@@ -217,13 +212,9 @@ class ProcessWorker:
         self._process.kill()
 
 
-def launch(
-    backend: str, region: _core.Region, observer: _core.Session, work: Work, tasks: Sequence[Any]
-) -> Crew:
+def launch(backend: str, region: _core.Region, observer: _core.Session, work: Work, tasks: Sequence[Any]) -> Crew:
     """Starts one worker for each task. `work` must be a function at the top level of a module, tasks must pickle."""
-    kind: Callable[[_core.Region, int, Work, Any], Worker] = (
-        ProcessWorker if backend == "process" else ThreadWorker
-    )
+    kind: Callable[[_core.Region, int, Work, Any], Worker] = ProcessWorker if backend == "process" else ThreadWorker
     workers: list[Worker] = []
     crew = Crew(workers, observer)
     try:
@@ -243,7 +234,7 @@ def _context() -> Any:
     copies locks that other threads hold; a child forked after OpenMP was warm hung."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fastac.a3c"])
-    # The server and all that it forks inherit the mask: Ctrl-C in a terminal reaches the parent alone, which tells them.
+    # The server and all that it forks inherit the mask: Ctrl-C in a terminal is for the parent, which tells them.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with _nothing_to_import_from_main():

@@ -26,8 +26,8 @@ def describe() -> dict[str, Any]:
 def summary(machine: dict[str, Any]) -> str:
     """One line for people; warns where other work was going on."""
     line = (
-        f"{machine['processor']}, {machine['cores']} cores, load {machine['load_1min']}; "
-        f"Python {machine['python']}, torch {machine['torch']}, gymnasium {machine['gymnasium']}, fastac {machine['fastac']}"
+        f"{machine['processor']}, {machine['cores']} cores, load {machine['load_1min']}; Python {machine['python']}, "
+        f"torch {machine['torch']}, gymnasium {machine['gymnasium']}, fastac {machine['fastac']}"
     )
     busy = machine["load_1min"] > 0.5 * machine["cores"]
     return line + ("; the machine was busy: trust ratios, not times" if busy else "")

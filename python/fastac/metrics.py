@@ -48,10 +48,10 @@ class History:
     """A run, as tables of equally long columns.
 
     Attributes:
-        episodes: wall_s, env_steps, updates, worker, episode_return (undiscounted, unscaled), episode_length; in the order
-            in which the episodes ended, over all workers.
+        episodes: wall_s, env_steps, updates, worker, episode_return (undiscounted, unscaled), episode_length; in the
+            order in which the episodes ended, over all workers.
         updates: wall_s, env_steps, worker and UPDATE_COLUMNS; in the order in which they were submitted.
-        moments: MOMENT_COLUMNS, sampled by the parent; the staleness of a row is that of the updates since the row before.
+        moments: MOMENT_COLUMNS, sampled by the parent; staleness_mean is over the updates since the row before.
         startup_s: from the call of learn() until the first worker started.
         train_s: from there until the last update.
         cpu_s: processor time of all workers and of the parent over train_s.

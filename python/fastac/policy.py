@@ -1,4 +1,4 @@
-"""The policy: observations in, action logits and a value out; its parameters and gradients are views of two flat vectors.
+"""The policy: observations in, logits and a value out; its parameters and gradients are views of two flat vectors.
 
 Before it: shared.py, which copies float32[P] into `params`. After it: rollout.py (acting) and objective.py (gradient).
 """
@@ -6,6 +6,7 @@ Before it: shared.py, which copies float32[P] into `params`. After it: rollout.p
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterator
 
@@ -117,10 +118,7 @@ def make_policy(config: Config) -> FlatPolicy:
 
 def _trunk(config: Config, generator: torch.Generator) -> nn.ModuleList:
     sizes = (OBS_DIM, *config.hidden_sizes)
-    return nn.ModuleList(
-        _linear(n_in, n_out, math.sqrt(2.0), generator)
-        for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)
-    )
+    return nn.ModuleList(_linear(n_in, n_out, math.sqrt(2.0), generator) for n_in, n_out in itertools.pairwise(sizes))
 
 
 def _linear(n_in: int, n_out: int, gain: float, generator: torch.Generator) -> nn.Linear:

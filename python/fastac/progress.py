@@ -1,4 +1,4 @@
-"""What a person sees while a run is going on: a bar on a terminal, plain lines elsewhere, nothing for the first two seconds."""
+"""What a person sees during a run: a bar on a terminal, plain lines elsewhere, nothing for the first two seconds."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ class TrainingProgress:
             self._next_line = now + _LINE_EVERY_S
             left = (self.total - env_steps) / rate if rate > 0 else math.inf
             print(
-                f"{self.label}: {env_steps:,} of {self.total:,} env steps, {rate:,.0f} per s, return {shown_return}, {left:.0f} s left",
+                f"{self.label}: {env_steps:,} of {self.total:,} env steps, {rate:,.0f} per s, return {shown_return}, "
+                f"{left:.0f} s left",
                 file=sys.stderr,
                 flush=True,
             )

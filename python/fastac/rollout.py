@@ -115,8 +115,6 @@ def sample(probabilities: Float32, uniforms: npt.NDArray[np.float64]) -> npt.NDA
         probabilities: [N, A].
         uniforms: in [0, 1), [N].
     """
-    cumulated = np.cumsum(
-        probabilities[:, :-1], axis=1, dtype=np.float64
-    )  # the last action takes what is left
+    cumulated = np.cumsum(probabilities[:, :-1], axis=1, dtype=np.float64)  # the last action takes what is left
     actions: npt.NDArray[np.int64] = (cumulated <= uniforms[:, None]).sum(axis=1)
     return actions

@@ -38,10 +38,7 @@ def write_table(path: Path, table: Table) -> None:
     """A table of equally long columns."""
     write_rows(
         path,
-        (
-            {name: _number(column[i]) for name, column in table.items()}
-            for i in range(len(next(iter(table.values()))))
-        ),
+        ({name: _number(column[i]) for name, column in table.items()} for i in range(len(next(iter(table.values()))))),
     )
 
 

@@ -47,7 +47,7 @@ def learner_of(region: _core.Region) -> _core.Session:
 
 
 def serve_until_stopped(session: _core.Session) -> None:
-    """The learner of `queue`: applies what the workers publish, in one thread of the parent, until the run is stopped."""
+    """The learner of `queue`, in a thread of the parent: applies what the workers publish until the run is stopped."""
     while not session.stop_requested:
         session.serve(100)  # comes back to Python ten times a second
     session.close()
@@ -62,13 +62,13 @@ class Ledger:
         published: pushes that completed: each of these is applied exactly once, or rejected and counted.
         aborted: pushes that their worker did not live to complete.
         applied: optimizer steps made, one for each gradient.
-        merged: gradients summed into another one before it was pushed. No scheme does that by itself, whatever the pressure.
+        merged: gradients summed into another one before it was pushed; no scheme does that by itself.
         rejected_nonfinite: gradients with NaN or infinity, not applied.
         rejected_stale: gradients refused for their staleness.
         pending: published and neither applied nor rejected; 0 at the end of a run.
         retries: builds thrown away because another worker committed first (`lockfree`).
         staleness_mean, staleness_max: version when applied - version its worker read, over all applied gradients.
-        lost_fraction: `hogwild`: the part of the watched additions that another worker overwrote; None elsewhere, where it is 0 by construction.
+        lost_fraction: `hogwild`: the part of the watched additions that another worker overwrote; None elsewhere.
     """
 
     begun: int
@@ -106,22 +106,16 @@ class Ledger:
                 )
             },
             staleness_mean=counts["staleness_sum"] / counts["applied"] if counts["applied"] else 0.0,
-            lost_fraction=(counts["canaries_lost"] / watched if watched else 0.0)
-            if update == "hogwild"
-            else None,
+            lost_fraction=(counts["canaries_lost"] / watched if watched else 0.0) if update == "hogwild" else None,
         )
 
     def check(self) -> None:
         """Raises LedgerError unless the books of an ended run balance, by equality."""
         accounted = self.applied + self.rejected_nonfinite + self.rejected_stale + self.pending
         if self.begun != self.published + self.aborted:
-            raise LedgerError(
-                f"begun {self.begun} != published {self.published} + aborted {self.aborted}: {self}"
-            )
+            raise LedgerError(f"begun {self.begun} != published {self.published} + aborted {self.aborted}: {self}")
         if self.published != accounted:
-            raise LedgerError(
-                f"published {self.published} != applied + rejected + pending = {accounted}: {self}"
-            )
+            raise LedgerError(f"published {self.published} != applied + rejected + pending = {accounted}: {self}")
         if self.pending != 0:
             raise LedgerError(f"{self.pending} gradients were published and never applied: {self}")
 

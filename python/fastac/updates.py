@@ -95,9 +95,7 @@ class Run:
             self._recent.extend(rows[rows[:, 0] == EPISODE, 4])
         snapshot = self.session.ledger()
         self._builder.add_moment(time_s, snapshot, snapshot["retries"])
-        self.progress.update(
-            snapshot["env_steps"], float(np.mean(self._recent)) if self._recent else float("nan")
-        )
+        self.progress.update(snapshot["env_steps"], float(np.mean(self._recent)) if self._recent else float("nan"))
 
     def close(self) -> Outcome:
         """Once all workers have left: applies what they published, and adds everything up."""
@@ -166,8 +164,8 @@ class Recorder:
         self._nonfinite_in_a_row = self._nonfinite_in_a_row + 1 if submitted == "rejected_nonfinite" else 0
         if self._nonfinite_in_a_row == _MAX_NONFINITE_IN_A_ROW:
             raise NonFiniteGradientError(
-                f"worker {self._worker}, update {self._updates}: {_MAX_NONFINITE_IN_A_ROW} gradients in a row held NaN or infinity; "
-                "a smaller learning_rate or a max_grad_norm usually helps"
+                f"worker {self._worker}, update {self._updates}: {_MAX_NONFINITE_IN_A_ROW} gradients in a row held NaN "
+                "or infinity; a smaller learning_rate or a max_grad_norm usually helps"
             )
 
     def flush(self) -> None:
@@ -177,7 +175,7 @@ class Recorder:
             self._write()
             if self._backlog and time.monotonic() > deadline:
                 raise TimeoutError(
-                    f"worker {self._worker}: the parent did not read {len(self._backlog)} log rows within {_FLUSH_DEADLINE_S:g} s"
+                    f"worker {self._worker}: {len(self._backlog)} log rows were not read within {_FLUSH_DEADLINE_S:g} s"
                 )
             if self._backlog:
                 time.sleep(0.001)

@@ -1,1 +1,1 @@
-"""Measurements: `env` times the env against Gymnasium's, `updates` the update schemes. Everything in one run, interleaved."""
+"""Measurements, interleaved in one run: `env` times the env against Gymnasium's, `updates` the update schemes."""

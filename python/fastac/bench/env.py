@@ -88,9 +88,7 @@ def _time_steps(step: Callable[[Any], Any], n: int, round_s: float) -> float:
 
 def _raw_case(n: int, round_s: float) -> Callable[[], float]:
     envs = _core.CartPole(n, 500, "same_step")
-    envs.seed(
-        np.arange(n), np.stack([np.random.SeedSequence(i).generate_state(4, np.uint64) for i in range(n)])
-    )
+    envs.seed(np.arange(n), np.stack([np.random.SeedSequence(i).generate_state(4, np.uint64) for i in range(n)]))
     envs.reset()
     return lambda: _time_steps(envs.step, n, round_s)
 

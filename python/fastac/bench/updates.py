@@ -24,8 +24,8 @@ def measure(
 ) -> dict[int, dict[str, dict[str, Spread]]]:
     """For each number of worker threads (native loops, without the GIL) and each scheme: the spreads of _COLUMNS.
 
-    `lost` is the part of all additions that is missing from the parameters at the end. Gradients are whole numbers under
-    plain sgd, so the sum is exact and what is missing was lost.
+    `lost` is the part of all additions that is missing from the parameters at the end. Gradients are whole
+    numbers under plain sgd, so the sum is exact and what is missing was lost.
     """
     results: dict[int, dict[str, dict[str, Spread]]] = {}
     for workers in worker_counts:
@@ -47,11 +47,7 @@ def one_round(optimizer: str, scheme: str, workers: int, n_params: int, n_update
     region = _core.Region.create(workers=workers, parameters=n_params, scheme=scheme, optimizer=optimizer)
     observer = observer_of(region)
     observer.initialize(np.zeros(n_params, np.float32))
-    learner = (
-        threading.Thread(target=serve_until_stopped, args=(learner_of(region),))
-        if scheme == "queue"
-        else None
-    )
+    learner = threading.Thread(target=serve_until_stopped, args=(learner_of(region),)) if scheme == "queue" else None
     if learner is not None:
         learner.start()
     spent = np.zeros((workers, 3))
@@ -91,9 +87,7 @@ def one_round(optimizer: str, scheme: str, workers: int, n_params: int, n_update
 
 
 def table(results: dict[int, dict[str, dict[str, Spread]]], n_params: int) -> Table:
-    shown = Table(
-        title=f"Update schemes, {n_params:,} floats, RMSProp: median (minimum to maximum) over the rounds"
-    )
+    shown = Table(title=f"Update schemes, {n_params:,} floats, RMSProp: median (minimum to maximum) over the rounds")
     headings: dict[str, Callable[[Spread], str]] = {
         "read us": lambda s: s.text(2),
         "push us": lambda s: s.text(2),

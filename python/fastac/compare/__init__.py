@@ -1,1 +1,1 @@
-"""A3C against A2C, with everything equal that can be: `experiment` runs them, `statistics` sums up, `tables` and `plots` show."""
+"""A3C against A2C, all else equal: `experiment` runs them, `statistics` sums up, `tables` and `plots` show."""

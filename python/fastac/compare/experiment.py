@@ -65,9 +65,7 @@ def run(plan: Plan, *, progress_bar: bool = False) -> Iterator[Result]:
         label: bool | str = f"{arm}, seed {seed} ({number} of {len(jobs)})" if progress_bar else False
         model.learn(plan.total_timesteps, progress_bar=label)
         assert model.history is not None and model.ledger is not None
-        yield Result(
-            arm, seed, model.history, model.ledger, model.config.to_dict(), time.monotonic() - started
-        )
+        yield Result(arm, seed, model.history, model.ledger, model.config.to_dict(), time.monotonic() - started)
 
 
 def quick(plan: Plan) -> Plan:

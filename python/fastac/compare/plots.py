@@ -15,7 +15,7 @@ from fastac.compare.statistics import curve, median_interval, time_to
 from fastac.compare.tables import of_arm
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (after the choice of the backend)
+from matplotlib import pyplot as plt
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,12 +70,10 @@ def draw_curves(path: Path, results: Sequence[Result], plan: Plan) -> None:
 
 
 def draw_time_to_solve(path: Path, results: Sequence[Result], plan: Plan) -> None:
-    """Each seed a point, the median with its interval beside them; unsolved seeds stand right of the line, as crosses."""
+    """Each seed a mark, the median with its interval below; unsolved seeds stand right of the line, as crosses."""
     arms = [arm for arm in plan.arms if of_arm(results, arm)]
     with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(
-            len(THRESHOLDS), 2, figsize=(12, 1.4 + 2.1 * len(THRESHOLDS)), layout="constrained"
-        )
+        figure, axes = plt.subplots(len(THRESHOLDS), 2, figsize=(12, 1.4 + 2.1 * len(THRESHOLDS)), layout="constrained")
         for row, threshold in zip(axes, THRESHOLDS, strict=True):
             for ax, axis in zip(row, ("env_steps", "wall_s"), strict=True):
                 _draw_times(ax, results, arms, threshold, axis)
@@ -112,18 +110,14 @@ def _draw(ax: Axes, results: Sequence[Result], plan: Plan, axis: str, column: st
     ax.yaxis.set_major_formatter(_number)
 
 
-def _draw_times(
-    ax: Axes, results: Sequence[Result], arms: Sequence[str], threshold: float, axis: str
-) -> None:
+def _draw_times(ax: Axes, results: Sequence[Result], arms: Sequence[str], threshold: float, axis: str) -> None:
     times = {arm: time_to(of_arm(results, arm), threshold, axis) for arm in arms}
     latest = max((x for its in times.values() for x in its if math.isfinite(x)), default=1.0)
     for height, arm in enumerate(reversed(arms)):
         color = _COLORS[arm]
         solved = [x for x in times[arm] if math.isfinite(x)]
         unsolved = len(times[arm]) - len(solved)
-        ax.plot(
-            solved, np.full(len(solved), height + 0.12), _MARKERS[arm], color=color, alpha=0.6, ms=6, mew=0
-        )
+        ax.plot(solved, np.full(len(solved), height + 0.12), _MARKERS[arm], color=color, alpha=0.6, ms=6, mew=0)
         interval = median_interval(times[arm])
         if math.isfinite(interval.median):
             high = min(interval.high, 1.08 * latest)

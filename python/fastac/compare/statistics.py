@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,10 +63,7 @@ def median_interval(values: Sequence[float]) -> Interval:
         vectorized=True,
     ).confidence_interval
     return Interval(
-        *(
-            float("inf") if x >= 1e-6 * unsolved else float(x)
-            for x in (np.median(finite), interval.low, interval.high)
-        )
+        *(float("inf") if x >= 1e-6 * unsolved else float(x) for x in (np.median(finite), interval.low, interval.high))
     )
 
 
@@ -100,9 +98,7 @@ def curve(history: History, total_timesteps: int, points: int = 100, window: int
     for name in ("grad_norm", "entropy", "policy_loss", "value_loss", "explained_variance"):
         columns[name] = _bin_means(updates[name], edges)
     columns["wall_s"] = (
-        np.interp(grid, updates["env_steps"], updates["wall_s"])
-        if len(updates["env_steps"])
-        else columns["wall_s"]
+        np.interp(grid, updates["env_steps"], updates["wall_s"]) if len(updates["env_steps"]) else columns["wall_s"]
     )
     columns["staleness_mean"] = _bin_means(
         moments["staleness_mean"],
@@ -114,7 +110,7 @@ def curve(history: History, total_timesteps: int, points: int = 100, window: int
 def _bin_means(values: Floats, edges: npt.NDArray[np.int64]) -> Floats:
     """Mean of values[edges[i]:edges[i + 1]] without NaN; an empty bin repeats the one before."""
     means = np.full(len(edges) - 1, np.nan)
-    for i, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for i, (low, high) in enumerate(itertools.pairwise(edges)):
         inside = values[low:high]
         inside = inside[np.isfinite(inside)]
         means[i] = inside.mean() if len(inside) else (means[i - 1] if i else np.nan)

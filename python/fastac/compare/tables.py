@@ -28,9 +28,7 @@ def summarize(results: Sequence[Result], arm: str) -> dict[str, Any]:
     for threshold in THRESHOLDS:
         summary[f"solved_{threshold:.0f}"] = sum(result.solved(threshold) is not None for result in its)
         for axis in ("env_steps", "wall_s", "updates"):
-            summary[f"{axis}_to_{threshold:.0f}"] = dataclasses.asdict(
-                median_interval(time_to(its, threshold, axis))
-            )
+            summary[f"{axis}_to_{threshold:.0f}"] = dataclasses.asdict(median_interval(time_to(its, threshold, axis)))
     over_seeds = {
         "final_return": [history.final_return() for history in histories],
         "env_steps_per_s": [history.updates["env_steps"][-1] / history.train_s for history in histories],
@@ -40,9 +38,7 @@ def summarize(results: Sequence[Result], arm: str) -> dict[str, Any]:
         "staleness_mean": [result.ledger.staleness_mean for result in its],
         "startup_s": [history.startup_s for history in histories],
     }
-    return summary | {
-        name: dataclasses.asdict(median_interval(values)) for name, values in over_seeds.items()
-    }
+    return summary | {name: dataclasses.asdict(median_interval(values)) for name, values in over_seeds.items()}
 
 
 def terminal_table(results: Sequence[Result], plan: Plan) -> Table:
@@ -111,7 +107,7 @@ def write(folder: Path, results: Sequence[Result], plan: Plan, where: dict[str, 
     report = {
         "plan": dataclasses.asdict(plan),
         "matched": "env steps, number of envs, initial weights, optimizer, hyper-parameters, seeds",
-        "not_matched": "updates and samples per update: an A2C update uses the rollouts of all envs, an A3C or A2C split update those of one",
+        "not_matched": "updates, and samples per update: A2C uses all envs' rollouts, A3C and A2C split one's",
         "machine": where,
         "summary": {arm: summarize(results, arm) for arm in arms},
         "configs": {arm: of_arm(results, arm)[0].config for arm in arms},
