@@ -23,9 +23,7 @@ def oracle(num_envs, mode=AutoresetMode.NEXT_STEP, max_episode_steps=500, **kwar
 
 
 def pair(num_envs, mode=AutoresetMode.NEXT_STEP, max_episode_steps=500, **kwargs):
-    ours = CartPoleVectorEnv(
-        num_envs=num_envs, autoreset_mode=mode, max_episode_steps=max_episode_steps, **kwargs
-    )
+    ours = CartPoleVectorEnv(num_envs=num_envs, autoreset_mode=mode, max_episode_steps=max_episode_steps, **kwargs)
     return ours, oracle(num_envs, mode, max_episode_steps, **kwargs)
 
 

@@ -93,11 +93,11 @@ class Crew:
             self.check()
             if time.monotonic() > deadline:
                 late = len(self._workers) - len(self._ready)
-                raise TimeoutError(f"{late} workers were not ready within {START_DEADLINE_S:g} s")
+                raise TimeoutError(f"{late} workers not ready within {START_DEADLINE_S:g} s")
             time.sleep(_POLL_S)
 
     def working(self) -> bool:
-        """Whether anyone is still at work; waits 20 ms. Raises WorkerError or WorkerDiedError as soon as it sees one."""
+        """Whether anyone is still at work; waits 20 ms. Raises WorkerError or WorkerDiedError when it sees one."""
         self.check()
         if len(self._ended) == len(self._workers):
             return False

@@ -1,0 +1,127 @@
+"""The flat vectors are the policy; the gradient is that of the written formula."""
+
+import numpy as np
+import pytest
+import torch
+
+from fastac.config import A2CConfig
+from fastac.objective import compute_gradient
+from fastac.policy import ActorCritic, FlatPolicy, make_policy, one_torch_thread
+from fastac.rollout import Collector, sample
+
+CONFIGS = {
+    "default": A2CConfig(seed=3),
+    "separate relu": A2CConfig(seed=3, shared_trunk=False, activation="relu", hidden_sizes=(16,)),
+    "three layers": A2CConfig(seed=3, hidden_sizes=(8, 9, 10)),
+}
+
+
+@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS)
+def config(request):
+    return request.param
+
+
+def test_the_number_of_parameters_of_the_default_net():
+    assert make_policy(A2CConfig(seed=0)).n_params == 4 * 64 + 64 + 64 * 64 + 64 + 64 * 2 + 2 + 64 + 1 == 4675
+
+
+def test_parameters_are_views_of_the_flat_vector(config):
+    policy = make_policy(config)
+    assert sum(p.numel() for p in policy.module.parameters()) == policy.n_params
+    policy.params[:] = np.arange(policy.n_params)
+    flat = torch.cat([p.detach().flatten() for p in policy.module.parameters()])
+    assert flat.numpy().tolist() == policy.params.tolist()
+
+
+def test_backward_fills_the_flat_gradient_again_and_again(config):
+    """What a hand-over by alias gets wrong: after zero_grad the next gradient must be the next one, not the sum."""
+    policy = make_policy(config)
+    obs = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for _ in range(3):
+        policy.zero_grad()
+        logits, values = policy.module(obs)
+        (logits.square().sum() + values.square().sum()).backward()
+        gradients.append(policy.grad.copy())
+    assert np.abs(gradients[0]).max() > 0
+    assert gradients[0].tolist() == gradients[1].tolist() == gradients[2].tolist()
+
+
+def test_the_seed_decides_the_weights_and_torchs_global_stream_is_left_alone():
+    before = torch.random.get_rng_state()
+    same = make_policy(A2CConfig(seed=1)).params
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert same.tolist() == make_policy(A2CConfig(seed=1)).params.tolist()
+    assert same.tolist() != make_policy(A2CConfig(seed=2)).params.tolist()
+
+
+def test_the_initial_policy_is_nearly_uniform():
+    probabilities, _ = make_policy(A2CConfig(seed=0)).act(np.ones((3, 4), np.float32))
+    np.testing.assert_allclose(probabilities, 0.5, atol=0.02)
+
+
+@pytest.mark.parametrize("ent_coef", [0.0, 0.1])
+def test_the_gradient_is_that_of_the_formula(config, ent_coef):
+    """Against the loss written once more, plainly, on a copy of the net with ordinary parameters."""
+    policy = make_policy(config)
+    rollout = Collector(config, 0, 3).collect(policy)
+    stats = compute_gradient(policy, rollout, config, ent_coef)
+
+    plain = ActorCritic(config, torch.Generator().manual_seed(0))
+    plain.load_state_dict(policy.module.state_dict())
+    obs = torch.from_numpy(rollout.obs).flatten(0, 1)
+    logits, values = plain(obs)
+    actions = torch.from_numpy(rollout.actions).flatten()
+    distribution = torch.distributions.Categorical(logits=logits)
+    advantages = torch.from_numpy(rollout.advantages).flatten()
+    policy_loss = -(advantages * distribution.log_prob(actions)).mean()
+    value_loss = torch.nn.functional.mse_loss(values, torch.from_numpy(rollout.returns).flatten())
+    entropy = distribution.entropy().mean()
+    (policy_loss + config.vf_coef * value_loss - ent_coef * entropy).backward()
+    norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), config.max_grad_norm)
+    expected = torch.cat([p.grad.flatten() for p in plain.parameters()]).numpy()
+
+    assert stats.grad_norm == pytest.approx(norm.item(), rel=1e-5)
+    assert stats.grad_norm > config.max_grad_norm or np.linalg.norm(policy.grad) == pytest.approx(
+        stats.grad_norm, rel=1e-5
+    )
+    np.testing.assert_allclose(policy.grad, expected, atol=1e-6 * np.abs(expected).max())
+    assert stats.policy_loss == pytest.approx(policy_loss.item(), rel=1e-5, abs=1e-6)
+    assert stats.value_loss == pytest.approx(value_loss.item(), rel=1e-5)
+    assert stats.entropy == pytest.approx(entropy.item(), rel=1e-5)
+
+
+def test_clipping_at_apply_leaves_the_gradient_whole():
+    for clip_at, bound in (("worker", 0.01), ("apply", np.inf)):
+        config = A2CConfig(seed=3, clip_at=clip_at, max_grad_norm=0.01)
+        policy = make_policy(config)
+        stats = compute_gradient(policy, Collector(config, 0, 3).collect(policy), config, 0.0)
+        assert stats.grad_norm > 0.01
+        expected = min(bound, stats.grad_norm)
+        assert np.linalg.norm(policy.grad.astype(np.float64)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_sampling_by_inversion():
+    probabilities = np.array([[0.25, 0.75]] * 4 + [[0.0, 1.0], [1.0, 0.0]], np.float32)
+    uniforms = np.array([0.0, 0.2499, 0.25, 0.9999, 0.0, 0.9999])
+    assert sample(probabilities, uniforms).tolist() == [0, 0, 1, 1, 1, 0]
+    three = np.array([[0.25, 0.25, 0.5]] * 3, np.float32)
+    assert sample(three, np.array([0.1, 0.3, 0.7])).tolist() == [0, 1, 2]
+
+
+def test_sampling_follows_the_probabilities():
+    uniforms = np.random.default_rng(0).random(100_000)
+    probabilities = np.tile(np.array([[0.3, 0.7]], np.float32), (len(uniforms), 1))
+    assert sample(probabilities, uniforms).mean() == pytest.approx(0.7, abs=0.01)  # 6 standard deviations
+
+
+def test_float32_only():
+    with pytest.raises(TypeError, match="float32"):
+        FlatPolicy(torch.nn.Linear(2, 2).double())
+
+
+def test_the_number_of_torch_threads_is_given_back():
+    before = torch.get_num_threads()
+    with one_torch_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
