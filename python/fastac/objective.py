@@ -29,6 +29,7 @@ class GradientStats:
     explained_variance: float
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a gradient that diverges is rejected and counted when it is pushed
 def compute_gradient(policy: FlatPolicy, rollout: Rollout, config: Config, ent_coef: float) -> GradientStats:
     """The gradient of the advantage actor-critic loss, by autograd, over the T * N steps of a rollout:
 

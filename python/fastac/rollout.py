@@ -59,6 +59,7 @@ class Collector:
         self._terminated = np.empty(shape, np.bool_)
         self._truncated = np.empty(shape, np.bool_)
 
+    @np.errstate(over="ignore", invalid="ignore")  # a policy that diverges is told by its gradient, not by warnings
     def collect(self, policy: FlatPolicy) -> Rollout:
         """Acts T steps in each env with `policy` as it is, and works out returns and advantages."""
         envs, config = self.envs, self.config

@@ -1,0 +1,123 @@
+"""A2C and A3C as wholes: bit-reproducible where they promise it, one worker equal to A2C under every scheme, books balanced."""
+
+import numpy as np
+import pytest
+
+import fastac
+from fastac.config import BACKENDS, UPDATE_SCHEMES
+
+SMALL = {"n_steps": 8, "hidden_sizes": (16,), "seed": 11}
+
+
+def bits(model):
+    return model.policy.params.tobytes(), model.state.tobytes()
+
+
+@pytest.mark.parametrize("split", [1, 4])
+def test_a2c_is_reproducible_to_the_last_bit(split):
+    first, second = (fastac.A2C(n_envs=4, split=split, **SMALL).learn(3000) for _ in range(2))
+    assert bits(first) == bits(second)
+    assert first.history.episodes["episode_return"].tolist() == second.history.episodes["episode_return"].tolist()
+    other = fastac.A2C(n_envs=4, split=split, **SMALL | {"seed": 12}).learn(3000)
+    assert bits(first) != bits(other)
+
+
+@pytest.mark.parametrize(
+    "options", [{"optimizer": "rmsprop"}, {"optimizer": "adam", "clip_at": "apply"}, {"n_envs": 3}]
+)
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("update", UPDATE_SCHEMES)
+def test_one_worker_is_a2c_to_the_last_bit(update, backend, options):
+    options = {**SMALL, "n_envs": 1, "lr_schedule": "linear", "ent_schedule": "linear", **options}
+    a2c = fastac.A2C(**options).learn(1500)
+    a3c = fastac.A3C(workers=1, update=update, backend=backend, **options).learn(1500)
+    assert bits(a2c) == bits(a3c)
+    assert a3c.ledger.staleness_max == 0
+    assert a2c.history.episodes["episode_return"].tolist() == a3c.history.episodes["episode_return"].tolist()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("update", UPDATE_SCHEMES)
+def test_a3c_keeps_its_books(update, backend):
+    model = fastac.A3C(workers=3, update=update, backend=backend, **SMALL).learn(4000)
+    ledger, history = model.ledger, model.history
+    ledger.check()
+    assert ledger.applied == model.version == len(history.updates["wall_s"])
+    assert ledger.pending == ledger.aborted == ledger.merged == ledger.rejected_nonfinite == 0
+    # Every env step is behind exactly one update; the last updates of the workers may go over the budget.
+    assert model.num_timesteps == 8 * ledger.applied == history.updates["env_steps"][-1]
+    assert 4000 <= model.num_timesteps < 4000 + 3 * 8
+    assert set(history.updates["worker"]) == {0.0, 1.0, 2.0}
+    assert history.episodes["episode_length"].sum() <= model.num_timesteps
+    assert (ledger.lost_fraction is None) == (update != "hogwild")
+    assert np.isfinite(model.policy.params).all()
+
+
+def test_more_workers_than_cores():
+    model = fastac.A3C(workers=64, **SMALL).learn(3000)
+    model.ledger.check()
+    assert len(set(model.history.updates["worker"])) > 32
+
+
+def test_split_updates_in_turn_from_one_env_each():
+    batched = fastac.A2C(n_envs=4, **SMALL).learn(640)
+    split = fastac.A2C(n_envs=4, split=4, **SMALL).learn(640)
+    assert batched.version == 640 / (4 * 8) and split.version == 640 / 8
+    assert split.ledger.staleness_max == 0
+
+
+def test_learning_again_goes_on():
+    once = fastac.A2C(**SMALL).learn(960)
+    version, params = once.version, once.policy.params.copy()
+    once.learn(960)
+    assert once.num_timesteps == 1920 and once.version == 2 * version and once.learn_calls == 2
+    assert not np.array_equal(once.policy.params, params)
+    # The second call continues the optimizer's state and plays new episodes.
+    again = fastac.A2C(**SMALL).learn(960).learn(960)
+    assert bits(once) == bits(again)
+
+
+@pytest.mark.parametrize("total", [0, -5, 2.5, "many", True])
+def test_bad_budgets_are_refused(total):
+    with pytest.raises(fastac.ConfigError, match="total_timesteps: expected a whole number >= 1"):
+        fastac.A2C(**SMALL).learn(total)
+
+
+def test_unknown_options_are_refused():
+    with pytest.raises(fastac.ConfigError, match="wrokers: no such field"):
+        fastac.A3C(wrokers=4)
+
+
+def test_an_exploding_run_ends_with_worker_and_update():
+    with pytest.raises(fastac.NonFiniteGradientError, match=r"worker 0, update \d+: 10 gradients in a row"):
+        fastac.A2C(learning_rate=1e30, max_grad_norm=0, **SMALL).learn(100_000)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_exploding_worker_ends_the_run(backend):
+    model = fastac.A3C(workers=2, backend=backend, learning_rate=1e30, max_grad_norm=0, **SMALL)
+    with pytest.raises(fastac.NonFiniteGradientError, match=r"worker [01], update \d+: 10 gradients in a row"):
+        model.learn(100_000)
+    model.ledger.check()
+    assert model.ledger.rejected_nonfinite >= 10
+
+
+def test_predict():
+    model = fastac.A2C(**SMALL)
+    batch = np.random.default_rng(0).normal(size=(6, 4))
+    actions, state = model.predict(batch, deterministic=True)
+    assert actions.shape == (6,) and actions.dtype == np.int64 and state is None
+    single, _ = model.predict(batch[0], deterministic=True)
+    assert single.shape == () and single == actions[0]
+    assert set(model.predict(np.zeros((200, 4)))[0].tolist()) == {0, 1}
+    with pytest.raises(ValueError, match=r"obs: expected shape \[4\] or \[N, 4\], got \[3\]"):
+        model.predict(np.zeros(3))
+
+
+def test_evaluation_plays_whole_episodes():
+    model = fastac.A2C(**SMALL)
+    returns, lengths = fastac.evaluate_policy(model, 30, seed=0, return_episode_rewards=True)
+    assert len(returns) == 30 and returns == [float(n) for n in lengths]
+    assert fastac.evaluate_policy(model, 30, seed=0) == (np.mean(returns), np.std(returns))
+    with pytest.raises(fastac.ConfigError, match="n_eval_episodes"):
+        fastac.evaluate_policy(model, 0)
