@@ -1,6 +1,7 @@
 """The native env and streams at their boundary: what is refused, untouched, kept alive and restored."""
 
 import gc
+import resource
 import weakref
 
 import numpy as np
@@ -227,6 +228,19 @@ def test_views_keep_the_buffers_and_the_handle_is_freed():
     assert gone() is None
     make(num_envs=2, seed=9)  # would likely get the freed memory
     assert np.array_equal(obs, expected)
+
+
+def resident_bytes():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
+
+
+def test_freed_envs_give_their_memory_back():
+    _core.CartPole(100_000)
+    before = resident_bytes()
+    for _ in range(20):
+        _core.CartPole(100_000)  # about 11 MB each
+    assert resident_bytes() - before < 50e6
 
 
 # --- save and restore ---
