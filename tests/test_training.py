@@ -1,4 +1,4 @@
-"""A2C and A3C as wholes: bit-reproducible where they promise it, one worker equal to A2C under every scheme, books balanced."""
+"""A2C and A3C as wholes: reproducible where promised, one worker equal to A2C under every scheme, books balanced."""
 
 import numpy as np
 import pytest

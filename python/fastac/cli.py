@@ -140,7 +140,8 @@ def _ends_in_order() -> Iterator[None]:
 
 
 def _stopped(what: str) -> NoReturn:
-    click.echo(f"\rstopped: {what}", err=True)
+    # A terminal has just written ^C at the beginning of the line.
+    click.echo(("\r" if sys.stderr.isatty() else "") + f"stopped: {what}", err=True)
     sys.exit(128 + _SIGNAL_OF_STOP["received"])
 
 
@@ -148,7 +149,7 @@ def _stopped(what: str) -> NoReturn:
 
 _TIMESTEPS = click.option(
     "--total-timesteps",
-    type=int,
+    type=click.IntRange(min=1),
     default=200_000,
     show_default=True,
     help="env steps to train for, over all envs",

@@ -1,0 +1,69 @@
+"""Benchmarks: tests check what they compute; how long it took is theirs to say."""
+
+import pytest
+
+from fastac.bench import env, updates
+from fastac.bench.rounds import Spread, interleave, ratio
+from fastac.config import UPDATE_SCHEMES
+
+
+def test_rounds_are_interleaved_after_a_warm_up():
+    calls = []
+    figures = interleave(
+        {"a": lambda: calls.append("a") or len(calls), "b": lambda: calls.append("b") or len(calls)}, 2
+    )
+    assert calls == ["a", "b"] * 3 and figures == {"a": [3, 5], "b": [4, 6]}
+
+
+def test_spread_and_ratio():
+    assert Spread.of([3.0, 1.0, 2.0]) == Spread(1.0, 2.0, 3.0)
+    assert ratio([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == Spread(1.0, 2.0, 3.0)
+    assert Spread(1.0, 2.5, 1234.0).text(1) == "2.5 (1.0 to 1,234.0)"
+
+
+def test_env():
+    results = env.measure((1, 16), rounds=1, round_s=0.001)
+    assert list(results) == [1, 16]
+    assert list(results[1]) == [env.RAW, env.NATIVE, "gymnasium sync", "gymnasium async", "gymnasium vector"]
+    assert list(results[16]) == [env.RAW, env.NATIVE, "gymnasium sync", "gymnasium vector"]
+    assert results[1][env.NATIVE]["times_slower_than_fastac"] == Spread(1.0, 1.0, 1.0)
+    assert env.table(results).row_count == 9
+    assert env.as_json(results)["16"][env.RAW]["ns_per_env_step"]["median"] > 0
+
+
+def test_updates():
+    results = updates.measure((1, 2), n_params=100, rounds=1, n_updates=50)
+    assert list(results) == [1, 2] and list(results[1]) == list(UPDATE_SCHEMES)
+    for schemes in results.values():
+        for scheme, figures in schemes.items():
+            assert figures["updates_per_s"].median > 0
+            if scheme != "hogwild":
+                assert figures["lost"] == Spread(0.0, 0.0, 0.0)
+    assert results[1]["hogwild"]["lost"].median == 0.0
+    assert updates.table(results, 100).row_count == 8
+
+
+@pytest.mark.parametrize("scheme", UPDATE_SCHEMES)
+def test_what_is_missing_from_the_sum_is_called_lost(scheme, monkeypatch):
+    """The measure itself: with one addition in four withheld from the parameters it says a quarter."""
+    sessions = []
+    original = updates.observer_of
+
+    def watched(region):
+        sessions.append(original(region))
+        return sessions[-1]
+
+    class Quarter:
+        def __init__(self, session):
+            self._session = session
+
+        def __getattr__(self, name):
+            return getattr(self._session, name)
+
+        def read(self, params):
+            answer = self._session.read(params)
+            params *= 0.75
+            return answer
+
+    monkeypatch.setattr(updates, "observer_of", lambda region: Quarter(watched(region)))
+    assert updates.one_round("sgd", scheme, 1, 10, 40)["lost"] == pytest.approx(0.25)

@@ -1,0 +1,214 @@
+"""The command line, run as a user runs it: what it writes, what it says, and how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import fastac
+from fastac.cli import main
+
+SMALL = ["--n-steps", "8", "--hidden-sizes", "16", "--total-timesteps", "600", "--seed", "3"]
+
+
+def invoke(*words):
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["train", "a3c"], ["train", "a2c"], ["compare"], ["bench", "env"], ["bench", "updates"]]
+)
+def test_help(command):
+    result = invoke(*command, "--help")
+    assert result.exit_code == 0 and "Usage:" in result.output
+
+
+def test_help_tells_default_unit_and_range():
+    words = " ".join(invoke("train", "a3c", "--help").output.split())
+    assert "--n-steps INTEGER rollout length T between updates [env steps per env] (>= 1) [default: 32]" in words
+    assert "--update [lockfree|lock|queue|hogwild]" in words
+
+
+def test_help_does_not_import_torch():
+    code = "import sys, fastac.cli as c; c.main(['--help'], standalone_mode=False); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ["a2c", "--n-envs", "2"],
+        ["a3c", "--workers", "2", "--backend", "thread"],
+        ["a3c", "--workers", "2", "--backend", "process", "--update", "queue"],
+    ],
+)
+def test_train_leaves_a_run_folder(kind, tmp_path):
+    result = invoke("train", *kind, *SMALL, "--runs", tmp_path, "--name", "first")
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "first"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "episodes.csv",
+        "model.safetensors",
+        "moments.csv",
+        "run.json",
+        "updates.csv",
+    ]
+    record = json.loads((folder / "run.json").read_text())
+    assert (
+        record["config"]["n_steps"] == 8 and record["config"]["hidden_sizes"] == [16] and record["num_timesteps"] >= 600
+    )
+    assert record["ledger"]["pending"] == 0 and record["machine"]["torch"]
+    assert f"saved: {folder}/model.safetensors" in result.output and "ledger: " in result.output
+    model = {"a2c": fastac.A2C, "a3c": fastac.A3C}[kind[0]].load(folder / "model.safetensors")
+    assert model.version == record["version"]
+
+
+def test_a_folder_is_never_mixed(tmp_path):
+    (tmp_path / "taken").mkdir()
+    result = invoke("train", "a2c", *SMALL, "--runs", tmp_path, "--name", "taken")
+    assert result.exit_code == 2 and "choose another --name" in result.output
+    assert list((tmp_path / "taken").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "a3c", "--workers", "0"], "workers: expected >= 1 and <= 64, got 0"),
+        (["train", "a2c", "--gamma", "2"], "gamma: expected >= 0 and <= 1, got 2.0"),
+        (["train", "a2c", "--split", "3"], "split: expected a divisor of n_envs=4, got 3"),
+        (["train", "a2c", "--hidden-sizes", "64,x"], "expected whole numbers between commas"),
+        (["train", "a2c", "--total-timesteps", "0"], "0 is not in the range x>=1"),
+        (["compare", "--learning-rate", "-1"], "learning_rate: expected > 0, got -1.0"),
+        (["bench", "env", "--envs", "8,x"], "expected whole numbers between commas"),
+    ],
+)
+def test_a_wrong_value_is_a_usage_error_before_anything_starts(words, message, tmp_path):
+    result = invoke(*words, "--runs", tmp_path)
+    assert result.exit_code == 2 and message in " ".join(result.output.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_run_is_one_message_and_exit_code_1(tmp_path):
+    result = invoke(
+        "train",
+        "a2c",
+        *SMALL,
+        "--learning-rate",
+        "1e30",
+        "--max-grad-norm",
+        "0",
+        "--total-timesteps",
+        "90000",
+        "--runs",
+        tmp_path,
+        "--name",
+        "x",
+    )
+    assert result.exit_code == 1
+    assert "fastac: NonFiniteGradientError: worker 0, update" in result.output and "Traceback" not in result.output
+    assert (tmp_path / "x" / "updates.csv").exists()
+
+
+def test_compare(tmp_path):
+    result = invoke(
+        "compare",
+        "--seeds",
+        2,
+        "--total-timesteps",
+        1500,
+        "--n-envs",
+        2,
+        "--backend",
+        "thread",
+        "--n-steps",
+        8,
+        "--hidden-sizes",
+        16,
+        "--runs",
+        tmp_path,
+        "--name",
+        "c",
+    )
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == [
+        "compare.csv",
+        "compare.json",
+        "compare.png",
+        "time_to_solve.png",
+    ]
+    assert "A2C split" in result.output and "Measured on" in result.output
+    plan = json.loads((tmp_path / "c" / "compare.json").read_text())["plan"]
+    assert plan["seeds"] == [0, 1] and plan["options"]["n_steps"] == 8
+
+
+def test_bench(tmp_path):
+    result = invoke(
+        "bench", "env", "--envs", "1,2", "--rounds", 1, "--round-s", 0.001, "--runs", tmp_path, "--name", "e"
+    )
+    assert result.exit_code == 0, result.output
+    assert set(json.loads((tmp_path / "e" / "bench-env.json").read_text())["figures"]) == {"1", "2"}
+    result = invoke(
+        "bench",
+        "updates",
+        "--workers",
+        "2",
+        "--n-params",
+        64,
+        "--rounds",
+        1,
+        "--n-updates",
+        20,
+        "--runs",
+        tmp_path,
+        "--name",
+        "u",
+    )
+    assert result.exit_code == 0, result.output
+    assert set(json.loads((tmp_path / "u" / "bench-updates.json").read_text())["figures"]["2"]) == {
+        "lockfree",
+        "lock",
+        "queue",
+        "hogwild",
+    }
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "a2c"],
+        ["train", "a3c", "--backend", "process"],
+        ["train", "a3c", "--backend", "thread", "--update", "queue"],
+    ],
+)
+def test_a_signal_stops_the_run_in_order(command, number, code, tmp_path):
+    words = [
+        sys.executable,
+        "-m",
+        "fastac",
+        *command,
+        "--total-timesteps",
+        "50000000",
+        "--runs",
+        str(tmp_path),
+        "--name",
+        "s",
+    ]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    for line in process.stderr:
+        if "env steps" in line:  # it trains
+            break
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    sent = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    lines = [line for line in err.splitlines() if "per s, return" not in line]
+    assert len(lines) == 1 and lines[0].startswith("stopped: ") and lines[0].endswith("s/model.safetensors")
+    assert out == "" and time.monotonic() - sent < 60
+    assert (Path(tmp_path) / "s" / "model.safetensors").exists()

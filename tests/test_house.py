@@ -1,0 +1,162 @@
+"""The order of the house: imports run one way, heavy libraries come in by one door, stubs say what the module has."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import fastac
+
+PACKAGE = Path(fastac.__file__).parent
+
+# From the bottom up; on a floor, from left to right. A room may import only rooms that stand before it.
+FLOORS = [
+    ["_core", "errors"],
+    ["config", "seeding", "returns", "metrics", "machine", "rundir", "progress"],
+    ["env", "policy", "shared", "checkpoint"],
+    ["rollout", "objective", "updates", "launch"],
+    ["algorithm", "a2c", "a3c", "evaluation"],
+    [
+        "compare.experiment",
+        "compare.statistics",
+        "compare.tables",
+        "compare.plots",
+        "bench.rounds",
+        "bench.env",
+        "bench.updates",
+    ],
+    ["cli", "__main__"],
+]
+ORDER = [room for floor in FLOORS for room in floor]
+DOORS = {
+    "gymnasium": {"env"},
+    "matplotlib": {"compare.plots"},
+    "scipy": {"compare.statistics"},
+    "safetensors": {"checkpoint"},
+    "click": {"cli"},
+    "rich": {"progress", "compare.tables", "bench.env", "bench.updates", "cli"},
+    "torch": {"policy", "objective", "launch"},
+}
+
+
+def rooms():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        if not name.endswith("__init__"):
+            yield name, ast.parse(path.read_text())
+
+
+def imports(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room_of(imported):
+    """fastac.compare.experiment.Plan -> compare.experiment; fastac itself -> None."""
+    parts = imported.split(".")[1:]
+    candidates = [".".join(parts[:n]) for n in (2, 1)]
+    return next((room for room in candidates if room in ORDER), None)
+
+
+def test_every_room_has_its_place():
+    assert {name for name, _ in rooms()} == set(ORDER) - {"_core"}
+
+
+def test_imports_run_one_way():
+    for name, tree in rooms():
+        for imported in imports(tree):
+            if imported.startswith("fastac.") and (room := room_of(imported)):
+                assert ORDER.index(room) < ORDER.index(name), f"{name} imports {room}, which stands above it"
+
+
+def test_heavy_libraries_come_in_by_their_doors():
+    for name, tree in rooms():
+        for imported in imports(tree):
+            library = imported.split(".")[0]
+            assert name in DOORS.get(library, {name}), f"{name} imports {library}"
+
+
+def test_neither_the_package_nor_the_env_import_torch():
+    code = "import sys, fastac; fastac.CartPoleVectorEnv(2).reset(seed=0); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_stubs_are_those_of_the_built_module(tmp_path):
+    # Of these stubtest knows no more than that pybind11 makes classes in its own way.
+    classes = ("CartPole", "Region", "Session", "UniformStreams")
+    known = [f"fastac._core.{name}" for name in classes] + ["fastac._core.Region.__init__"]
+    (tmp_path / "allowlist").write_text("\n".join(known))
+    command = [sys.executable, "-m", "mypy.stubtest", "fastac._core", "--allowlist", str(tmp_path / "allowlist")]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+
+
+def built_signatures(owner, prefix=""):
+    """{name: [(parameter, has a default)]} of what pybind11 wrote into the docstrings."""
+    found = {}
+    for name, member in vars(owner).items():
+        if isinstance(member, type) and member.__module__ == "fastac._core" and not issubclass(member, Exception):
+            found |= built_signatures(member, f"{name}.")
+            continue
+        document = getattr(getattr(member, "__func__", member), "__doc__", None) or ""
+        match = re.match(rf"{name}\((.*)\) -> ", document)
+        if match and (not name.startswith("__") or name == "__init__"):
+            names = re.findall(r"(?:^|, )(\*|\w+)(?=:|,|$)(?::[^=,\[]*(?:\[[^=]*?\])?[^=,]*)?(\s*=)?", match[1])
+            found[prefix + name] = [(parameter, bool(default)) for parameter, default in names if parameter != "*"]
+    return found
+
+
+def stub_signatures():
+    found = {}
+
+    def visit(node, prefix):
+        for child in node.body:
+            if isinstance(child, ast.ClassDef):
+                visit(child, f"{child.name}.")
+            elif (isinstance(child, ast.FunctionDef) and not child.decorator_list) or is_static(child):
+                plain, only = child.args.args, child.args.kwonlyargs
+                without = len(plain) - len(child.args.defaults)
+                found[prefix + child.name] = [(arg.arg, i >= without) for i, arg in enumerate(plain)]
+                found[prefix + child.name] += [
+                    (arg.arg, default is not None) for arg, default in zip(only, child.args.kw_defaults, strict=True)
+                ]
+
+    def is_static(child):
+        return isinstance(child, ast.FunctionDef) and [ast.unparse(d) for d in child.decorator_list] == ["staticmethod"]
+
+    visit(ast.parse((PACKAGE / "_core.pyi").read_text()), "")
+    return {name: signature for name, signature in found.items() if not name.endswith(("__len__",))}
+
+
+def test_parameters_in_the_stubs_are_those_of_the_built_module():
+    """stubtest cannot see the parameters of compiled functions; their docstrings name them."""
+    built, stubbed = built_signatures(fastac._core), stub_signatures()
+    assert len(stubbed) >= 30
+    assert built == stubbed
+
+
+def test_the_wheel_is_typed():
+    assert (PACKAGE / "py.typed").exists() and (PACKAGE / "_core.pyi").exists()
+
+
+def test_a2c_and_a3c_have_the_same_verbs_in_the_same_order():
+    def verbs(room):
+        calls = [node for node in ast.walk(dict(rooms())[room]) if isinstance(node, ast.Call)]
+        calls.sort(key=lambda call: (call.lineno, call.col_offset))
+        names = [
+            call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "") for call in calls
+        ]
+        return [name for name in names if name in ("read", "collect", "compute_gradient", "submit", "record")]
+
+    assert verbs("a2c") == verbs("a3c") == ["read", "collect", "compute_gradient", "submit", "record"]
+
+
+def test_versions_agree():
+    from importlib.metadata import version
+
+    assert fastac.__version__ == fastac._core.__version__ == version("fastac")

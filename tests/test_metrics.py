@@ -1,0 +1,67 @@
+"""Rows of several workers become one history in the order of time; solving is found where it happened."""
+
+import numpy as np
+import pytest
+
+from fastac.metrics import EPISODE, UPDATE, HistoryBuilder, row
+
+
+def history_of(returns, first_s=0.0):
+    builder = HistoryBuilder(first_s)
+    builder.add_rows(np.stack([row(EPISODE, first_s + i, 0, 10 * (i + 1), r, 10) for i, r in enumerate(returns)]))
+    return builder.build()
+
+
+def test_workers_are_put_in_the_order_of_time():
+    builder = HistoryBuilder(100.0)
+    # Worker 0 reports 5 env steps at 1 s and 10 at 3 s; worker 1 reports 7 at 2 s, with an episode that ended then.
+    builder.add_rows(np.stack([row(UPDATE, 101.0, 0, 5, 0, 0.5), row(UPDATE, 103.0, 0, 10, 1, 0.25)]))
+    builder.add_rows(np.stack([row(EPISODE, 102.0, 1, 7, 33.0, 7), row(UPDATE, 102.0, 1, 7, 0, 0.125)]))
+    history = builder.build()
+    assert history.updates["wall_s"].tolist() == [1.0, 2.0, 3.0]
+    assert history.updates["worker"].tolist() == [0.0, 1.0, 0.0]
+    assert history.updates["env_steps"].tolist() == [5.0, 12.0, 17.0]
+    assert history.updates["grad_norm"].tolist() == [0.5, 0.125, 0.25]
+    assert {name: column.tolist() for name, column in history.episodes.items()} == {
+        "wall_s": [2.0],
+        "env_steps": [12.0],
+        "updates": [1.0],
+        "worker": [1.0],
+        "episode_return": [33.0],
+        "episode_length": [7.0],
+    }
+    assert history.train_s == 3.0
+
+
+def test_an_empty_run():
+    history = HistoryBuilder(0.0).build()
+    assert len(history.episodes["wall_s"]) == len(history.updates["wall_s"]) == 0
+    assert history.time_to(195.0) is None and np.isnan(history.final_return())
+
+
+def test_time_to_solve_is_where_the_mean_of_the_window_reaches_the_threshold():
+    history = history_of([0.0] * 100 + [200.0] * 100)
+    # After k episodes of 200 the mean of the last 100 is 2k: 195 is reached by the 98th, which is episode 198.
+    assert history.time_to(195.0) == {"env_steps": 1980.0, "wall_s": 197.0, "updates": 0.0, "episodes": 198.0}
+    assert history.time_to(200.0)["episodes"] == 200.0
+    assert history.time_to(200.5) is None
+
+
+def test_fewer_episodes_than_the_window_solve_nothing():
+    assert history_of([500.0] * 99).time_to(195.0) is None
+    assert history_of([500.0] * 100).time_to(195.0)["episodes"] == 100.0
+    assert history_of([1.0, 2.0]).final_return() == 1.5
+
+
+def test_staleness_of_a_moment_is_that_of_the_updates_since_the_one_before():
+    builder = HistoryBuilder(0.0)
+    for wall_s, stale, applied in [(1.0, 6, 3), (2.0, 6, 3), (3.0, 16, 5)]:
+        builder.add_moment(wall_s, {"staleness_sum": stale, "applied": applied, "env_steps": 10, "staleness_max": 9}, 0)
+    moments = builder.build().moments
+    assert moments["staleness_mean"][[0, 2]].tolist() == [2.0, 5.0] and np.isnan(moments["staleness_mean"][1])
+    assert moments["updates"].tolist() == [3.0, 3.0, 5.0]
+
+
+def test_a_row_that_is_too_long_is_an_error():
+    with pytest.raises(ValueError):
+        row(UPDATE, 0.0, 0, 0, *range(13))
