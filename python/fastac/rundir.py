@@ -13,7 +13,7 @@ from typing import Any
 from fastac.metrics import Table
 
 
-def new_folder(root: Path, name: str | None, kind: str) -> Path:
+def make_folder(root: Path, name: str | None, kind: str) -> Path:
     """runs/<name>/, or runs/<kind>-<date>-<time>/. Raises FileExistsError rather than mix two runs."""
     folder = root / (name or f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
     folder.mkdir(parents=True)

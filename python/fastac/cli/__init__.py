@@ -1,0 +1,30 @@
+"""The command line.
+
+Exit codes: 0 done, 1 the run failed, 2 the command was wrong, 130 stopped by Ctrl-C, 143 stopped by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import click
+
+from fastac._core import __version__
+from fastac.cli.bench import bench
+from fastac.cli.compare import compare
+from fastac.cli.train import train
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="fastac")
+def main() -> None:
+    """Asynchronous and synchronous advantage actor-critic on one native CartPole.
+
+    \b
+    fastac compare --quick                   A3C against A2C in two minutes
+    fastac train a3c --workers 4             train, and keep the model in runs/
+    fastac bench env                         the env against Gymnasium's
+    """
+
+
+main.add_command(train)
+main.add_command(compare)
+main.add_command(bench)

@@ -1,0 +1,93 @@
+"""`fastac bench`: measurements."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from fastac import machine, rundir
+from fastac.cli.endings import ends_in_order
+from fastac.cli.options import comma_separated, new_folder, run_options
+
+
+@click.group()
+def bench() -> None:
+    """Measure; every table says minimum, median and maximum over interleaved rounds."""
+
+
+@bench.command("env")
+@click.option(
+    "--envs",
+    "sizes",
+    default="1,8,64,1024",
+    show_default=True,
+    callback=comma_separated,
+    metavar="N,N,...",
+    help="numbers of envs",
+)
+@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="interleaved rounds")
+@click.option(
+    "--round-s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.3,
+    show_default=True,
+    help="length of a round of one form [s]",
+)
+@run_options
+def bench_env(sizes: tuple[int, ...], rounds: int, round_s: float, name: str | None, runs: Path) -> None:
+    """The native CartPole against Gymnasium's sync, async and vector-entry-point CartPole, in one run."""
+    with ends_in_order():
+        from fastac.bench import env
+
+        results = env.measure(sizes, rounds, round_s)
+        _show_bench(env.table(results), env.as_json(results), runs, name, "bench-env")
+
+
+@bench.command("updates")
+@click.option(
+    "--workers",
+    default="1,2,4,8",
+    show_default=True,
+    callback=comma_separated,
+    metavar="N,N,...",
+    help="numbers of worker threads",
+)
+@click.option(
+    "--n-params",
+    type=click.IntRange(min=1),
+    default=4675,
+    show_default=True,
+    help="floats in a gradient; 4,675 is the default policy",
+)
+@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="interleaved rounds")
+@click.option(
+    "--n-updates",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    help="updates of each worker in a round",
+)
+@run_options
+def bench_updates(
+    workers: tuple[int, ...], n_params: int, rounds: int, n_updates: int, name: str | None, runs: Path
+) -> None:
+    """What read, push and apply cost under every update scheme, and how many additions get lost."""
+    with ends_in_order():
+        from fastac.bench import updates
+
+        results = updates.measure(workers, n_params, rounds, n_updates)
+        _show_bench(updates.table(results, n_params), updates.as_json(results), runs, name, "bench-updates")
+
+
+def _show_bench(table: Any, figures: dict[str, Any], runs: Path, name: str | None, kind: str) -> None:
+    where = machine.describe()
+    folder = new_folder(runs, name, kind)
+    rundir.write_json(folder / f"{kind}.json", {"command": sys.argv[1:], "machine": where, "figures": figures})
+    console = Console()
+    console.print(table)
+    console.print(f"Measured on {machine.summary(where)}.", highlight=False, soft_wrap=True)
+    console.print(f"Written: {folder}/{kind}.json", highlight=False, soft_wrap=True)

@@ -1,0 +1,82 @@
+"""Options of the commands: those of a config are made from the declarations in config.py."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fastac import rundir
+from fastac.config import Config, spec_of
+
+Command = Callable[..., None]
+
+timesteps_option = click.option(
+    "--total-timesteps",
+    type=click.IntRange(min=1),
+    default=200_000,
+    show_default=True,
+    help="env steps to train for, over all envs",
+)
+
+
+def config_options(config_type: type[Config], *, leave_out: tuple[str, ...] = ()) -> Callable[[Command], Command]:
+    """One option for each field of a config, its help made from the field's declaration."""
+
+    def decorate(command: Command) -> Command:
+        for field in reversed(dataclasses.fields(config_type)):
+            if field.name not in leave_out:
+                command = _option(field)(command)
+        return command
+
+    return decorate
+
+
+def _option(field: dataclasses.Field[Any]) -> Callable[[Command], Command]:
+    spec, declared = spec_of(field), str(field.type)
+    flag = "--" + field.name.replace("_", "-")
+    unit = f" [{spec.unit}]" if spec.unit else ""
+    range_ = f" ({spec.allowed()})" if spec.allowed() and not spec.choices else ""
+    shared: dict[str, Any] = {
+        "default": field.default,
+        "show_default": True,
+        "help": spec.help + unit + range_,
+    }
+    if declared == "bool":
+        return click.option(f"{flag}/--no-{flag[2:]}", **shared)
+    if declared.startswith("tuple"):
+        shared["default"] = ",".join(str(size) for size in field.default)  # type: ignore[union-attr]
+        return click.option(flag, callback=comma_separated, metavar="N,N,...", **shared)
+    if spec.choices:
+        return click.option(flag, type=click.Choice(spec.choices), **shared)
+    return click.option(flag, type=float if declared == "float" else int, **shared)
+
+
+def comma_separated(context: click.Context, parameter: click.Parameter, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.split(",") if number.strip())
+    except ValueError:
+        raise click.BadParameter(f"expected whole numbers between commas, got {text!r}") from None
+
+
+def run_options(command: Command) -> Command:
+    command = click.option(
+        "--runs",
+        type=click.Path(path_type=Path),
+        default=Path("runs"),
+        show_default=True,
+        help="where run folders go",
+    )(command)
+    return click.option("--name", default=None, help="name of the run's folder  [default: kind, date and time]")(
+        command
+    )
+
+
+def new_folder(runs: Path, name: str | None, kind: str) -> Path:
+    try:
+        return rundir.make_folder(runs, name, kind)
+    except FileExistsError as error:
+        raise click.UsageError(f"{error.filename} exists already: choose another --name") from None
