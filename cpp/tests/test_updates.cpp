@@ -129,6 +129,28 @@ void seats() {
     CHECK(again.submit(std::vector<float>{1.0F}, tag(0)) == Submitted::applied);
 }
 
+/// settle() waits for what was pushed; a number that was not can only be a mistake, and would never come true.
+void settle_wants_what_was_pushed() {
+    for (const UpdateScheme scheme : {lockfree, lock, queue}) {
+        const SharedRegion region = harness::region(harness::config(1, 1, scheme));
+        Session worker(region, 0);
+        CHECK_THROWS(std::invalid_argument, worker.settle(0));  // what push returns when the ring is full
+        CHECK_THROWS(std::invalid_argument, worker.settle(1));
+        CHECK_EQ(worker.push(std::vector<float>{1.0F}, tag(0)), 1U);
+        CHECK_THROWS(std::invalid_argument, worker.settle(2));
+        if (scheme == queue) Session(region, 2).drain();
+        CHECK(worker.settle(1));
+    }
+}
+
+/// hogwild has no ring to drain: what was pushed there would be published and never applied.
+void hogwild_does_not_push() {
+    const SharedRegion region = harness::region(harness::config(1, 1, hogwild));
+    Session worker(region, 0);
+    CHECK_THROWS(std::logic_error, worker.push(std::vector<float>{1.0F}, tag(0)));
+    harness::check_ledger(worker.ledger());
+}
+
 // ---- waiting --------------------------------------------------------------------------------------------
 
 void queue_without_learner() {
@@ -353,6 +375,8 @@ int main() {
     two_workers_by_hand();
     staleness_buckets_end();
     seats();
+    settle_wants_what_was_pushed();
+    hogwild_does_not_push();
     queue_without_learner();
     lock_is_held();
     stop_while_waiting();

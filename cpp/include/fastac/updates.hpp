@@ -115,11 +115,17 @@ public:
     }
 
     /// The first half of submit alone: publishes and returns the sequence number, 0 when the ring is full.
-    std::uint64_t push(std::span<const float> grad, const GradientTag& tag) noexcept { return buffer_.push(seat_, grad, tag, known_consumed_); }
+    std::uint64_t push(std::span<const float> grad, const GradientTag& tag) {
+        if (hogwild()) throw std::logic_error("hogwild applies in place: use submit");
+        return buffer_.push(seat_, grad, tag, known_consumed_);
+    }
 
     /// The second half: returns once gradient `sequence` of this worker is consumed; false if the run was stopped
     /// while it waited (the gradient stays published, whoever drains last applies it).
     bool settle(std::uint64_t sequence) {
+        const std::uint64_t published = buffer_.published(seat_);
+        if (sequence < 1 || sequence > published)  // it would never be consumed
+            throw std::invalid_argument("settle: expected a sequence number from push, 1 to " + std::to_string(published) + ", got " + std::to_string(sequence));
         switch (region_->config().scheme) {
             case UpdateScheme::lockfree: build_until_consumed(sequence); return true;
             case UpdateScheme::lock: return settle_locked(sequence);
