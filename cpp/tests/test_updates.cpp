@@ -151,6 +151,37 @@ void hogwild_does_not_push() {
     harness::check_ledger(worker.ledger());
 }
 
+/// What a learner leaves that is killed after its commit and before it has told the workers: the next one tells them.
+void learner_dies_between_commit_and_signal() {
+    RegionConfig c = harness::config(1, 1, queue);
+    c.wait_deadline_ms = 300;
+    const SharedRegion region = harness::region(c);
+    Session worker(region, 0);
+    CHECK_EQ(worker.push(std::vector<float>{1.0F}, tag(0)), 1U);
+    CHECK_EQ(Session(region, 2).drain(), 1U);
+    region.worker(0).consumed_signal.store(0);
+    Session next(region, 2);
+    CHECK_EQ(next.drain(), 0U);
+    bool settled = false;
+    try {
+        settled = worker.settle(1);
+    } catch (const WaitTimeout&) {
+    }
+    CHECK(settled);
+}
+
+/// A slow drainer's word must not take back what a faster one has said.
+void consumed_signal_never_goes_back() {
+    const SharedRegion region = harness::region(harness::config(1, 1, queue));
+    Session learner(region, 2);
+    region.worker(0).consumed_signal.store(5);
+    learner.drain();
+    CHECK_EQ(region.worker(0).consumed_signal.load(), 5U);
+    region.worker(0).consumed_signal.store(UINT32_MAX);  // -1: the word wraps
+    learner.drain();
+    CHECK_EQ(region.worker(0).consumed_signal.load(), 0U);
+}
+
 // ---- waiting --------------------------------------------------------------------------------------------
 
 void queue_without_learner() {
@@ -377,6 +408,8 @@ int main() {
     seats();
     settle_wants_what_was_pushed();
     hogwild_does_not_push();
+    learner_dies_between_commit_and_signal();
+    consumed_signal_never_goes_back();
     queue_without_learner();
     lock_is_held();
     stop_while_waiting();

@@ -148,11 +148,13 @@ public:
         if (hogwild()) return consumed;
         for (;;) {
             const std::uint64_t base = store_.protect();
+            // Not right after the commit: by then the record may be somebody else's again, and a learner that died
+            // in between would never have said so.
+            wake_consumed(ParamStore::record_of(base));
             const std::uint32_t target = store_.claim();
             const std::uint64_t n = build(base, target);
             if (n > 0 && store_.commit(base)) {
                 consumed += n;
-                wake_consumed(target);
             } else if (store_.is_current(base)) {
                 break;  // nothing was left to apply
             }
@@ -354,11 +356,20 @@ private:
         return true;
     }
 
+    /// Tells each worker how many of its gradients are in the protected record. Forwards only: of two who drain,
+    /// the slower one must not take back what the faster one has said.
     void wake_consumed(std::uint32_t record) const noexcept {
         if (region_->config().scheme != UpdateScheme::queue) return;
         for (std::size_t w = 0; w < workers(); ++w) {
+            std::atomic<std::uint32_t>& signal = region_->worker(w).consumed_signal;
             const auto now = static_cast<std::uint32_t>(region_->consumed(record)[w]);
-            if (region_->worker(w).consumed_signal.exchange(now, std::memory_order_acq_rel) != now) futex_wake_all(region_->worker(w).consumed_signal);
+            std::uint32_t said = signal.load(std::memory_order_relaxed);
+            while (static_cast<std::int32_t>(now - said) > 0) {
+                // Release: pairs with the acquire load in settle_queued, after which the worker refills its slot.
+                if (!signal.compare_exchange_weak(said, now, std::memory_order_acq_rel, std::memory_order_relaxed)) continue;
+                futex_wake_all(signal);
+                break;
+            }
         }
     }
 
