@@ -182,6 +182,27 @@ void consumed_signal_never_goes_back() {
     CHECK_EQ(region.worker(0).consumed_signal.load(), 0U);
 }
 
+/// Killed between its last step and its `published`, a hogwild worker has applied: the reaper counts it so.
+void hogwild_death_keeps_the_ledger() {
+    const SharedRegion region = harness::region(harness::config(2, 40, hogwild));
+    Session observer(region, 2);
+    {
+        Session worker(region, 0);
+        CHECK(worker.submit(std::vector<float>(40, 1.0F), tag(0)) == Submitted::applied);
+    }
+    region.worker(0).published.store(0);
+    observer.reap(0);
+    harness::check_ledger(observer.ledger());
+    CHECK_EQ(observer.ledger().aborted, 0U);
+    // Killed in the middle of a step: three additions more than applied gradients account for. None is lost.
+    region.worker(0).begun.store(2);
+    for (std::size_t i = 0; i < 3; ++i) ++region.canary(i);
+    observer.reap(0);
+    harness::check_ledger(observer.ledger());
+    CHECK_EQ(observer.ledger().aborted, 1U);
+    CHECK_EQ(observer.ledger().canaries_lost, 0U);
+}
+
 // ---- waiting --------------------------------------------------------------------------------------------
 
 void queue_without_learner() {
@@ -410,6 +431,7 @@ int main() {
     hogwild_does_not_push();
     learner_dies_between_commit_and_signal();
     consumed_signal_never_goes_back();
+    hogwild_death_keeps_the_ledger();
     queue_without_learner();
     lock_is_held();
     stop_while_waiting();

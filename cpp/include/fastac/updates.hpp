@@ -218,7 +218,8 @@ public:
             sum.canaries = sum.at.counts.applied * region_->layout().canaries;
             std::uint64_t kept = 0;
             for (std::size_t i = 0; i < region_->layout().canaries; ++i) kept += relaxed(region_->canary(i)).load(std::memory_order_relaxed);
-            sum.canaries_lost = sum.canaries - kept;
+            // A step that is under way, or that a worker died in, has added to some of them and is not counted yet.
+            sum.canaries_lost = sum.canaries - std::min(kept, sum.canaries);
         }
         return sum;
     }
@@ -230,6 +231,11 @@ public:
     /// published stays, the records it held are free again.
     void reap(std::size_t w) const noexcept {
         WorkerBlock& words = region_->worker(w);
+        // hogwild counts a gradient after its last step and then publishes it; who died in between has applied it.
+        if (hogwild())
+            words.published.store(relaxed(words.direct.applied).load(std::memory_order_relaxed) +
+                                      relaxed(words.direct.rejected_nonfinite).load(std::memory_order_relaxed),
+                                  std::memory_order_relaxed);
         words.aborted.store(words.begun.load(std::memory_order_relaxed) - words.published.load(std::memory_order_relaxed),
                             std::memory_order_relaxed);
         ParamStore::vacate(*region_, w);
