@@ -25,7 +25,7 @@
 
 namespace harness {
 #ifdef FASTAC_SANITIZED
-inline constexpr int shorter = 20;  // a sanitized step costs so many times a plain one
+inline constexpr int shorter = 8;  // a sanitized step costs so many times a plain one
 #else
 inline constexpr int shorter = 1;
 #endif
