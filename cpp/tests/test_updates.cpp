@@ -404,11 +404,11 @@ void one_worker_is_one_arithmetic(OptimizerKind kind) {
         RegionConfig c = harness::config(1, p, scheme, kind);
         c.optimizer.max_grad_norm = 0.5;
         const SharedRegion region = harness::region(c);
-        const Learner learner(region);
         Session worker(region, 0);
         std::vector<float> params(p), state(p * state_vectors(kind)), grad(p);
         for (std::size_t i = 0; i < p; ++i) params[i] = 0.1F * static_cast<float>(i);
         worker.initialize(params, {}, 0);
+        const Learner learner(region);
         for (std::uint64_t k = 0; k < 50; ++k) {
             const std::uint64_t version = worker.read(params).version;
             for (std::size_t i = 0; i < p; ++i) grad[i] = std::sin(static_cast<float>(i + 3 * k)) + 0.01F * params[i];
