@@ -299,6 +299,29 @@ void the_ledger_of_the_dead() {
     CHECK(p == std::vector<float>(3, -3.0F));
 }
 
+/// Each of three dies after its push and before anybody has applied it: the ring is full of them when the next comes.
+void the_dead_fill_the_ring() {
+    for (const UpdateScheme scheme : {lockfree, lock}) {
+        RegionConfig c = harness::config(1, 3, scheme);
+        c.slots = 3;
+        const SharedRegion region = harness::region(c);
+        Session observer(region, 1);
+        for (int i = 0; i < 3; ++i) {
+            harness::join(harness::child([&] {
+                Session session(region, 0);
+                CHECK(session.push(std::vector<float>(3, 1.0F), tag(0)) != 0);
+                raise(SIGKILL);
+            }));
+            observer.reap(0);
+        }
+        CHECK_EQ(observer.ledger().pending, 3U);
+        Session next(region, 0);
+        CHECK(next.submit(std::vector<float>(3, 1.0F), tag(0)) == Submitted::applied);
+        harness::check_ledger(observer.ledger());
+        CHECK_EQ(observer.ledger().at.version, 4U);
+    }
+}
+
 }  // namespace
 
 int main() {
@@ -307,6 +330,7 @@ int main() {
     sizes_that_wrap_are_refused();
     region_cannot_change_its_size();
     the_ledger_of_the_dead();
+    the_dead_fill_the_ring();
     holder_of_the_lock_is_killed();
     for (const UpdateScheme scheme : {lockfree, lock, queue, hogwild}) {
         killed_at_random_moments(scheme, 1);

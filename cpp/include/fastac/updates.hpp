@@ -77,7 +77,7 @@ public:
     [[nodiscard]] std::size_t seat() const noexcept { return seat_; }
     [[nodiscard]] bool is_worker() const noexcept { return seat_ < workers(); }
 
-    /// Before any worker starts: record 0 gets params float32[P], state float32[S, P] (empty: zeros) and the version.
+    /// Before any worker or learner starts: record 0 gets params float32[P], state float32[S, P] (empty: zeros) and the version.
     void initialize(std::span<const float> params, std::span<const float> state, std::uint64_t version) {
         const auto vectors = region_->vectors(0);
         const std::size_t n = region_->layout().parameters;
@@ -107,8 +107,11 @@ public:
     /// Publishes grad float32[P] and sees it consumed: when this returns `applied`, the next read contains it.
     Submitted submit(std::span<const float> grad, const GradientTag& tag) {
         if (hogwild()) return apply_in_place(grad, tag);
-        const std::uint64_t sequence = buffer_.push(seat_, grad, tag, known_consumed_);
-        if (sequence == 0) throw std::logic_error("the worker's ring is full: settle() what was pushed before");
+        std::uint64_t sequence = buffer_.push(seat_, grad, tag, known_consumed_);
+        if (sequence == 0) {  // full of what was pushed and not settled, by us or by those who died in this seat
+            if (!settle(buffer_.published(seat_))) return Submitted::stopped;
+            sequence = buffer_.push(seat_, grad, tag, known_consumed_);
+        }
         const bool nonfinite = region_->slot(seat_, sequence).nonfinite.load(std::memory_order_relaxed) != 0;
         if (!settle(sequence)) return Submitted::stopped;
         return nonfinite ? Submitted::rejected_nonfinite : Submitted::applied;
