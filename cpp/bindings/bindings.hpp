@@ -32,6 +32,8 @@ std::span<T> expect_array(const py::handle& object, const char* name, const std:
     const std::vector<py::ssize_t> got(array.shape(), array.shape() + array.ndim());
     if (got != shape) throw py::value_error(wanted + "shape " + shape_text(got));
     if ((array.flags() & py::array::c_style) == 0) throw py::value_error(wanted + "one with other strides");
+    // A vectorised loop may count on it.
+    if ((array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) == 0) throw py::value_error(wanted + "one that is not aligned");
     if (writable && !array.writeable()) throw py::value_error(wanted + "a read-only one");
     return {static_cast<T*>(const_cast<void*>(array.data())), static_cast<std::size_t>(array.size())};
 }

@@ -1,4 +1,6 @@
 // Translation only: the shared region and its sessions as Python sees them.
+#include <atomic>
+#include <cmath>
 #include <memory>
 
 #include "bindings.hpp"
@@ -47,15 +49,42 @@ class PySession {
 public:
     PySession(std::shared_ptr<SharedRegion> region, std::size_t seat) : region_(std::move(region)), session_(std::make_unique<Session>(*region_, seat)) {}
 
-    Session& get() const {
+    /// The session for one call. Calls that give up the GIL could meet another thread's, and a session has one
+    /// hazard word: the second caller is refused.
+    class InUse {
+    public:
+        explicit InUse(const PySession& of) : of_(of) {
+            if (of.busy_.exchange(true, std::memory_order_acquire))
+                throw std::runtime_error("this session is in use by another thread; each thread needs a session of its own");
+            if (!of.session_) {
+                of.busy_.store(false, std::memory_order_release);
+                throw std::runtime_error("this session is closed");
+            }
+        }
+        InUse(const InUse&) = delete;
+        InUse& operator=(const InUse&) = delete;
+        ~InUse() { of_.busy_.store(false, std::memory_order_release); }
+        Session* operator->() const { return of_.session_.get(); }
+        Session& operator*() const { return *of_.session_; }
+
+    private:
+        const PySession& of_;
+    };
+    [[nodiscard]] InUse get() const { return InUse(*this); }
+    [[nodiscard]] InUse worker() const {
+        if (!flags().is_worker()) throw std::logic_error("only a worker's session can do this; this is the observer's or the learner's");
+        return InUse(*this);
+    }
+    /// For what touches only the run's flags: one thread may stop the run while another serves.
+    [[nodiscard]] const Session& flags() const {
         if (!session_) throw std::runtime_error("this session is closed");
         return *session_;
     }
-    Session& worker() const {
-        if (!get().is_worker()) throw std::logic_error("only a worker's session can do this; this is the observer's or the learner's");
-        return *session_;
+    void close() {
+        if (!session_) return;
+        const InUse last(*this);
+        session_.reset();
     }
-    void close() { session_.reset(); }
 
     [[nodiscard]] py::ssize_t parameters() const { return static_cast<py::ssize_t>(region_->layout().parameters); }
     [[nodiscard]] py::ssize_t states() const { return state_vectors(region_->config().optimizer.kind); }
@@ -71,7 +100,14 @@ public:
 private:
     std::shared_ptr<SharedRegion> region_;
     std::unique_ptr<Session> session_;
+    mutable std::atomic<bool> busy_{false};
 };
+
+GradientTag gradient_tag(std::uint64_t version_read, std::uint64_t env_steps, double learning_rate, std::uint32_t n_summed) {
+    if (!std::isfinite(learning_rate)) throw py::value_error("learning_rate: expected a finite number, got " + std::to_string(learning_rate));
+    if (n_summed < 1) throw py::value_error("n_summed: expected at least 1, got 0");
+    return {version_read, env_steps, learning_rate, n_summed, false};
+}
 
 /// n times read, push, settle with one gradient, without the GIL: what `fastac bench updates` and the tests of
 /// conservation run. Returns the seconds spent in each of the three.
@@ -126,66 +162,67 @@ void bind_session(py::module_& m) {
     py::class_<PySession>(m, "Session")
         .def(py::init<std::shared_ptr<SharedRegion>, std::size_t>(), py::arg("region"), py::arg("seat"))
         .def("close", &PySession::close)
-        .def_property_readonly("seat", [](const PySession& s) { return s.get().seat(); })
+        .def_property_readonly("seat", [](const PySession& s) { return s.flags().seat(); })
         .def("initialize",
              [](const PySession& s, const py::object& params, const py::object& state, std::uint64_t version) {
                  const auto p = s.vector(params, "params", false);
-                 if (state.is_none()) return s.get().initialize(p, {}, version);
-                 s.get().initialize(p, expect_array<float>(state, "state", {s.states(), s.parameters()}, false), version);
+                 if (state.is_none()) return s.get()->initialize(p, {}, version);
+                 s.get()->initialize(p, expect_array<float>(state, "state", {s.states(), s.parameters()}, false), version);
              },
              py::arg("params"), py::arg("state") = py::none(), py::arg("version") = 0)
         .def("read",
              [](const PySession& s, const py::object& params) {
-                 const Snapshot now = s.get().read(s.vector(params, "params", true));
+                 const Snapshot now = s.get()->read(s.vector(params, "params", true));
                  return py::make_tuple(now.version, now.env_steps);
              },
              py::arg("params"))
         .def("submit",
              [](const PySession& s, const py::object& grad, std::uint64_t version_read, std::uint64_t env_steps, double learning_rate, std::uint32_t n_summed) {
-                 Session& session = s.worker();
+                 const auto session = s.worker();
                  const auto g = s.vector(grad, "grad", false);
+                 const GradientTag tag = gradient_tag(version_read, env_steps, learning_rate, n_summed);
                  Submitted how;
                  {
                      // The caller's array is alive and, by contract, not written to until we return.
                      const NoGil unlocked;
-                     how = session.submit(g, {version_read, env_steps, learning_rate, n_summed, false});
+                     how = session->submit(g, tag);
                  }
                  return submitted_names[static_cast<std::size_t>(how)];
              },
              py::arg("grad"), py::kw_only(), py::arg("version_read"), py::arg("env_steps"), py::arg("learning_rate"), py::arg("n_summed") = 1)
         .def("push",
              [](const PySession& s, const py::object& grad, std::uint64_t version_read, std::uint64_t env_steps, double learning_rate) {
-                 return s.worker().push(s.vector(grad, "grad", false), {version_read, env_steps, learning_rate, 1, false});
+                 return s.worker()->push(s.vector(grad, "grad", false), gradient_tag(version_read, env_steps, learning_rate, 1));
              },
              py::arg("grad"), py::kw_only(), py::arg("version_read"), py::arg("env_steps"), py::arg("learning_rate"))
-        .def("settle", [](const PySession& s, std::uint64_t sequence) { return s.worker().settle(sequence); }, py::arg("sequence"), py::call_guard<NoGil>())
+        .def("settle", [](const PySession& s, std::uint64_t sequence) { return s.worker()->settle(sequence); }, py::arg("sequence"), py::call_guard<NoGil>())
         .def("submit_many",
              [](const PySession& s, const py::object& grad, std::uint64_t n, double learning_rate) {
-                 Session& session = s.worker();
+                 const auto session = s.worker();
                  const auto g = s.vector(grad, "grad", false);
                  const NoGil unlocked;
-                 return submit_many(session, g, n, learning_rate);
+                 return submit_many(*session, g, n, learning_rate);
              },
              py::arg("grad"), py::arg("n"), py::arg("learning_rate"))
         .def("log", [](const PySession& s, const py::object& row) {
-                 return s.worker().log(expect_array<double>(row, "row", {static_cast<py::ssize_t>(log_columns)}, false).data());
+                 return s.worker()->log(expect_array<double>(row, "row", {static_cast<py::ssize_t>(log_columns)}, false).data());
              }, py::arg("row"))
-        .def_property_readonly("go", [](const PySession& s) { return s.get().go(); })
-        .def_property_readonly("stop_requested", [](const PySession& s) { return s.get().stop_requested(); })
-        .def("give_go", [](const PySession& s) { s.get().give_go(); })
-        .def("request_stop", [](const PySession& s) { s.get().request_stop(); })
-        .def("drain", [](const PySession& s) { return s.get().drain(); }, py::call_guard<NoGil>())
-        .def("serve", [](const PySession& s, std::uint32_t duration_ms) { return s.get().serve(std::chrono::milliseconds(duration_ms)); },
+        .def_property_readonly("go", [](const PySession& s) { return s.flags().go(); })
+        .def_property_readonly("stop_requested", [](const PySession& s) { return s.flags().stop_requested(); })
+        .def("give_go", [](const PySession& s) { s.flags().give_go(); })
+        .def("request_stop", [](const PySession& s) { s.flags().request_stop(); })
+        .def("drain", [](const PySession& s) { return s.get()->drain(); }, py::call_guard<NoGil>())
+        .def("serve", [](const PySession& s, std::uint32_t duration_ms) { return s.get()->serve(std::chrono::milliseconds(duration_ms)); },
              py::arg("duration_ms"), py::call_guard<NoGil>())
         .def("copy_record",
              [](const PySession& s, const py::object& params, const py::object& state) {
-                 return to_dict(s.get().copy_record(s.vector(params, "params", true), expect_array<float>(state, "state", {s.states(), s.parameters()}, true)));
+                 return to_dict(s.get()->copy_record(s.vector(params, "params", true), expect_array<float>(state, "state", {s.states(), s.parameters()}, true)));
              },
              py::arg("params"), py::arg("state"))
-        .def("snapshot", [](const PySession& s) { return to_dict(s.get().snapshot()); })
+        .def("snapshot", [](const PySession& s) { return to_dict(s.get()->snapshot()); })
         .def("ledger",
              [](const PySession& s) {
-                 const Ledger ledger = s.get().ledger();
+                 const Ledger ledger = s.get()->ledger();
                  py::dict d = to_dict(ledger.at);
                  d["begun"] = ledger.begun;
                  d["published"] = ledger.published;
@@ -198,13 +235,13 @@ void bind_session(py::module_& m) {
              })
         .def("read_log",
              [](const PySession& s, std::size_t w) {
-                 const std::size_t n = s.get().unread_log(s.check_worker(w));
+                 const std::size_t n = s.get()->unread_log(s.check_worker(w));
                  py::array_t<double> rows({n, log_columns});
-                 s.get().read_log(w, n, rows.mutable_data());
+                 s.get()->read_log(w, n, rows.mutable_data());
                  return rows;
              },
              py::arg("worker"))
-        .def("reap", [](const PySession& s, std::size_t w) { s.get().reap(s.check_worker(w)); }, py::arg("worker"));
+        .def("reap", [](const PySession& s, std::size_t w) { s.get()->reap(s.check_worker(w)); }, py::arg("worker"));
 }
 
 }  // namespace

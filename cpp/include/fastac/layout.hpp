@@ -19,6 +19,7 @@ inline constexpr std::size_t cache_line = 64;  // our own: the standard's consta
 inline constexpr std::uint64_t region_magic = 0x3143'4154'5341'4601ULL;
 inline constexpr std::uint32_t layout_version = 1;
 inline constexpr std::uint32_t max_workers = 64;
+inline constexpr std::uint32_t max_slots = 1U << 16;  // with it no product of sizes reaches 2^64
 inline constexpr std::size_t staleness_buckets = 64;  // exact counts of staleness 0 .. 62; the last holds 63 and more
 inline constexpr std::size_t log_columns = 16;
 inline constexpr std::size_t hogwild_block = cache_line / sizeof(float);  // floats that hogwild reads, steps and writes back together
@@ -122,7 +123,8 @@ struct Layout {
         if (c.workers < 1 || c.workers > max_workers)
             throw std::invalid_argument("workers: expected 1 to 64, got " + std::to_string(c.workers));
         if (c.parameters < 1) throw std::invalid_argument("parameters: expected at least 1, got 0");
-        if (c.slots < 1) throw std::invalid_argument("slots: expected at least 1, got 0");
+        if (c.slots < 1 || c.slots > max_slots)
+            throw std::invalid_argument("slots: expected 1 to " + std::to_string(max_slots) + ", got " + std::to_string(c.slots));
         if (c.log_rows < 1) throw std::invalid_argument("log_rows: expected at least 1, got 0");
         const std::size_t vector_bytes = align_up(parameters * sizeof(float), cache_line);
         std::size_t end = 0;

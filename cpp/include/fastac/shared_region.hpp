@@ -49,9 +49,7 @@ public:
         if (status.st_size < static_cast<off_t>(sizeof header) || pread(fd, &header, sizeof header, 0) != static_cast<ssize_t>(sizeof header) ||
             header.magic != region_magic)
             throw std::runtime_error("attach: this descriptor is no fastac region");
-        const Layout layout(header.config);
-        if (header.layout_hash != layout.hash() || header.bytes != layout.bytes || status.st_size != static_cast<off_t>(layout.bytes))
-            throw std::runtime_error("attach: the region was made by another build of fastac (its layout differs); use one installation in all processes");
+        const Layout layout = expect_layout(header, status.st_size);
         if (header.nonce != nonce) throw std::runtime_error("attach: the region belongs to another run");
         const int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
         if (own < 0) throw std::system_error(errno, std::generic_category(), "attach: dup");
@@ -99,6 +97,15 @@ public:
 
 private:
     SharedRegion(const Layout& layout, int fd) noexcept : layout_(layout), fd_(fd) {}
+
+    static Layout expect_layout(const RegionHeader& header, off_t size) {
+        try {
+            const Layout layout(header.config);
+            if (header.layout_hash == layout.hash() && header.bytes == layout.bytes && size == static_cast<off_t>(layout.bytes)) return layout;
+        } catch (const std::invalid_argument&) {  // another build's config, read with our fields
+        }
+        throw std::runtime_error("attach: the region was made by another build of fastac (its layout differs); use one installation in all processes");
+    }
 
     static int open_memory(std::size_t bytes) {
         const int fd = memfd_create("fastac", MFD_CLOEXEC | MFD_ALLOW_SEALING);

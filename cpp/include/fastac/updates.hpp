@@ -77,7 +77,7 @@ public:
     [[nodiscard]] std::size_t seat() const noexcept { return seat_; }
     [[nodiscard]] bool is_worker() const noexcept { return seat_ < workers(); }
 
-    /// Before any worker starts: record 0 gets params float32[P], state float32[S, P] (empty: zeros) and the version.
+    /// Before any worker or learner starts: record 0 gets params float32[P], state float32[S, P] (empty: zeros) and the version.
     void initialize(std::span<const float> params, std::span<const float> state, std::uint64_t version) {
         const auto vectors = region_->vectors(0);
         const std::size_t n = region_->layout().parameters;
@@ -107,19 +107,28 @@ public:
     /// Publishes grad float32[P] and sees it consumed: when this returns `applied`, the next read contains it.
     Submitted submit(std::span<const float> grad, const GradientTag& tag) {
         if (hogwild()) return apply_in_place(grad, tag);
-        const std::uint64_t sequence = buffer_.push(seat_, grad, tag, known_consumed_);
-        if (sequence == 0) throw std::logic_error("the worker's ring is full: settle() what was pushed before");
+        std::uint64_t sequence = buffer_.push(seat_, grad, tag, known_consumed_);
+        if (sequence == 0) {  // full of what was pushed and not settled, by us or by those who died in this seat
+            if (!settle(buffer_.published(seat_))) return Submitted::stopped;
+            sequence = buffer_.push(seat_, grad, tag, known_consumed_);
+        }
         const bool nonfinite = region_->slot(seat_, sequence).nonfinite.load(std::memory_order_relaxed) != 0;
         if (!settle(sequence)) return Submitted::stopped;
         return nonfinite ? Submitted::rejected_nonfinite : Submitted::applied;
     }
 
     /// The first half of submit alone: publishes and returns the sequence number, 0 when the ring is full.
-    std::uint64_t push(std::span<const float> grad, const GradientTag& tag) noexcept { return buffer_.push(seat_, grad, tag, known_consumed_); }
+    std::uint64_t push(std::span<const float> grad, const GradientTag& tag) {
+        if (hogwild()) throw std::logic_error("hogwild applies in place: use submit");
+        return buffer_.push(seat_, grad, tag, known_consumed_);
+    }
 
     /// The second half: returns once gradient `sequence` of this worker is consumed; false if the run was stopped
     /// while it waited (the gradient stays published, whoever drains last applies it).
     bool settle(std::uint64_t sequence) {
+        const std::uint64_t published = buffer_.published(seat_);
+        if (sequence < 1 || sequence > published)  // it would never be consumed
+            throw std::invalid_argument("settle: expected a sequence number from push, 1 to " + std::to_string(published) + ", got " + std::to_string(sequence));
         switch (region_->config().scheme) {
             case UpdateScheme::lockfree: build_until_consumed(sequence); return true;
             case UpdateScheme::lock: return settle_locked(sequence);
@@ -142,11 +151,13 @@ public:
         if (hogwild()) return consumed;
         for (;;) {
             const std::uint64_t base = store_.protect();
+            // Not right after the commit: by then the record may be somebody else's again, and a learner that died
+            // in between would never have said so.
+            wake_consumed(ParamStore::record_of(base));
             const std::uint32_t target = store_.claim();
             const std::uint64_t n = build(base, target);
             if (n > 0 && store_.commit(base)) {
                 consumed += n;
-                wake_consumed(target);
             } else if (store_.is_current(base)) {
                 break;  // nothing was left to apply
             }
@@ -210,7 +221,8 @@ public:
             sum.canaries = sum.at.counts.applied * region_->layout().canaries;
             std::uint64_t kept = 0;
             for (std::size_t i = 0; i < region_->layout().canaries; ++i) kept += relaxed(region_->canary(i)).load(std::memory_order_relaxed);
-            sum.canaries_lost = sum.canaries - kept;
+            // A step that is under way, or that a worker died in, has added to some of them and is not counted yet.
+            sum.canaries_lost = sum.canaries - std::min(kept, sum.canaries);
         }
         return sum;
     }
@@ -222,6 +234,11 @@ public:
     /// published stays, the records it held are free again.
     void reap(std::size_t w) const noexcept {
         WorkerBlock& words = region_->worker(w);
+        // hogwild counts a gradient after its last step and then publishes it; who died in between has applied it.
+        if (hogwild())
+            words.published.store(relaxed(words.direct.applied).load(std::memory_order_relaxed) +
+                                      relaxed(words.direct.rejected_nonfinite).load(std::memory_order_relaxed),
+                                  std::memory_order_relaxed);
         words.aborted.store(words.begun.load(std::memory_order_relaxed) - words.published.load(std::memory_order_relaxed),
                             std::memory_order_relaxed);
         ParamStore::vacate(*region_, w);
@@ -348,11 +365,20 @@ private:
         return true;
     }
 
+    /// Tells each worker how many of its gradients are in the protected record. Forwards only: of two who drain,
+    /// the slower one must not take back what the faster one has said.
     void wake_consumed(std::uint32_t record) const noexcept {
         if (region_->config().scheme != UpdateScheme::queue) return;
         for (std::size_t w = 0; w < workers(); ++w) {
+            std::atomic<std::uint32_t>& signal = region_->worker(w).consumed_signal;
             const auto now = static_cast<std::uint32_t>(region_->consumed(record)[w]);
-            if (region_->worker(w).consumed_signal.exchange(now, std::memory_order_acq_rel) != now) futex_wake_all(region_->worker(w).consumed_signal);
+            std::uint32_t said = signal.load(std::memory_order_relaxed);
+            while (static_cast<std::int32_t>(now - said) > 0) {
+                // Release: pairs with the acquire load in settle_queued, after which the worker refills its slot.
+                if (!signal.compare_exchange_weak(said, now, std::memory_order_acq_rel, std::memory_order_relaxed)) continue;
+                futex_wake_all(signal);
+                break;
+            }
         }
     }
 

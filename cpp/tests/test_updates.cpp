@@ -1,0 +1,450 @@
+// updates.hpp inside one process: interleavings by hand, then threads.
+#include "fastac/updates.hpp"
+
+#include <limits>
+
+#include "harness.hpp"
+
+using namespace fastac;
+using enum UpdateScheme;
+
+namespace {
+
+constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+constexpr UpdateScheme all_schemes[] = {lockfree, lock, queue, hogwild};
+
+GradientTag tag(std::uint64_t version_read, double learning_rate = 1.0, std::uint32_t n_summed = 1) {
+    return {version_read, 5, learning_rate, n_summed, false};
+}
+
+/// The learner of `queue`, in a thread of its own for as long as this lives.
+class Learner {
+public:
+    explicit Learner(const SharedRegion& region) : session_(region, region.layout().workers + 1) {
+        if (region.config().scheme == queue)
+            thread_ = std::thread([this] {
+                while (!done_.load()) session_.serve(std::chrono::milliseconds(20));
+            });
+    }
+    ~Learner() {
+        done_.store(true);
+        if (thread_.joinable()) thread_.join();
+    }
+
+private:
+    Session session_;
+    std::atomic<bool> done_{false};
+    std::thread thread_;
+};
+
+// ---- one thread, by hand --------------------------------------------------------------------------------
+
+void two_workers_by_hand() {
+    const SharedRegion region = harness::region(harness::config(2, 1));
+    Session a(region, 0), b(region, 1), observer(region, 2);
+    const std::vector<float> start{10.0F};
+    observer.initialize(start, {}, 0);
+    std::vector<float> p(1);
+    const std::vector<float> one{1.0F}, two{2.0F}, bad{nan};
+
+    // Both read version 0 and push; a applies both: its own at version 0 (staleness 0), b's at version 1 (staleness 1).
+    CHECK_EQ(a.read(p).version, 0U);
+    CHECK_EQ(p[0], 10.0F);
+    CHECK_EQ(a.push(one, tag(0, 1.0)), 1U);
+    CHECK_EQ(b.push(two, tag(0, 0.5)), 1U);  // each gradient has its own learning rate
+    CHECK_EQ(observer.ledger().pending, 2U);
+    CHECK(a.settle(1));
+    CHECK(b.settle(1));  // nothing left to do
+    CHECK_EQ(b.read(p).version, 2U);
+    CHECK_EQ(p[0], 8.0F);  // 10 - 1 - 0.5 * 2
+    Ledger l = observer.ledger();
+    CHECK_EQ(l.at.counts.staleness[0], 1U);
+    CHECK_EQ(l.at.counts.staleness[1], 1U);
+    CHECK_EQ(l.at.counts.staleness_sum, 1U);
+    CHECK_EQ(l.at.counts.staleness_max, 1U);
+    CHECK_EQ(l.at.env_steps, 10U);
+    CHECK_EQ(l.pending, 0U);
+
+    // a pushes a gradient that is not finite; b applies its own, summed from three, and with it rejects a's.
+    CHECK_EQ(a.push(bad, tag(2)), 2U);
+    CHECK(b.submit(two, tag(1, 1.0, 3)) == Submitted::applied);
+    CHECK(a.settle(2));
+    CHECK_EQ(a.read(p).version, 3U);
+    CHECK_EQ(p[0], 6.0F);
+
+    // Only a rejected gradient: the version stays, the parameters stay, the env steps are counted.
+    CHECK(a.submit(bad, tag(3)) == Submitted::rejected_nonfinite);
+    CHECK_EQ(a.read(p).version, 3U);
+    CHECK_EQ(p[0], 6.0F);
+
+    // Four of a and one of b in one build: a's, read at version 3, are 0 .. 3 stale; b's, read at 2, is applied at 7.
+    for (int i = 0; i < 4; ++i) CHECK(a.push(one, tag(3)) != 0U);
+    CHECK_EQ(a.push(one, tag(3)), 0U);  // four slots
+    CHECK(b.submit(one, tag(2)) == Submitted::applied);
+    CHECK_EQ(b.read(p).version, 8U);
+    CHECK_EQ(p[0], 1.0F);
+
+    l = observer.ledger();
+    harness::check_ledger(l);
+    CHECK_EQ(l.begun, 10U);  // eight applied, two rejected
+    CHECK_EQ(l.at.counts.applied, 8U);
+    CHECK_EQ(l.at.counts.rejected_nonfinite, 2U);
+    CHECK_EQ(l.at.counts.merged, 2U);
+    CHECK_EQ(l.at.counts.staleness_max, 5U);
+    CHECK_EQ(l.at.env_steps, 50U);
+    CHECK_EQ(l.retries, 0U);
+}
+
+/// The last bucket holds everything from 63 on.
+void staleness_buckets_end() {
+    for (const UpdateScheme scheme : {lockfree, hogwild}) {
+        const SharedRegion region = harness::region(harness::config(1, 1, scheme));
+        Session worker(region, 0);
+        worker.initialize(std::vector<float>{0.0F}, {}, 100);
+        const std::vector<float> g{1.0F};
+        for (const std::uint64_t behind : {62U, 63U, 90U}) {
+            std::vector<float> p(1);
+            const std::uint64_t now = worker.read(p).version;
+            CHECK(worker.submit(g, tag(now - behind)) == Submitted::applied);
+        }
+        const Ledger l = worker.ledger();
+        harness::check_ledger(l, 100);
+        CHECK_EQ(l.at.counts.staleness[62], 1U);
+        CHECK_EQ(l.at.counts.staleness[63], 2U);
+        CHECK_EQ(l.at.counts.staleness_sum, 62U + 63U + 90U);
+        CHECK_EQ(l.at.counts.staleness_max, 90U);
+    }
+}
+
+void seats() {
+    const SharedRegion region = harness::region(harness::config(1, 1));
+    CHECK_THROWS(std::out_of_range, Session(region, 3));
+    {
+        Session first(region, 0);
+        CHECK_THROWS(std::logic_error, Session(region, 0));
+        Session(region, 1);
+        Session(region, 2);
+    }
+    Session again(region, 0);  // who leaves in order leaves the seat
+    CHECK(again.submit(std::vector<float>{1.0F}, tag(0)) == Submitted::applied);
+}
+
+/// settle() waits for what was pushed; a number that was not can only be a mistake, and would never come true.
+void settle_wants_what_was_pushed() {
+    for (const UpdateScheme scheme : {lockfree, lock, queue}) {
+        const SharedRegion region = harness::region(harness::config(1, 1, scheme));
+        Session worker(region, 0);
+        CHECK_THROWS(std::invalid_argument, worker.settle(0));  // what push returns when the ring is full
+        CHECK_THROWS(std::invalid_argument, worker.settle(1));
+        CHECK_EQ(worker.push(std::vector<float>{1.0F}, tag(0)), 1U);
+        CHECK_THROWS(std::invalid_argument, worker.settle(2));
+        if (scheme == queue) Session(region, 2).drain();
+        CHECK(worker.settle(1));
+    }
+}
+
+/// hogwild has no ring to drain: what was pushed there would be published and never applied.
+void hogwild_does_not_push() {
+    const SharedRegion region = harness::region(harness::config(1, 1, hogwild));
+    Session worker(region, 0);
+    CHECK_THROWS(std::logic_error, worker.push(std::vector<float>{1.0F}, tag(0)));
+    harness::check_ledger(worker.ledger());
+}
+
+/// What a learner leaves that is killed after its commit and before it has told the workers: the next one tells them.
+void learner_dies_between_commit_and_signal() {
+    RegionConfig c = harness::config(1, 1, queue);
+    c.wait_deadline_ms = 300;
+    const SharedRegion region = harness::region(c);
+    Session worker(region, 0);
+    CHECK_EQ(worker.push(std::vector<float>{1.0F}, tag(0)), 1U);
+    CHECK_EQ(Session(region, 2).drain(), 1U);
+    region.worker(0).consumed_signal.store(0);
+    Session next(region, 2);
+    CHECK_EQ(next.drain(), 0U);
+    bool settled = false;
+    try {
+        settled = worker.settle(1);
+    } catch (const WaitTimeout&) {
+    }
+    CHECK(settled);
+}
+
+/// A slow drainer's word must not take back what a faster one has said.
+void consumed_signal_never_goes_back() {
+    const SharedRegion region = harness::region(harness::config(1, 1, queue));
+    Session learner(region, 2);
+    region.worker(0).consumed_signal.store(5);
+    learner.drain();
+    CHECK_EQ(region.worker(0).consumed_signal.load(), 5U);
+    region.worker(0).consumed_signal.store(UINT32_MAX);  // -1: the word wraps
+    learner.drain();
+    CHECK_EQ(region.worker(0).consumed_signal.load(), 0U);
+}
+
+/// Killed between its last step and its `published`, a hogwild worker has applied: the reaper counts it so.
+void hogwild_death_keeps_the_ledger() {
+    const SharedRegion region = harness::region(harness::config(2, 40, hogwild));
+    Session observer(region, 2);
+    {
+        Session worker(region, 0);
+        CHECK(worker.submit(std::vector<float>(40, 1.0F), tag(0)) == Submitted::applied);
+    }
+    region.worker(0).published.store(0);
+    observer.reap(0);
+    harness::check_ledger(observer.ledger());
+    CHECK_EQ(observer.ledger().aborted, 0U);
+    // Killed in the middle of a step: three additions more than applied gradients account for. None is lost.
+    region.worker(0).begun.store(2);
+    for (std::size_t i = 0; i < 3; ++i) ++region.canary(i);
+    observer.reap(0);
+    harness::check_ledger(observer.ledger());
+    CHECK_EQ(observer.ledger().aborted, 1U);
+    CHECK_EQ(observer.ledger().canaries_lost, 0U);
+}
+
+// ---- waiting --------------------------------------------------------------------------------------------
+
+void queue_without_learner() {
+    RegionConfig c = harness::config(1, 1, queue);
+    c.wait_deadline_ms = 60;
+    const SharedRegion region = harness::region(c);
+    Session worker(region, 0);
+    const std::vector<float> g{1.0F};
+    CHECK_THROWS(WaitTimeout, worker.submit(g, tag(0)));
+    CHECK_EQ(worker.ledger().pending, 1U);
+    worker.request_stop();
+    CHECK(worker.submit(g, tag(0)) == Submitted::stopped);
+    Session observer(region, 1);
+    CHECK_EQ(observer.drain(), 2U);  // neither was lost
+    harness::check_ledger(observer.ledger());
+    CHECK_EQ(observer.ledger().pending, 0U);
+}
+
+void lock_is_held() {
+    RegionConfig c = harness::config(1, 1, lock);
+    c.wait_deadline_ms = 60;
+    const SharedRegion region = harness::region(c);
+    Session worker(region, 0);
+    const std::vector<float> g{1.0F};
+    std::atomic<int> phase{0};
+    std::thread holder([&] {
+        CHECK(region.control().mutex.try_lock_for(std::chrono::milliseconds(1000)));
+        phase = 1;
+        while (phase != 2) std::this_thread::yield();
+        region.control().mutex.unlock();
+    });
+    while (phase != 1) std::this_thread::yield();
+    CHECK_THROWS(WaitTimeout, worker.submit(g, tag(0)));
+    worker.request_stop();
+    CHECK(worker.submit(g, tag(0)) == Submitted::stopped);
+    CHECK_EQ(worker.ledger().pending, 2U);
+    phase = 2;
+    holder.join();
+    CHECK(worker.settle(2));
+    CHECK_EQ(worker.ledger().pending, 0U);
+}
+
+/// A stop reaches who is already asleep: without it both would end in WaitTimeout, not in `stopped`.
+void stop_while_waiting() {
+    for (const UpdateScheme scheme : {lock, queue}) {
+        RegionConfig c = harness::config(1, 1, scheme);
+        c.wait_deadline_ms = 20'000;
+        const SharedRegion region = harness::region(c);
+        Session worker(region, 0), observer(region, 1);
+        std::atomic<int> phase{0};
+        std::thread other([&] {
+            if (scheme == lock) CHECK(region.control().mutex.try_lock_for(std::chrono::milliseconds(1000)));
+            phase = 1;
+            CHECK(harness::eventually([&] { return region.worker(0).published.load() == 1; }));
+            std::this_thread::sleep_for(std::chrono::milliseconds(20));
+            observer.request_stop();
+            while (phase != 2) std::this_thread::yield();
+            if (scheme == lock) region.control().mutex.unlock();
+        });
+        while (phase != 1) std::this_thread::yield();
+        CHECK(worker.submit(std::vector<float>{1.0F}, tag(0)) == Submitted::stopped);
+        phase = 2;
+        other.join();
+        CHECK_EQ(observer.drain(), 1U);
+        harness::check_ledger(observer.ledger());
+    }
+}
+
+// ---- threads --------------------------------------------------------------------------------------------
+
+/// Worker w pushes (w + 1) * (i % 7 + 1) to parameter i: small integers, so that every order adds up to the same.
+float gradient_of(std::size_t w, std::size_t i) { return static_cast<float>((w + 1) * (i % 7 + 1)); }
+
+void nothing_is_lost(UpdateScheme scheme, std::uint32_t workers, std::uint32_t p) {
+    const std::uint64_t n = static_cast<std::uint64_t>((scheme == queue ? 4'000 : 20'000) / harness::shorter);
+    const SharedRegion region = harness::region(harness::config(workers, p, scheme));
+    {
+        const Learner learner(region);
+        harness::together(workers, [&](std::size_t w) {
+            Session session(region, w);
+            std::vector<float> grad(p), params(p);
+            for (std::size_t i = 0; i < p; ++i) grad[i] = gradient_of(w, i);
+            std::uint64_t last = 0;
+            for (std::uint64_t k = 1; k <= n; ++k) {
+                const std::uint64_t version = session.read(params).version;
+                CHECK(version >= last + (k > 1 ? 1U : 0U));  // it contains what we submitted ourselves
+                last = version;
+                if (k % 100 == 0) {
+                    std::vector<float> bad = grad;
+                    bad[p / 2] = nan;
+                    CHECK(session.submit(bad, tag(version)) == Submitted::rejected_nonfinite);
+                    last = version - 1;
+                } else {
+                    CHECK(session.submit(grad, tag(version)) == Submitted::applied);
+                }
+            }
+        });
+    }
+    Session observer(region, workers);
+    CHECK_EQ(observer.drain(), 0U);
+    const Ledger l = observer.ledger();
+    harness::check_ledger(l);
+    CHECK_EQ(l.pending, 0U);
+    CHECK_EQ(l.aborted, 0U);
+    CHECK_EQ(l.published, workers * n);
+    CHECK_EQ(l.at.counts.rejected_nonfinite, workers * (n / 100));
+    CHECK_EQ(l.at.env_steps, 5 * l.published);
+    std::vector<float> params(p);
+    observer.read(params);
+    for (std::size_t i = 0; i < p; ++i) {
+        float sum = 0.0F;
+        for (std::size_t w = 0; w < workers; ++w) sum -= static_cast<float>(n - n / 100) * gradient_of(w, i);
+        if (scheme == hogwild) CHECK(params[i] >= sum && params[i] <= -gradient_of(0, i));  // additions get lost, none is invented
+        else CHECK_EQ(params[i], sum);
+    }
+    if (scheme == hogwild) {
+        CHECK_EQ(l.canaries, l.at.counts.applied * region.layout().canaries);
+        CHECK(l.canaries_lost < l.canaries);
+    }
+    if (workers == 1) {
+        CHECK_EQ(l.at.counts.staleness[0], l.at.counts.applied);
+        CHECK_EQ(l.retries, 0U);
+        CHECK_EQ(l.canaries_lost, 0U);
+    }
+}
+
+/// All gradients are ones and lr is 1, so a read of version v is -v everywhere, or it is torn.
+void reads_are_never_torn(UpdateScheme scheme, bool second_drainer) {
+    constexpr std::uint32_t workers = 3, p = 333;
+    const std::uint64_t n = static_cast<std::uint64_t>((scheme == queue ? 3'000 : 10'000) / harness::shorter);
+    const SharedRegion region = harness::region(harness::config(workers, p, scheme));
+    std::atomic<std::uint32_t> at_work{workers};
+    const Learner learner(region);
+    harness::together(workers + 1, [&](std::size_t seat) {
+        Session session(region, seat);
+        std::vector<float> params(p), state;
+        const std::vector<float> ones(p, 1.0F);
+        const auto look = [&] {
+            const std::uint64_t version = session.read(params).version;
+            CHECK(params == std::vector<float>(p, -static_cast<float>(version)));
+            return version;
+        };
+        if (session.is_worker()) {
+            for (std::uint64_t k = 0; k < n; ++k) CHECK(session.submit(ones, tag(look())) == Submitted::applied);
+            --at_work;
+        } else {
+            while (at_work.load() > 0) {
+                look();
+                const Snapshot now = session.copy_record(params, state);
+                CHECK(params == std::vector<float>(p, -static_cast<float>(now.version)));
+                CHECK_EQ(now.counts.applied, now.version);
+                CHECK_EQ(session.snapshot().counts.merged, 0U);
+                const Ledger l = session.ledger();
+                CHECK(l.begun >= l.published);
+                if (second_drainer) session.drain();
+            }
+        }
+    });
+    Session observer(region, workers);
+    CHECK_EQ(observer.snapshot().version, workers * n);
+    harness::check_ledger(observer.ledger());
+}
+
+/// Several published before one is settled, by everybody: every ring is used round and round.
+void rings_go_round() {
+    constexpr std::uint32_t workers = 3, p = 100;
+    const std::uint64_t n = static_cast<std::uint64_t>(3'000 / harness::shorter);
+    const SharedRegion region = harness::region(harness::config(workers, p));
+    harness::together(workers, [&](std::size_t w) {
+        Session session(region, w);
+        std::vector<float> grad(p);
+        float value = 0.0F;
+        for (std::uint64_t k = 0; k < n; ++k) {
+            std::uint64_t last = 0;
+            for (std::uint64_t i = 0; i <= k % 4; ++i) {
+                grad.assign(p, value = static_cast<float>(static_cast<int>(value + 1) % 5));
+                last = session.push(grad, tag(0));
+                CHECK(last != 0U);
+            }
+            CHECK(session.settle(last));
+        }
+    });
+    Session observer(region, workers);
+    std::vector<float> params(p);
+    observer.read(params);
+    const std::uint64_t each = n / 4 * 10 + (n % 4) * (n % 4 + 1) / 2;
+    float sum = 0.0F;
+    for (std::uint64_t i = 1; i <= each; ++i) sum -= static_cast<float>(i % 5);
+    CHECK(params == std::vector<float>(p, workers * sum));
+    CHECK_EQ(observer.ledger().published, workers * each);
+    harness::check_ledger(observer.ledger());
+}
+
+/// The same gradients through every scheme, one worker: the same bits, parameters and state.
+void one_worker_is_one_arithmetic(OptimizerKind kind) {
+    constexpr std::uint32_t p = 37;
+    std::vector<std::vector<float>> results;
+    for (const UpdateScheme scheme : all_schemes) {
+        RegionConfig c = harness::config(1, p, scheme, kind);
+        c.optimizer.max_grad_norm = 0.5;
+        const SharedRegion region = harness::region(c);
+        Session worker(region, 0);
+        std::vector<float> params(p), state(p * state_vectors(kind)), grad(p);
+        for (std::size_t i = 0; i < p; ++i) params[i] = 0.1F * static_cast<float>(i);
+        worker.initialize(params, {}, 0);
+        const Learner learner(region);
+        for (std::uint64_t k = 0; k < 50; ++k) {
+            const std::uint64_t version = worker.read(params).version;
+            for (std::size_t i = 0; i < p; ++i) grad[i] = std::sin(static_cast<float>(i + 3 * k)) + 0.01F * params[i];
+            CHECK(worker.submit(grad, tag(version, 0.01)) == Submitted::applied);
+        }
+        worker.copy_record(params, state);
+        params.insert(params.end(), state.begin(), state.end());
+        results.push_back(params);
+    }
+    for (const auto& r : results) CHECK(r == results[0]);
+}
+
+}  // namespace
+
+int main() {
+    two_workers_by_hand();
+    staleness_buckets_end();
+    seats();
+    settle_wants_what_was_pushed();
+    hogwild_does_not_push();
+    learner_dies_between_commit_and_signal();
+    consumed_signal_never_goes_back();
+    hogwild_death_keeps_the_ledger();
+    queue_without_learner();
+    lock_is_held();
+    stop_while_waiting();
+    for (const UpdateScheme scheme : all_schemes) {
+        nothing_is_lost(scheme, 1, 65);
+        nothing_is_lost(scheme, 4, 65);
+        nothing_is_lost(scheme, 2, 1001);
+    }
+    for (const UpdateScheme scheme : {lockfree, lock, queue}) {
+        reads_are_never_torn(scheme, false);
+        reads_are_never_torn(scheme, true);
+    }
+    rings_go_round();
+    for (const OptimizerKind kind : {OptimizerKind::sgd, OptimizerKind::rmsprop, OptimizerKind::adam}) one_worker_is_one_arithmetic(kind);
+    return check_result();
+}

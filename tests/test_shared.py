@@ -1,0 +1,427 @@
+"""The Python side of the shared region: what it refuses, and that no thread or process loses a gradient."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from multiprocessing.reduction import DupFd
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import region_worker
+
+from fastac import _core
+
+SCHEMES = ("lockfree", "lock", "queue", "hogwild")
+NONCE = 2**63 + 11
+
+
+def create(workers: int = 2, parameters: int = 5, **options: Any) -> _core.Region:
+    options = {"optimizer": "sgd", "nonce": NONCE, **options}
+    return _core.Region.create(workers=workers, parameters=parameters, **options)
+
+
+def ones(n: int = 5) -> np.ndarray:
+    return np.ones(n, np.float32)
+
+
+TAG = {"version_read": 0, "env_steps": 1, "learning_rate": 1.0}
+
+
+# ---- what is refused -------------------------------------------------------------------------------------
+
+
+def read_only() -> np.ndarray:
+    array = ones()
+    array.flags.writeable = False
+    return array
+
+
+def misaligned() -> np.ndarray:
+    return np.frombuffer(bytearray(21), np.uint8)[1:].view(np.float32)
+
+
+BAD_ARRAYS = [
+    (np.ones(5), TypeError, "expected a C-contiguous float32[5] array, got float64"),
+    (np.ones(5, ">f4"), TypeError, "got >f4"),
+    ([1.0] * 5, TypeError, "got list"),
+    (None, TypeError, "got NoneType"),
+    (ones(6), ValueError, "got shape [6]"),
+    (ones(5).reshape(1, 5), ValueError, "got shape [1, 5]"),
+    (np.array(1.0, np.float32), ValueError, "got shape []"),
+    (ones(10)[::2], ValueError, "got one with other strides"),
+    (ones(5)[::-1], ValueError, "got one with other strides"),
+    (misaligned(), ValueError, "got one that is not aligned"),
+]
+
+
+@pytest.mark.parametrize(("array", "error", "words"), BAD_ARRAYS)
+def test_arrays_are_checked(array: Any, error: type[Exception], words: str) -> None:
+    region = create()
+    worker = _core.Session(region, 0)
+    state = np.empty((0, 5), np.float32)
+    calls = {
+        "grad": [
+            lambda: worker.submit(array, **TAG),
+            lambda: worker.push(array, **TAG),
+            lambda: worker.submit_many(array, 1, 1.0),
+        ],
+        "params": [
+            lambda: worker.read(array),
+            lambda: worker.initialize(array),
+            lambda: worker.copy_record(array, state),
+        ],
+    }
+    for name, refused in calls.items():
+        for call in refused:
+            with pytest.raises(error, match="^" + name + ": .*" + re.escape(words)):
+                call()
+    assert worker.ledger()["begun"] == 0
+
+
+def test_read_only_arrays() -> None:
+    worker = _core.Session(create(), 0)
+    assert worker.submit(read_only(), **TAG) == "applied"  # a gradient is only read
+    with pytest.raises(ValueError, match=r"params: .*got a read-only one"):
+        worker.read(read_only())
+    with pytest.raises(ValueError, match=r"grad: .*got a read-only one"):
+        _core.clip_grad_norm(read_only(), 1.0)
+
+
+def test_state_and_rows_are_checked() -> None:
+    region = create(optimizer="adam")
+    worker = _core.Session(region, 0)
+    with pytest.raises(
+        ValueError, match=re.escape("state: expected a C-contiguous float32[2, 5] array, got shape [1, 5]")
+    ):
+        worker.initialize(ones(), np.zeros((1, 5), np.float32))
+    with pytest.raises(
+        TypeError, match=re.escape("row: expected a C-contiguous float64[16] array, got float32")
+    ):
+        worker.log(np.zeros(16, np.float32))
+    with pytest.raises(ValueError, match=re.escape("got shape [15]")):
+        worker.log(np.zeros(15))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"workers": 0}, "workers: expected 1 to 64, got 0"),
+        ({"workers": 65}, "workers: expected 1 to 64, got 65"),
+        ({"parameters": 0}, "parameters: expected at least 1, got 0"),
+        ({"slots": 0}, "slots: expected 1 to 65536, got 0"),
+        ({"slots": 2**32 - 1, "parameters": 2**32 - 1}, "slots: expected 1 to 65536, got 4294967295"),
+        ({"log_rows": 0}, "log_rows: expected at least 1, got 0"),
+        ({"scheme": "sync"}, "scheme: expected one of lockfree, lock, queue, hogwild, got 'sync'"),
+        ({"optimizer": "lion"}, "optimizer: expected one of sgd, rmsprop, adam, got 'lion'"),
+    ],
+)
+def test_configs_are_checked(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match="^" + re.escape(words) + "$"):
+        create(**options)
+
+
+def test_tags_are_checked() -> None:
+    worker = _core.Session(create(), 0)
+    for rate in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="learning_rate: expected a finite number"):
+            worker.submit(ones(), version_read=0, env_steps=1, learning_rate=rate)
+        with pytest.raises(ValueError, match="learning_rate: expected a finite number"):
+            worker.push(ones(), version_read=0, env_steps=1, learning_rate=rate)
+    with pytest.raises(ValueError, match="n_summed: expected at least 1, got 0"):
+        worker.submit(ones(), **TAG, n_summed=0)
+    with pytest.raises(TypeError):
+        worker.submit(ones(), version_read=-1, env_steps=1, learning_rate=1.0)
+    assert worker.ledger()["begun"] == 0
+
+
+def test_seats() -> None:
+    region = create()
+    first = _core.Session(region, 0)
+    with pytest.raises(RuntimeError, match="seat 0 of this region is taken"):
+        _core.Session(region, 0)
+    with pytest.raises(RuntimeError, match="seat 0 of this region is taken"):
+        _core.Session(_core.Region.attach(region.fd, NONCE), 0)  # another mapping, the same seat
+    with pytest.raises(IndexError, match="seat: expected 0 to 3, got 4"):
+        _core.Session(region, 4)
+    first.close()
+    assert _core.Session(region, 0).seat == 0
+    for seat in (2, 3):  # the observer, the learner
+        other = _core.Session(region, seat)
+        for verb, arguments in ((other.submit, (ones(),)), (other.push, (ones(),)), (other.settle, (1,))):
+            with pytest.raises(RuntimeError, match="only a worker's session can do this"):
+                verb(*arguments, **(TAG if verb != other.settle else {}))
+        for call in (other.reap, other.read_log):
+            with pytest.raises(IndexError, match="worker: expected 0 to 1, got 2"):
+                call(2)
+
+
+def test_a_closed_session() -> None:
+    worker = _core.Session(create(), 0)
+    worker.close()
+    worker.close()
+    calls = [
+        lambda: worker.read(ones()),
+        lambda: worker.submit(ones(), **TAG),
+        worker.ledger,
+        worker.drain,
+        worker.request_stop,
+        lambda: worker.stop_requested,
+        lambda: worker.settle(1),
+    ]
+    for call in calls:
+        with pytest.raises(RuntimeError, match="this session is closed"):
+            call()
+
+
+def test_a_session_is_for_one_thread() -> None:
+    """A session that another thread is inside of, without the GIL, is neither used nor closed under it."""
+    region = create(workers=1, scheme="queue")
+    learner = _core.Session(region, 2)
+    serving = threading.Thread(target=learner.serve, args=(60_000,))
+    serving.start()
+    refused = None
+    while refused is None:  # until it is inside
+        try:
+            learner.snapshot()
+        except RuntimeError as error:
+            refused = str(error)
+        time.sleep(0)
+    assert "in use by another thread" in refused
+    for call in (learner.close, learner.drain, learner.ledger):
+        with pytest.raises(RuntimeError, match="in use by another thread"):
+            call()
+    learner.request_stop()  # the flags are for everybody
+    serving.join()
+    learner.close()
+
+
+def test_settle_and_push() -> None:
+    worker = _core.Session(create(slots=2), 0)
+    with pytest.raises(ValueError, match="settle: expected a sequence number from push, 1 to 0, got 1"):
+        worker.settle(1)
+    assert [worker.push(ones(), **TAG) for _ in range(3)] == [1, 2, 0]
+    with pytest.raises(ValueError, match="1 to 2, got 0"):
+        worker.settle(0)
+    params = ones()
+    assert worker.read(params) == (0, 0)
+    assert worker.submit(ones(), **TAG) == "applied"  # makes room for itself
+    assert worker.settle(2)
+    assert worker.read(params) == (3, 3)
+    np.testing.assert_array_equal(params, -3 * ones())
+    hogwild = _core.Session(create(scheme="hogwild"), 0)
+    with pytest.raises(RuntimeError, match="hogwild applies in place"):
+        hogwild.push(ones(), **TAG)
+
+
+def test_attach_refuses() -> None:
+    region = create()
+    with pytest.raises(RuntimeError, match="belongs to another run"):
+        _core.Region.attach(region.fd, NONCE + 1)
+    with pytest.raises(RuntimeError, match="Bad file descriptor"):
+        _core.Region.attach(-1, NONCE)
+    with (Path(__file__)).open("rb") as file, pytest.raises(RuntimeError, match="no fastac region"):
+        _core.Region.attach(file.fileno(), NONCE)
+
+
+def test_timeout_and_stop() -> None:
+    worker = _core.Session(create(scheme="queue", wait_deadline_ms=20), 0)
+    with pytest.raises(
+        _core.WaitTimeout, match="worker 0 waited 20 ms for the learner of the queue"
+    ) as caught:
+        worker.submit(ones(), **TAG)
+    assert isinstance(caught.value, TimeoutError)
+    worker.request_stop()
+    assert worker.submit(ones(), **TAG) == "stopped"
+    assert worker.ledger()["pending"] == 2
+    assert worker.drain() == 2
+
+
+def test_nonfinite_is_rejected_and_counted() -> None:
+    for scheme in ("lockfree", "lock", "hogwild"):
+        worker = _core.Session(create(scheme=scheme), 0)
+        bad = ones()
+        bad[3] = np.nan
+        assert worker.submit(bad, **TAG) == "rejected_nonfinite"
+        params = ones()
+        assert worker.read(params)[0] == 0
+        np.testing.assert_array_equal(params, np.zeros(5))
+        check_ledger(worker.ledger(), rejected_nonfinite=1, published=1)
+
+
+# ---- nothing is lost -------------------------------------------------------------------------------------
+
+
+def check_ledger(ledger: dict[str, Any], **expected: int) -> None:
+    rejected = ledger["rejected_nonfinite"] + ledger["rejected_stale"]
+    assert ledger["begun"] == ledger["published"] + ledger["aborted"]
+    assert ledger["published"] == ledger["applied"] + rejected + ledger["pending"]
+    assert ledger["version"] == ledger["applied"] == ledger["staleness"].sum()
+    for name, value in expected.items():
+        assert ledger[name] == value, name
+
+
+def check_sum(region: _core.Region, n: int) -> None:
+    """After n gradients of each worker, seat + 1 in every entry, all of them are in the parameters."""
+    observer = _core.Session(region, region.workers)
+    observer.drain()
+    check_ledger(
+        observer.ledger(), published=region.workers * n, pending=0, aborted=0, env_steps=region.workers * n
+    )
+    params = np.empty(region.parameters, np.float32)
+    observer.read(params)
+    whole = -n * sum(range(1, region.workers + 1))
+    if region.scheme == "hogwild":  # additions get lost, none is invented
+        assert np.all(params >= whole)
+        assert np.all(params < 0)
+        assert 0 <= observer.ledger()["canaries_lost"] < observer.ledger()["canaries"]
+    else:
+        np.testing.assert_array_equal(params, np.full(region.parameters, whole, np.float32))
+    observer.close()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_threads_lose_nothing(scheme: str) -> None:
+    workers, n = 3, 2000 if scheme != "queue" else 500
+    region = create(workers, 257, scheme=scheme)
+    learner = _core.Session(region, workers + 1)
+    start = threading.Barrier(workers)
+
+    def work(seat: int) -> None:
+        session = _core.Session(region, seat)
+        start.wait()
+        session.submit_many(np.full(257, seat + 1, np.float32), n, 1.0)
+        session.close()
+
+    threads = [threading.Thread(target=work, args=(seat,)) for seat in range(workers)]
+    serving = threading.Thread(target=learner.serve, args=(60_000,))
+    serving.start()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    learner.request_stop()
+    serving.join()
+    check_sum(region, n)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "method"),
+    [*((scheme, "spawn") for scheme in SCHEMES), ("lockfree", "forkserver"), ("queue", "forkserver")],
+)
+def test_processes_lose_nothing(scheme: str, method: str) -> None:
+    context = multiprocessing.get_context(method)
+    workers, n = 2, 500
+    region = create(workers, 257, scheme=scheme)
+    observer = _core.Session(region, workers)
+    children = [
+        context.Process(target=region_worker.push_many, args=(Descriptor(region.fd), NONCE, seat, n))
+        for seat in range(workers)
+    ]
+    serving = context.Process(target=region_worker.serve, args=(Descriptor(region.fd), NONCE))
+    for process in [*children, serving]:
+        process.start()
+    for process in children:
+        process.join()
+    observer.request_stop()
+    serving.join()
+    assert [process.exitcode for process in [*children, serving]] == [0] * (workers + 1)
+    for seat in range(workers):
+        np.testing.assert_array_equal(observer.read_log(seat), np.full((1, _core.LOG_COLUMNS), seat))
+    observer.close()
+    check_sum(region, n)
+
+
+class Descriptor:
+    """A file descriptor to hand to a process: a DupFd belongs to the one that is just being started."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return detach, (DupFd(self.fd),)
+
+
+def detach(dup: Any) -> int:
+    return dup.detach()
+
+
+def test_an_inherited_descriptor() -> None:
+    region = create()
+    code = "import sys, region_worker; region_worker.attach_inherited(int(sys.argv[1]), int(sys.argv[2]))"
+    subprocess.run(
+        [sys.executable, "-c", code, str(region.fd), str(NONCE)],
+        cwd=Path(__file__).parent,
+        pass_fds=[region.fd],
+        check=True,
+    )
+    observer = _core.Session(region, 2)
+    params = ones()
+    assert observer.read(params) == (1, 3)
+    np.testing.assert_array_equal(params, -0.5 * ones())
+
+
+def test_a_child_cannot_inherit_it_by_accident() -> None:
+    assert not os.get_inheritable(create().fd)
+
+
+# ---- the log, the memory ---------------------------------------------------------------------------------
+
+
+def test_log_keeps_order_and_refuses_when_full() -> None:
+    region = create(log_rows=3)
+    workers, observer = [_core.Session(region, seat) for seat in (0, 1)], _core.Session(region, 2)
+    row = np.arange(_core.LOG_COLUMNS, dtype=np.float64)
+    assert observer.read_log(0).shape == (0, _core.LOG_COLUMNS)
+    for turn in range(3):
+        assert [workers[1].log(row + 100 * turn + i) for i in range(4)] == [True, True, True, False]
+        rows = observer.read_log(1)
+        np.testing.assert_array_equal(rows, [row + 100 * turn + i for i in range(3)])
+        assert len(observer.read_log(1)) == 0
+        assert len(observer.read_log(0)) == 0
+
+
+def test_go_and_stop_are_seen_by_all() -> None:
+    region = create()
+    a, b = _core.Session(region, 0), _core.Session(_core.Region.attach(region.fd, NONCE), 1)
+    assert (a.go, a.stop_requested) == (False, False)
+    b.give_go()
+    assert (a.go, a.stop_requested) == (True, False)
+    b.request_stop()
+    assert a.stop_requested
+
+
+def mappings() -> int:
+    return Path("/proc/self/maps").read_text().count("memfd:fastac")
+
+
+def test_memory_is_given_back() -> None:
+    named = set(os.listdir("/dev/shm"))
+    descriptors, mapped = len(os.listdir("/proc/self/fd")), mappings()
+    region = create(log_rows=5000)
+    attached = _core.Region.attach(region.fd, NONCE)
+    session = _core.Session(attached, 0)
+    assert len(os.listdir("/proc/self/fd")) == descriptors + 2
+    assert mappings() == mapped + 2
+    assert set(os.listdir("/dev/shm")) <= named  # it has no name
+    del region, attached
+    assert mappings() == mapped + 1  # the session keeps its own
+    session.submit(ones(), **TAG)
+    session.close()
+    del session
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert mappings() == mapped
+
+
+def test_what_a_region_says_of_itself() -> None:
+    region = create(3, 7, scheme="lock", optimizer="adam")
+    said = (region.workers, region.parameters, region.scheme, region.state_vectors, region.nonce)
+    assert said == (3, 7, "lock", 2, NONCE)
+    assert os.fstat(region.fd).st_size == region.nbytes
