@@ -8,32 +8,39 @@
 #include <cstddef>
 #include <span>
 #include <string>
-#include <vector>
 
 namespace py = pybind11;
 
 void bind_env(py::module_& m);
 void bind_shared(py::module_& m);
 
-inline std::string shape_text(const std::vector<py::ssize_t>& shape) {
+constexpr py::ssize_t any_length = -1;
+
+inline std::string shape_text(const py::ssize_t* shape, std::size_t rank) {
     std::string text = "[";
-    for (std::size_t i = 0; i < shape.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
+    for (std::size_t k = 0; k < rank; ++k) text += (k > 0 ? ", " : "") + (shape[k] == any_length ? std::string("n") : std::to_string(shape[k]));
     return text + "]";
 }
 
-/// The elements of `object` where they lie, never a converted copy. TypeError for another type or dtype,
-/// ValueError for another shape, for strides, or where `writable` is asked for and not given.
-template <class T>
-std::span<T> expect_array(const py::handle& object, const char* name, const std::vector<py::ssize_t>& shape, bool writable) {
-    const std::string wanted = std::string(name) + ": expected a C-contiguous " + std::string(py::str(py::dtype::of<T>())) + shape_text(shape) + " array, got ";
-    if (!py::isinstance<py::array>(object)) throw py::type_error(wanted + std::string(py::str(py::type::of(object).attr("__name__"))));
+enum class Access { read, write };
+
+/// The elements of `object` where they lie, never a converted copy, if it is a T[shape...] that C++ can walk through.
+/// TypeError for another type or dtype; ValueError for another shape, for strides, and for a read-only array to write to.
+/// `object` must stay alive as long as the span is used.
+template <class T, std::size_t Rank>
+std::span<T> expect_array(const py::handle& object, const char* name, const py::ssize_t (&shape)[Rank], Access access = Access::read) {
+    const auto wanted = [&] {
+        return std::string(name) + ": expected " + std::string(py::str(py::dtype::of<T>())) + shape_text(shape, Rank) + ", got ";
+    };
+    if (!py::isinstance<py::array>(object)) throw py::type_error(wanted() + std::string(py::str(py::type::of(object).attr("__name__"))));
     const auto array = py::reinterpret_borrow<py::array>(object);
-    if (!py::isinstance<py::array_t<T>>(array)) throw py::type_error(wanted + std::string(py::str(array.dtype())));
-    const std::vector<py::ssize_t> got(array.shape(), array.shape() + array.ndim());
-    if (got != shape) throw py::value_error(wanted + "shape " + shape_text(got));
-    if ((array.flags() & py::array::c_style) == 0) throw py::value_error(wanted + "one with other strides");
-    // A vectorised loop may count on it.
-    if ((array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) == 0) throw py::value_error(wanted + "one that is not aligned");
-    if (writable && !array.writeable()) throw py::value_error(wanted + "a read-only one");
+    if (!py::array_t<T, 0>::check_(object)) throw py::type_error(wanted() + std::string(py::str(array.dtype())));
+    bool fits = array.ndim() == static_cast<py::ssize_t>(Rank);
+    for (std::size_t k = 0; fits && k < Rank; ++k) fits = shape[k] == any_length || array.shape(static_cast<py::ssize_t>(k)) == shape[k];
+    if (!fits) throw py::value_error(wanted() + "shape " + shape_text(array.shape(), static_cast<std::size_t>(array.ndim())));
+    // Aligned: a vectorised loop may count on it.
+    constexpr int walkable = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+    if ((array.flags() & walkable) != walkable) throw py::value_error(wanted() + "an array that is not C-contiguous and aligned");
+    if (access == Access::write && !array.writeable()) throw py::value_error(wanted() + "a read-only array");
     return {static_cast<T*>(const_cast<void*>(array.data())), static_cast<std::size_t>(array.size())};
 }

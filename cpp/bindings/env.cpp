@@ -17,49 +17,7 @@ using fastac::EnvStatus;
 using fastac::Pcg64;
 using fastac::UniformStreams;
 
-constexpr py::ssize_t any_length = -1;
 constexpr const char* mode_names[] = {"next_step", "same_step", "disabled"};  // in the order of AutoresetMode
-
-std::string shape_text(const py::ssize_t* shape, std::size_t rank) {
-    std::string text = "[";
-    for (std::size_t k = 0; k < rank; ++k) {
-        text += (k > 0 ? ", " : "") + (shape[k] == any_length ? std::string("n") : std::to_string(shape[k]));
-    }
-    return text + "]";
-}
-
-// The array's data if it is a T[shape...] that C++ can walk through; else TypeError (dtype) or ValueError (layout).
-template <class T, std::size_t Rank>
-py::array expect_array(py::handle object, const char* name, const py::ssize_t (&shape)[Rank]) {
-    const auto wanted = [&] {
-        return std::string(name) + ": expected " + py::str(py::dtype::of<T>()).template cast<std::string>() +
-               shape_text(shape, Rank) + ", got ";
-    };
-    if (!py::isinstance<py::array>(object)) {
-        throw py::type_error(wanted() + py::type::of(object).attr("__name__").cast<std::string>());
-    }
-    auto array = py::reinterpret_borrow<py::array>(object);
-    if (!py::array_t<T, 0>::check_(object)) {
-        throw py::type_error(wanted() + py::str(array.dtype()).cast<std::string>());
-    }
-    bool fits = array.ndim() == static_cast<py::ssize_t>(Rank);
-    for (std::size_t k = 0; fits && k < Rank; ++k) {
-        fits = shape[k] == any_length || array.shape(static_cast<py::ssize_t>(k)) == shape[k];
-    }
-    if (!fits) {
-        throw py::value_error(wanted() + "shape " + shape_text(array.shape(), static_cast<std::size_t>(array.ndim())));
-    }
-    constexpr int walkable = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-    if ((array.flags() & walkable) != walkable) {
-        throw py::value_error(wanted() + "an array that is not C-contiguous and aligned");
-    }
-    return array;
-}
-
-template <class T>
-const T* data_of(const py::array& array) {
-    return static_cast<const T*>(array.data());
-}
 
 template <class T>
 py::array copy_of(const std::vector<T>& values, std::vector<py::ssize_t> shape) {
@@ -67,9 +25,9 @@ py::array copy_of(const std::vector<T>& values, std::vector<py::ssize_t> shape) 
 }
 
 std::vector<Pcg64::Words> words_from(py::handle object, const char* name, py::ssize_t rows) {
-    const py::array array = expect_array<std::uint64_t>(object, name, {rows, 4});
-    std::vector<Pcg64::Words> words(static_cast<std::size_t>(array.shape(0)));
-    std::copy_n(data_of<std::uint64_t>(array), 4 * words.size(), words.empty() ? nullptr : words.front().data());
+    const std::span<const std::uint64_t> numbers = expect_array<std::uint64_t>(object, name, {rows, 4});
+    std::vector<Pcg64::Words> words(numbers.size() / 4);
+    std::copy(numbers.begin(), numbers.end(), words.empty() ? nullptr : words.front().data());
     return words;
 }
 
@@ -98,8 +56,7 @@ public:
     // The GIL is kept: a step of 1,024 envs takes tens of microseconds, and releasing it would let another thread read
     // half-written views or step the same env at once. The native rollout steps in C++ and releases it there.
     void step(py::handle actions) {
-        const py::array array = expect_array<std::int64_t>(actions, "actions", {size()});
-        env_->step({data_of<std::int64_t>(array), env_->num_envs()});
+        env_->step(expect_array<std::int64_t>(actions, "actions", {size()}));
     }
 
     void reset(py::handle mask, double low, double high) {
@@ -107,14 +64,12 @@ public:
             env_->reset(low, high);
             return;
         }
-        const py::array array = expect_array<bool>(mask, "mask", {size()});
-        env_->reset({data_of<bool>(array), env_->num_envs()}, low, high);
+        env_->reset(expect_array<bool>(mask, "mask", {size()}), low, high);
     }
 
     void seed(py::handle indices, py::handle words) {
-        const py::array rows = expect_array<std::int64_t>(indices, "indices", {any_length});
-        const std::vector<Pcg64::Words> seeds = words_from(words, "words", rows.shape(0));
-        const std::span<const std::int64_t> envs(data_of<std::int64_t>(rows), seeds.size());
+        const std::span<const std::int64_t> envs = expect_array<std::int64_t>(indices, "indices", {any_length});
+        const std::vector<Pcg64::Words> seeds = words_from(words, "words", static_cast<py::ssize_t>(envs.size()));
         for (const std::int64_t i : envs) {
             if (i < 0 || i >= size()) {
                 throw py::value_error("indices: expected 0 to " + std::to_string(size() - 1) + ", got " +
@@ -129,8 +84,7 @@ public:
     [[nodiscard]] py::array state() const { return copy_of(env_->state(), {4, size()}); }
 
     void set_state_array(py::handle state) {
-        const py::array array = expect_array<double>(state, "state", {4, size()});
-        env_->set_state({data_of<double>(array), env_->state().size()});
+        env_->set_state(expect_array<double>(state, "state", {4, size()}));
     }
 
     [[nodiscard]] py::dict get_state() const {
@@ -147,21 +101,20 @@ public:
     }
 
     void set_state(const py::dict& saved) {
-        const auto entry = [&saved](const char* key) {
+        const auto entry = [&saved](const char* key) {  // the dict keeps what it returns alive
             if (!saved.contains(key)) {
                 throw py::value_error(std::string("saved state: expected the key '") + key + "', got none");
             }
             return py::object(saved[key]);
         };
-        const py::array state = expect_array<double>(entry("state"), "state", {4, size()});
-        const py::array elapsed = expect_array<std::int64_t>(entry("elapsed"), "elapsed", {size()});
-        const py::array status = expect_array<std::uint8_t>(entry("status"), "status", {size()});
-        const std::size_t n = env_->num_envs();
-        CartPole::Snapshot snapshot{{data_of<double>(state), data_of<double>(state) + 4 * n},
-                                    {data_of<std::int64_t>(elapsed), data_of<std::int64_t>(elapsed) + n},
-                                    std::vector<EnvStatus>(n),
+        const auto state = expect_array<double>(entry("state"), "state", {4, size()});
+        const auto elapsed = expect_array<std::int64_t>(entry("elapsed"), "elapsed", {size()});
+        const auto status = expect_array<std::uint8_t>(entry("status"), "status", {size()});
+        CartPole::Snapshot snapshot{{state.begin(), state.end()},
+                                    {elapsed.begin(), elapsed.end()},
+                                    std::vector<EnvStatus>(status.size()),
                                     words_from(entry("rng"), "rng", size())};
-        std::transform(data_of<std::uint8_t>(status), data_of<std::uint8_t>(status) + n, snapshot.status.begin(),
+        std::transform(status.begin(), status.end(), snapshot.status.begin(),
                        [](std::uint8_t s) { return static_cast<EnvStatus>(s); });
         env_->restore(snapshot);
     }
@@ -215,11 +168,7 @@ void bind_streams(py::module_& m) {
         .def(
             "random_into",
             [](UniformStreams& self, py::handle out) {
-                py::array array = expect_array<double>(out, "out", {static_cast<py::ssize_t>(self.size())});
-                if (!array.writeable()) {
-                    throw py::value_error("out: expected a writable array, got a read-only one");
-                }
-                self.fill(static_cast<double*>(array.mutable_data()));
+                self.fill(expect_array<double>(out, "out", {static_cast<py::ssize_t>(self.size())}, Access::write).data());
             },
             py::arg("out"), "The same draws, written into out: float64[n].")
         .def_property(

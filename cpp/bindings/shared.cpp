@@ -93,8 +93,8 @@ public:
             throw py::index_error("worker: expected 0 to " + std::to_string(region_->layout().workers - 1) + ", got " + std::to_string(w));
         return w;
     }
-    std::span<float> vector(const py::handle& array, const char* name, bool writable) const {
-        return expect_array<float>(array, name, {parameters()}, writable);
+    std::span<float> vector(const py::handle& array, const char* name, Access access) const {
+        return expect_array<float>(array, name, {parameters()}, access);
     }
 
 private:
@@ -165,21 +165,21 @@ void bind_session(py::module_& m) {
         .def_property_readonly("seat", [](const PySession& s) { return s.flags().seat(); })
         .def("initialize",
              [](const PySession& s, const py::object& params, const py::object& state, std::uint64_t version) {
-                 const auto p = s.vector(params, "params", false);
+                 const auto p = s.vector(params, "params", Access::read);
                  if (state.is_none()) return s.get()->initialize(p, {}, version);
-                 s.get()->initialize(p, expect_array<float>(state, "state", {s.states(), s.parameters()}, false), version);
+                 s.get()->initialize(p, expect_array<float>(state, "state", {s.states(), s.parameters()}), version);
              },
              py::arg("params"), py::arg("state") = py::none(), py::arg("version") = 0)
         .def("read",
              [](const PySession& s, const py::object& params) {
-                 const Snapshot now = s.get()->read(s.vector(params, "params", true));
+                 const Snapshot now = s.get()->read(s.vector(params, "params", Access::write));
                  return py::make_tuple(now.version, now.env_steps);
              },
              py::arg("params"))
         .def("submit",
              [](const PySession& s, const py::object& grad, std::uint64_t version_read, std::uint64_t env_steps, double learning_rate, std::uint32_t n_summed) {
                  const auto session = s.worker();
-                 const auto g = s.vector(grad, "grad", false);
+                 const auto g = s.vector(grad, "grad", Access::read);
                  const GradientTag tag = gradient_tag(version_read, env_steps, learning_rate, n_summed);
                  Submitted how;
                  {
@@ -192,20 +192,20 @@ void bind_session(py::module_& m) {
              py::arg("grad"), py::kw_only(), py::arg("version_read"), py::arg("env_steps"), py::arg("learning_rate"), py::arg("n_summed") = 1)
         .def("push",
              [](const PySession& s, const py::object& grad, std::uint64_t version_read, std::uint64_t env_steps, double learning_rate) {
-                 return s.worker()->push(s.vector(grad, "grad", false), gradient_tag(version_read, env_steps, learning_rate, 1));
+                 return s.worker()->push(s.vector(grad, "grad", Access::read), gradient_tag(version_read, env_steps, learning_rate, 1));
              },
              py::arg("grad"), py::kw_only(), py::arg("version_read"), py::arg("env_steps"), py::arg("learning_rate"))
         .def("settle", [](const PySession& s, std::uint64_t sequence) { return s.worker()->settle(sequence); }, py::arg("sequence"), py::call_guard<NoGil>())
         .def("submit_many",
              [](const PySession& s, const py::object& grad, std::uint64_t n, double learning_rate) {
                  const auto session = s.worker();
-                 const auto g = s.vector(grad, "grad", false);
+                 const auto g = s.vector(grad, "grad", Access::read);
                  const NoGil unlocked;
                  return submit_many(*session, g, n, learning_rate);
              },
              py::arg("grad"), py::arg("n"), py::arg("learning_rate"))
         .def("log", [](const PySession& s, const py::object& row) {
-                 return s.worker()->log(expect_array<double>(row, "row", {static_cast<py::ssize_t>(log_columns)}, false).data());
+                 return s.worker()->log(expect_array<double>(row, "row", {static_cast<py::ssize_t>(log_columns)}).data());
              }, py::arg("row"))
         .def_property_readonly("go", [](const PySession& s) { return s.flags().go(); })
         .def_property_readonly("stop_requested", [](const PySession& s) { return s.flags().stop_requested(); })
@@ -216,7 +216,7 @@ void bind_session(py::module_& m) {
              py::arg("duration_ms"), py::call_guard<NoGil>())
         .def("copy_record",
              [](const PySession& s, const py::object& params, const py::object& state) {
-                 return to_dict(s.get()->copy_record(s.vector(params, "params", true), expect_array<float>(state, "state", {s.states(), s.parameters()}, true)));
+                 return to_dict(s.get()->copy_record(s.vector(params, "params", Access::write), expect_array<float>(state, "state", {s.states(), s.parameters()}, Access::write)));
              },
              py::arg("params"), py::arg("state"))
         .def("snapshot", [](const PySession& s) { return to_dict(s.get()->snapshot()); })
@@ -254,8 +254,8 @@ void bind_shared(py::module_& m) {
     bind_session(m);
     m.def(
         "clip_grad_norm",
-        [](const py::array& grad, double max_norm) {
-            const auto g = expect_array<float>(grad, "grad", {grad.size()}, true);
+        [](const py::object& grad, double max_norm) {
+            const auto g = expect_array<float>(grad, "grad", {any_length}, Access::write);
             return clip_grad_norm(g.data(), g.size(), max_norm);
         },
         py::arg("grad"), py::arg("max_norm"));
