@@ -10,7 +10,7 @@ SMALL = {"n_steps": 8, "hidden_sizes": (16,), "seed": 11}
 
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adam", "sgd"])
 def test_save_and_load(tmp_path, optimizer):
-    model = fastac.A3C(workers=2, optimizer=optimizer, **SMALL).learn(500)
+    model = fastac.A3C(workers=2, backend="thread", optimizer=optimizer, **SMALL).learn(500)
     path = model.save(tmp_path / "deep" / "model.safetensors")
     loaded = fastac.A3C.load(path)
     assert loaded.config == model.config

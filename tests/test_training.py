@@ -54,7 +54,7 @@ def test_a3c_keeps_its_books(update, backend):
 
 
 def test_more_workers_than_cores():
-    model = fastac.A3C(workers=64, **SMALL).learn(3000)
+    model = fastac.A3C(workers=64, backend="thread", **SMALL).learn(3000)
     model.ledger.check()
     assert len(set(model.history.updates["worker"])) > 32
 

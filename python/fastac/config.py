@@ -74,7 +74,7 @@ class Config:
     n_steps: int = _field(32, "rollout length T between updates", unit="env steps per env", at_least=1)
     gamma: float = _field(0.99, "discount", at_least=0, at_most=1)
     gae_lambda: float = _field(0.8, "GAE(lambda); 1 gives n-step returns", at_least=0, at_most=1)
-    learning_rate: float = _field(1.6e-3, "step size of the optimizer", above=0)
+    learning_rate: float = _field(2.2e-3, "step size of the optimizer", above=0)
     lr_schedule: str = _field("constant", "course of the learning rate", choices=("constant", "linear"))
     ent_coef: float = _field(1e-3, "weight of the entropy bonus", at_least=0)
     ent_schedule: str = _field("constant", "course of the entropy weight", choices=("constant", "linear"))
@@ -88,7 +88,7 @@ class Config:
     alpha: float = _field(0.99, "rmsprop: decay of the squared gradient", at_least=0, below=1)
     beta1: float = _field(0.9, "adam: decay of the gradient", at_least=0, below=1)
     beta2: float = _field(0.999, "adam: decay of the squared gradient", at_least=0, below=1)
-    eps: float = _field(1e-5, "rmsprop, adam: added to the root", above=0)
+    eps: float = _field(1e-3, "rmsprop, adam: added to the root", above=0)
     eps_inside_root: bool = _field(False, "rmsprop: sqrt(v + eps), as in the A3C paper, instead of sqrt(v) + eps")
     hidden_sizes: tuple[int, ...] = _field((64, 64), "units of each hidden layer", at_least=1)
     activation: str = _field("tanh", "between the layers", choices=("tanh", "relu"))
@@ -148,7 +148,7 @@ class A3CConfig(Config):
     workers: int = _field(4, "asynchronous workers", at_least=1, at_most=MAX_WORKERS)
     n_envs: int = _field(1, "envs of each worker", at_least=1, at_most=4096)
     update: str = _field("lockfree", "update scheme: who applies a gradient, and who waits", choices=UPDATE_SCHEMES)
-    backend: str = _field("thread", "where workers run", choices=BACKENDS)
+    backend: str = _field("process", "where workers run", choices=BACKENDS)
 
 
 def schedule(name: str, value: float, progress: float) -> float:
