@@ -2,16 +2,17 @@
 
 import pytest
 
+from fastac._core import UPDATE_SCHEMES
 from fastac.bench import env, updates
 from fastac.bench.rounds import Spread, interleave, ratio
-from fastac.config import UPDATE_SCHEMES
 
 
 def test_rounds_are_interleaved_after_a_warm_up():
     calls = []
-    figures = interleave(
-        {"a": lambda: calls.append("a") or len(calls), "b": lambda: calls.append("b") or len(calls)}, 2
-    )
+    ticks = []
+    cases = {"a": lambda: calls.append("a") or len(calls), "b": lambda: calls.append("b") or len(calls)}
+    figures = interleave(cases, 2, lambda: ticks.append(len(calls)))
+    assert ticks == [4, 6]
     assert calls == ["a", "b"] * 3 and figures == {"a": [3, 5], "b": [4, 6]}
 
 
@@ -22,7 +23,7 @@ def test_spread_and_ratio():
 
 
 def test_env():
-    results = env.measure((1, 16), rounds=1, round_s=0.001)
+    results = env.measure((1, 16), rounds=1, round_s=0.001, tick=lambda: None)
     assert list(results) == [1, 16]
     assert list(results[1]) == [env.RAW, env.NATIVE, "gymnasium sync", "gymnasium async", "gymnasium vector"]
     assert list(results[16]) == [env.RAW, env.NATIVE, "gymnasium sync", "gymnasium vector"]
@@ -32,7 +33,7 @@ def test_env():
 
 
 def test_updates():
-    results = updates.measure((1, 2), n_params=100, rounds=1, n_updates=50)
+    results = updates.measure((1, 2), n_params=100, rounds=1, n_updates=50, tick=lambda: None)
     assert list(results) == [1, 2] and list(results[1]) == list(UPDATE_SCHEMES)
     for schemes in results.values():
         for scheme, figures in schemes.items():

@@ -212,3 +212,16 @@ def test_a_signal_stops_the_run_in_order(command, number, code, tmp_path):
     assert len(lines) == 1 and lines[0].startswith("stopped: ") and lines[0].endswith("s/model.safetensors")
     assert out == "" and time.monotonic() - sent < 60
     assert (Path(tmp_path) / "s" / "model.safetensors").exists()
+
+
+def test_a_comparison_that_is_stopped_before_its_first_result_leaves_nothing(tmp_path):
+    words = ["compare", "--total-timesteps", "50000000", "--runs", str(tmp_path), "--name", "s"]
+    process = subprocess.Popen([sys.executable, "-m", "fastac", *words], stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "env steps" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert [line for line in err.splitlines() if "per s" not in line] == ["stopped: 0 of 30 runs done"]
+    assert list(tmp_path.iterdir()) == []

@@ -20,7 +20,7 @@ from fastac.config import schedule, spec_of
         ("learning_rate", float("nan"), "learning_rate: expected > 0, got nan"),
         ("learning_rate", float("inf"), "learning_rate: expected > 0, got inf"),
         ("alpha", 1.0, "alpha: expected >= 0 and < 1, got 1.0"),
-        ("optimizer", "lion", "optimizer: expected one of rmsprop, adam, sgd, got 'lion'"),
+        ("optimizer", "lion", "optimizer: expected one of sgd, rmsprop, adam, got 'lion'"),
         ("env", "Pong-v5", "env: expected one of CartPole-v1, fastac/CartPole-v1, got 'Pong-v5'"),
         ("seed", -1, "seed: expected >= 0, got -1"),
         ("hidden_sizes", (64, 0), "hidden_sizes: expected >= 1, got (64, 0)"),

@@ -68,9 +68,7 @@ def usable_sanitizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
         done = run([COMPILER, *sanitizer_flags(sanitizer), source, "-o", program])
         if done.returncode == 0:
             done = run([program])
-        reasons[name] = (
-            "" if done.returncode == 0 else f"exit status {done.returncode}: {done.stdout.strip()}"
-        )
+        reasons[name] = "" if done.returncode == 0 else f"exit status {done.returncode}: {done.stdout.strip()}"
     assert reasons["plain"] == "", f"{COMPILER} does not work: {reasons['plain']}"
     return reasons
 

@@ -27,7 +27,8 @@ def run(backend, *tasks):
     outcome = {"region": region, "observer": observer}
     try:
         with launch(backend, region, observer, behave, [(what, P) for what in tasks]) as crew:
-            crew.wait_ready()
+            while crew.starting():
+                pass
             observer.give_go()
             while crew.working():
                 pass

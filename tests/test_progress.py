@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from fastac import progress
-from fastac.progress import TrainingProgress
+from fastac.progress import WaitingProgress, return_note
 
 
 @pytest.fixture
@@ -17,38 +17,44 @@ def clock(monkeypatch):
 
 
 def test_plain_lines(clock, capsys):
-    with TrainingProgress(1000, "A3C", visible=True) as shown:
+    with WaitingProgress(1000, "A3C", "env steps") as shown:
         for clock[0], env_steps in [(1.0, 100), (1.9, 190), (4.0, 400), (5.0, 500), (14.5, 725)]:
-            shown.update(env_steps, 25.0)
+            shown.update(env_steps, return_note(25.0))
     assert capsys.readouterr().err.splitlines() == [
         "A3C: 400 of 1,000 env steps, 100 per s, return 25.0, 6 s left",
         "A3C: 725 of 1,000 env steps, 50 per s, return 25.0, 6 s left",
     ]
 
 
-def test_no_return_yet_and_no_steps_yet(clock, capsys):
-    with TrainingProgress(1000, "A2C", visible=True) as shown:
+def test_before_the_first_step(clock, capsys):
+    with WaitingProgress(1000, "A2C", "env steps") as shown:
         clock[0] = 3.0
-        shown.update(0, float("nan"))
-    assert capsys.readouterr().err == "A2C: 0 of 1,000 env steps, 0 per s, return -, inf s left\n"
+        shown.update(0, return_note(float("nan")))
+    assert capsys.readouterr().err == "A2C: 0 of 1,000 env steps, 0 per s, no episode yet, time left unknown\n"
+
+
+def test_the_start_up_does_not_count_for_the_speed(clock, capsys):
+    with WaitingProgress(1000, "A3C", "env steps") as shown:
+        clock[0] = 5.0
+        shown.start()
+        clock[0] = 15.0
+        shown.update(40)
+    assert capsys.readouterr().err == "A3C: 40 of 1,000 env steps, 4.0 per s, 240 s left\n"
 
 
 def test_invisible(clock, capsys):
-    with TrainingProgress(1000, "A2C", visible=False) as shown:
+    with WaitingProgress(1000, "A2C", "env steps", visible=False) as shown:
         clock[0] = 30.0
-        shown.update(400, 1.0)
+        shown.update(400)
     assert capsys.readouterr().err == ""
 
 
 def test_a_bar_on_a_terminal(clock, monkeypatch):
     screen = io.StringIO()
     monkeypatch.setattr(progress, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=100))
-    with TrainingProgress(1000, "A3C", visible=True) as shown:
+    with WaitingProgress(1000, "A3C", "env steps") as shown:
         clock[0] = 4.0
-        shown.update(400, 25.0)
+        shown.update(400, return_note(25.0))
         shown._bar.refresh()
-    assert (
-        "400/1,000 env steps" in screen.getvalue()
-        and "100/s" in screen.getvalue()
-        and "return 25.0" in screen.getvalue()
-    )
+    for words in ("400/1,000 env steps", "100/s", "return 25.0"):
+        assert words in screen.getvalue()

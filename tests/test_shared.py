@@ -98,13 +98,9 @@ def test_read_only_arrays() -> None:
 def test_state_and_rows_are_checked() -> None:
     region = create(optimizer="adam")
     worker = _core.Session(region, 0)
-    with pytest.raises(
-        ValueError, match=re.escape("state: expected float32[2, 5], got shape [1, 5]")
-    ):
+    with pytest.raises(ValueError, match=re.escape("state: expected float32[2, 5], got shape [1, 5]")):
         worker.initialize(ones(), np.zeros((1, 5), np.float32))
-    with pytest.raises(
-        TypeError, match=re.escape("row: expected float64[16], got float32")
-    ):
+    with pytest.raises(TypeError, match=re.escape("row: expected float64[16], got float32")):
         worker.log(np.zeros(16, np.float32))
     with pytest.raises(ValueError, match=re.escape("got shape [15]")):
         worker.log(np.zeros(15))
@@ -233,9 +229,7 @@ def test_attach_refuses() -> None:
 
 def test_timeout_and_stop() -> None:
     worker = _core.Session(create(scheme="queue", wait_deadline_ms=20), 0)
-    with pytest.raises(
-        _core.WaitTimeout, match="worker 0 waited 20 ms for the learner of the queue"
-    ) as caught:
+    with pytest.raises(_core.WaitTimeout, match="worker 0 waited 20 ms for the learner of the queue") as caught:
         worker.submit(ones(), **TAG)
     assert isinstance(caught.value, TimeoutError)
     worker.request_stop()
@@ -272,9 +266,7 @@ def check_sum(region: _core.Region, n: int) -> None:
     """After n gradients of each worker, seat + 1 in every entry, all of them are in the parameters."""
     observer = _core.Session(region, region.workers)
     observer.drain()
-    check_ledger(
-        observer.ledger(), published=region.workers * n, pending=0, aborted=0, env_steps=region.workers * n
-    )
+    check_ledger(observer.ledger(), published=region.workers * n, pending=0, aborted=0, env_steps=region.workers * n)
     params = np.empty(region.parameters, np.float32)
     observer.read(params)
     whole = -n * sum(range(1, region.workers + 1))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import fastac
-from fastac.config import BACKENDS, UPDATE_SCHEMES
+from fastac._core import UPDATE_SCHEMES
+from fastac.config import BACKENDS
 
 SMALL = {"n_steps": 8, "hidden_sizes": (16,), "seed": 11}
 

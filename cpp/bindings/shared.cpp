@@ -30,6 +30,13 @@ Enum parse(const Name<Enum> (&names)[N], const std::string& text, const char* fi
     throw py::value_error(std::string(field) + ": expected one of " + known + ", got '" + text + "'");
 }
 
+template <class Enum, std::size_t N>
+py::tuple texts(const Name<Enum> (&names)[N]) {
+    py::tuple all(N);
+    for (std::size_t i = 0; i < N; ++i) all[i] = names[i].text;
+    return all;
+}
+
 py::dict to_dict(const Snapshot& s) {
     py::dict d;
     d["version"] = s.version;
@@ -249,9 +256,13 @@ void bind_session(py::module_& m) {
 void bind_shared(py::module_& m) {
     m.attr("LOG_COLUMNS") = log_columns;
     m.attr("MAX_WORKERS") = max_workers;
+    m.attr("UPDATE_SCHEMES") = texts(scheme_names);
+    m.attr("OPTIMIZERS") = texts(optimizer_names);
     py::register_exception<WaitTimeout>(m, "WaitTimeout", PyExc_TimeoutError);
     bind_region(m);
     bind_session(m);
+    m.def(
+        "state_vectors", [](const std::string& optimizer) { return state_vectors(parse(optimizer_names, optimizer, "optimizer")); }, py::arg("optimizer"));
     m.def(
         "clip_grad_norm",
         [](const py::object& grad, double max_norm) {

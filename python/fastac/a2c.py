@@ -9,7 +9,7 @@ from fastac import _core
 from fastac.algorithm import Algorithm, config_from
 from fastac.config import A2CConfig, schedule
 from fastac.objective import compute_gradient
-from fastac.progress import TrainingProgress
+from fastac.progress import WaitingProgress
 from fastac.rollout import Collector
 from fastac.updates import Recorder, Run
 
@@ -34,7 +34,7 @@ class A2C(Algorithm):
     def __init__(self, env: str = "CartPole-v1", **options: Any) -> None:
         super().__init__(config_from(A2CConfig, env, options))
 
-    def _open(self, progress: TrainingProgress) -> Run:
+    def _open(self, progress: WaitingProgress) -> Run:
         return self._new_run(
             progress, 1, "lockfree"
         )  # one worker that holds all envs: nobody to wait for or to race with

@@ -12,7 +12,7 @@ from fastac.config import A3CConfig, schedule
 from fastac.launch import READY, START_DEADLINE_S, Report, launch
 from fastac.objective import compute_gradient
 from fastac.policy import make_policy
-from fastac.progress import TrainingProgress
+from fastac.progress import WaitingProgress
 from fastac.rollout import Collector
 from fastac.updates import Recorder, Run
 
@@ -37,13 +37,14 @@ class A3C(Algorithm):
     def __init__(self, env: str = "CartPole-v1", **options: Any) -> None:
         super().__init__(config_from(A3CConfig, env, options))
 
-    def _open(self, progress: TrainingProgress) -> Run:
+    def _open(self, progress: WaitingProgress) -> Run:
         return self._new_run(progress, self.config.workers, self.config.update)
 
     def _train(self, run: Run, total_timesteps: int) -> None:
         tasks = [Task(self.config, worker, self.learn_calls, total_timesteps) for worker in range(self.config.workers)]
         with launch(self.config.backend, run.region, run.session, work, tasks) as crew:
-            crew.wait_ready()
+            while crew.starting():
+                run.tick()
             run.start()
             run.session.give_go()
             while crew.working():

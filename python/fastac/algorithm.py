@@ -10,19 +10,18 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from fastac import _core
 from fastac.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fastac.config import Config
 from fastac.errors import CheckpointError, ConfigError
 from fastac.metrics import History
 from fastac.policy import OBS_DIM, make_policy, one_torch_thread
-from fastac.progress import TrainingProgress
+from fastac.progress import WaitingProgress
 from fastac.rollout import sample
 from fastac.shared import Ledger
 from fastac.updates import Run
 
 AlgorithmT = TypeVar("AlgorithmT", bound="Algorithm")
-
-_STATE_VECTORS = {"sgd": 0, "rmsprop": 1, "adam": 2}
 
 
 class Algorithm:
@@ -40,7 +39,7 @@ class Algorithm:
     def __init__(self, config: Config) -> None:
         self.config = config.resolve_seed()
         self.policy = make_policy(self.config)
-        self.state = np.zeros((_STATE_VECTORS[config.optimizer], self.policy.n_params), np.float32)
+        self.state = np.zeros((_core.state_vectors(config.optimizer), self.policy.n_params), np.float32)
         self.version = 0
         self.num_timesteps = 0
         self.learn_calls = 0
@@ -69,7 +68,7 @@ class Algorithm:
         label = progress_bar if isinstance(progress_bar, str) else type(self).__name__
         with (
             one_torch_thread(),
-            TrainingProgress(int(total_timesteps), label, visible=bool(progress_bar)) as progress,
+            WaitingProgress(int(total_timesteps), label, "env steps", visible=bool(progress_bar)) as progress,
         ):
             run = self._open(progress)
             try:
@@ -143,13 +142,13 @@ class Algorithm:
     def _from_config(cls: type[AlgorithmT], config: Config) -> AlgorithmT:
         return cls(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
 
-    def _open(self, progress: TrainingProgress) -> Run:
+    def _open(self, progress: WaitingProgress) -> Run:
         raise NotImplementedError
 
     def _train(self, run: Run, total_timesteps: int) -> None:
         raise NotImplementedError
 
-    def _new_run(self, progress: TrainingProgress, workers: int, update: str) -> Run:
+    def _new_run(self, progress: WaitingProgress, workers: int, update: str) -> Run:
         return Run(
             self.config,
             self.policy.params,

@@ -14,12 +14,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from fastac._core import MAX_WORKERS, OPTIMIZERS, UPDATE_SCHEMES
 from fastac.errors import ConfigError
 
-UPDATE_SCHEMES = ("lockfree", "lock", "queue", "hogwild")
 BACKENDS = ("thread", "process")
 ENV_IDS = ("CartPole-v1", "fastac/CartPole-v1")
-MAX_WORKERS = 64
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class Config:
         "worker", "where the norm is clipped: before the push, or when applied", choices=("worker", "apply")
     )
     reward_scale: float = _field(0.1, "rewards are multiplied by this before returns are computed", above=0)
-    optimizer: str = _field("rmsprop", "optimizer on the flat vector", choices=("rmsprop", "adam", "sgd"))
+    optimizer: str = _field("rmsprop", "optimizer on the flat vector", choices=OPTIMIZERS)
     alpha: float = _field(0.99, "rmsprop: decay of the squared gradient", at_least=0, below=1)
     beta1: float = _field(0.9, "adam: decay of the gradient", at_least=0, below=1)
     beta2: float = _field(0.999, "adam: decay of the squared gradient", at_least=0, below=1)

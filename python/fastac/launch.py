@@ -67,6 +67,7 @@ class Crew:
     def __init__(self, workers: Sequence[Worker], observer: _core.Session) -> None:
         self._workers = workers
         self._observer = observer
+        self._start_deadline = time.monotonic() + START_DEADLINE_S
         self._ready: set[int] = set()
         self._ended: dict[int, Done | Failed | None] = {}  # None: died without a word
 
@@ -86,15 +87,15 @@ class Crew:
             if self._ended.get(index) is None:
                 self._observer.reap(index)
 
-    def wait_ready(self) -> None:
-        """Until every worker has said so. Raises what ended one of them, or TimeoutError."""
-        deadline = time.monotonic() + START_DEADLINE_S
-        while len(self._ready) < len(self._workers):
-            self.check()
-            if time.monotonic() > deadline:
-                late = len(self._workers) - len(self._ready)
-                raise TimeoutError(f"{late} workers not ready within {START_DEADLINE_S:g} s")
+    def starting(self) -> bool:
+        """Whether anyone is not ready yet; waits 20 ms. Raises what ended a worker, or TimeoutError."""
+        self.check()
+        late = len(self._workers) - len(self._ready)
+        if late and time.monotonic() > self._start_deadline:
+            raise TimeoutError(f"{late} workers were not ready within {START_DEADLINE_S:g} s")
+        if late:
             time.sleep(_POLL_S)
+        return late > 0
 
     def working(self) -> bool:
         """Whether anyone is still at work; waits 20 ms. Raises WorkerError or WorkerDiedError when it sees one."""

@@ -1,4 +1,4 @@
-"""What a person sees during a run: a bar on a terminal, plain lines elsewhere, nothing for the first two seconds."""
+"""What a person sees while they wait: a bar on a terminal, plain lines elsewhere, nothing for the first two seconds."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ _SILENT_S = 2.0
 _LINE_EVERY_S = 10.0
 
 
-class TrainingProgress:
-    """Shows env steps, env steps per second, mean episode return and the time left, on stderr.
+class WaitingProgress:
+    """Shows how much of `total` is done, how fast, and the time left, on stderr.
 
-    A context manager, so that the terminal is in order again however the run ends.
+    A context manager, so that the terminal is in order again however the work ends.
     """
 
-    def __init__(self, total_timesteps: int, label: str, *, visible: bool) -> None:
-        self.total = total_timesteps
+    def __init__(self, total: int, label: str, unit: str, *, visible: bool = True) -> None:
+        self.total = total
         self.label = label
+        self.unit = unit
         self.visible = visible
         self._console = Console(stderr=True)
-        self._start = time.monotonic()
-        self._next_line = self._start + _SILENT_S
+        self._opened = self._started = time.monotonic()
+        self._next_line = 0.0
         self._bar: Progress | None = None
         self._task = TaskID(0)
 
-    def __enter__(self) -> TrainingProgress:
+    def __enter__(self) -> WaitingProgress:
         return self
 
     def __exit__(
@@ -39,41 +40,45 @@ class TrainingProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, env_steps: int, mean_return: float) -> None:
+    def start(self) -> None:
+        """The work begins only now: what came before does not count for its speed."""
+        self._started = time.monotonic()
+
+    def update(self, done: int, note: str = "") -> None:
+        """`note` stands beside the speed."""
         now = time.monotonic()
-        if not self.visible or now - self._start < _SILENT_S:
+        if not self.visible or now - self._opened < _SILENT_S:
             return
-        rate = env_steps / (now - self._start)
-        shown_return = "-" if math.isnan(mean_return) else f"{mean_return:.1f}"
+        rate = done / (now - self._started) if now > self._started else 0.0
         if self._console.is_terminal:
             bar = self._bar or self._open_bar()
-            bar.update(
-                self._task,
-                completed=min(env_steps, self.total),
-                rate=f"{rate:,.0f}",
-                mean_return=shown_return,
-            )
+            bar.update(self._task, completed=min(done, self.total), rate=_rate(rate), note=note)
         elif now >= self._next_line:
             self._next_line = now + _LINE_EVERY_S
-            left = (self.total - env_steps) / rate if rate > 0 else math.inf
-            print(
-                f"{self.label}: {env_steps:,} of {self.total:,} env steps, {rate:,.0f} per s, return {shown_return}, "
-                f"{left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
+            left = f"{(self.total - done) / rate:.0f} s left" if rate > 0 else "time left unknown"
+            parts = [f"{done:,} of {self.total:,} {self.unit}", f"{_rate(rate)} per s", note, left]
+            print(f"{self.label}: {', '.join(part for part in parts if part)}", file=sys.stderr, flush=True)
 
     def _open_bar(self) -> Progress:
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} env steps"),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + self.unit),
             TextColumn("{task.fields[rate]}/s"),
-            TextColumn("return {task.fields[mean_return]}"),
+            TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
             console=self._console,
             transient=True,
         )
-        self._task = self._bar.add_task(self.label, total=self.total, rate="0", mean_return="-")
+        self._task = self._bar.add_task(self.label, total=self.total, rate="0", note="")
         self._bar.start()
         return self._bar
+
+
+def return_note(mean_return: float) -> str:
+    """The mean return of the latest episodes, in the words of a progress line."""
+    return "no episode yet" if math.isnan(mean_return) else f"return {mean_return:.1f}"
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 or rate == 0 else f"{rate:.1f}"

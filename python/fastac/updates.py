@@ -19,7 +19,7 @@ from fastac.config import Config
 from fastac.errors import NonFiniteGradientError
 from fastac.metrics import EPISODE, UPDATE, History, HistoryBuilder, row
 from fastac.objective import GradientStats
-from fastac.progress import TrainingProgress
+from fastac.progress import WaitingProgress, return_note
 from fastac.rollout import Rollout
 from fastac.shared import Ledger, create_region, learner_of, observer_of, serve_until_stopped
 
@@ -54,7 +54,7 @@ class Run:
         *,
         workers: int,
         update: str,
-        progress: TrainingProgress,
+        progress: WaitingProgress,
     ) -> None:
         self.update = update
         self.region = create_region(config, workers=workers, update=update, n_params=len(params))
@@ -79,6 +79,7 @@ class Run:
 
     def start(self) -> None:
         """The clock of the run starts now; called again once all workers are ready."""
+        self.progress.start()
         self._started = time.monotonic()
         self._cpu = time.process_time()
         self._builder = HistoryBuilder(self._started)
@@ -95,7 +96,8 @@ class Run:
             self._recent.extend(rows[rows[:, 0] == EPISODE, 4])
         snapshot = self.session.ledger()
         self._builder.add_moment(time_s, snapshot, snapshot["retries"])
-        self.progress.update(snapshot["env_steps"], float(np.mean(self._recent)) if self._recent else float("nan"))
+        mean_return = float(np.mean(self._recent)) if self._recent else float("nan")
+        self.progress.update(snapshot["env_steps"], return_note(mean_return))
 
     def close(self) -> Outcome:
         """Once all workers have left: applies what they published, and adds everything up."""

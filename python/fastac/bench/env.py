@@ -11,7 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from fastac import _core
-from fastac.bench.rounds import Spread, interleave, ratio
+from fastac.bench.rounds import Spread, Tick, interleave, ratio
 from fastac.env import make_vec
 
 _MOST_ENVS = {"sync": 64, "async": 8}  # beyond these Gymnasium's take minutes, or a process for each env
@@ -19,7 +19,7 @@ RAW, NATIVE = "fastac, buffers reused", "fastac/CartPole-v1"
 _GYMNASIUM = {"sync": "gymnasium sync", "async": "gymnasium async", "vector_entry_point": "gymnasium vector"}
 
 
-def measure(sizes: tuple[int, ...], rounds: int, round_s: float) -> dict[int, dict[str, dict[str, Spread]]]:
+def measure(sizes: tuple[int, ...], rounds: int, round_s: float, tick: Tick) -> dict[int, dict[str, dict[str, Spread]]]:
     """For each number of envs and each form: ns per env step, and how many times the VectorEnv of fastac is faster."""
     results: dict[int, dict[str, dict[str, Spread]]] = {}
     for n in sizes:
@@ -35,7 +35,7 @@ def measure(sizes: tuple[int, ...], rounds: int, round_s: float) -> dict[int, di
             cases[name] = _vector_case(env, n, round_s)
             closers.append(env.close)
         try:
-            figures = interleave(cases, rounds)
+            figures = interleave(cases, rounds, tick)
         finally:
             for close in closers:
                 close()

@@ -23,7 +23,10 @@ class Spread:
         return f"{self.median:,.{digits}f} ({self.minimum:,.{digits}f} to {self.maximum:,.{digits}f})"
 
 
-def interleave(cases: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+Tick = Callable[[], None]  # called after each piece of work that a person waits for
+
+
+def interleave(cases: Mapping[str, Callable[[], float]], rounds: int, tick: Tick) -> dict[str, list[float]]:
     """Calls every case once a round, and once before the first to warm up. A case returns what it measured."""
     for case in cases.values():
         case()
@@ -31,6 +34,7 @@ def interleave(cases: Mapping[str, Callable[[], float]], rounds: int) -> dict[st
     for _ in range(rounds):
         for name, case in cases.items():
             figures[name].append(case())
+        tick()
     return figures
 
 

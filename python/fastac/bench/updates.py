@@ -12,15 +12,15 @@ import numpy as np
 from rich.table import Table
 
 from fastac import _core
-from fastac.bench.rounds import Spread
-from fastac.config import UPDATE_SCHEMES
+from fastac._core import UPDATE_SCHEMES
+from fastac.bench.rounds import Spread, Tick
 from fastac.shared import learner_of, observer_of, serve_until_stopped
 
 _COLUMNS = ("read_us", "push_us", "apply_us", "updates_per_s", "retries_per_update", "staleness_mean", "lost")
 
 
 def measure(
-    worker_counts: tuple[int, ...], n_params: int, rounds: int, n_updates: int
+    worker_counts: tuple[int, ...], n_params: int, rounds: int, n_updates: int, tick: Tick
 ) -> dict[int, dict[str, dict[str, Spread]]]:
     """For each number of worker threads (native loops, without the GIL) and each scheme: the spreads of _COLUMNS.
 
@@ -35,6 +35,7 @@ def measure(
                 cost = one_round("rmsprop", scheme, workers, n_params, n_updates)
                 cost["lost"] = one_round("sgd", scheme, workers, n_params, n_updates)["lost"]
                 measured[scheme].append(cost)
+            tick()
         results[workers] = {
             scheme: {column: Spread.of([one[column] for one in its]) for column in _COLUMNS}
             for scheme, its in measured.items()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from rich.console import Console
 from fastac import machine, rundir
 from fastac.cli.endings import ends_in_order
 from fastac.cli.options import comma_separated, new_folder, run_options
+from fastac.progress import WaitingProgress
 
 
 @click.group()
@@ -43,7 +47,8 @@ def bench_env(sizes: tuple[int, ...], rounds: int, round_s: float, name: str | N
     with ends_in_order():
         from fastac.bench import env
 
-        results = env.measure(sizes, rounds, round_s)
+        with _rounds(rounds * len(sizes)) as tick:
+            results = env.measure(sizes, rounds, round_s, tick)
         _show_bench(env.table(results), env.as_json(results), runs, name, "bench-env")
 
 
@@ -79,7 +84,8 @@ def bench_updates(
     with ends_in_order():
         from fastac.bench import updates
 
-        results = updates.measure(workers, n_params, rounds, n_updates)
+        with _rounds(rounds * len(workers)) as tick:
+            results = updates.measure(workers, n_params, rounds, n_updates, tick)
         _show_bench(updates.table(results, n_params), updates.as_json(results), runs, name, "bench-updates")
 
 
@@ -91,3 +97,11 @@ def _show_bench(table: Any, figures: dict[str, Any], runs: Path, name: str | Non
     console.print(table)
     console.print(f"Measured on {machine.summary(where)}.", highlight=False, soft_wrap=True)
     console.print(f"Written: {folder}/{kind}.json", highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _rounds(total: int) -> Iterator[Callable[[], None]]:
+    """A progress display that is told of each finished round."""
+    done = itertools.count(1)
+    with WaitingProgress(total, "measuring", "rounds") as progress:
+        yield lambda: progress.update(next(done))

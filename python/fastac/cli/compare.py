@@ -9,9 +9,10 @@ import click
 from rich.console import Console
 
 from fastac import machine
+from fastac._core import UPDATE_SCHEMES
 from fastac.cli.endings import ends_in_order, stopped
 from fastac.cli.options import config_options, new_folder, run_options, timesteps_option
-from fastac.config import BACKENDS, UPDATE_SCHEMES, Config
+from fastac.config import BACKENDS, Config
 
 _CHOSEN_HERE = ("seed",)  # fields of Config that the comparison sets itself
 
