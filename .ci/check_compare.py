@@ -30,7 +30,7 @@ for arm in ("A3C", "A2C", "A2C split"):
     assert len(seeds) == 3, f"{arm}: expected 3 seeds, got {seeds}"
     for seed in seeds:
         returns = [float(row["return_mean"]) for row in its if row["seed"] == seed]
-        assert returns[-1] > 3 * returns[0] and returns[-1] > 150, (
+        assert returns[-1] > 3 * returns[0] and returns[-1] > 100, (
             f"{arm}, seed {seed} did not learn: {returns[0]} to {returns[-1]}"
         )
     print(f"{arm}: solved (195) {report['summary'][arm]['solved_195']} of 3")

@@ -28,6 +28,7 @@ from fastac.config import schedule, spec_of
         ("hidden_sizes", 64, "hidden_sizes: expected a tuple of whole numbers, got 64"),
         ("n_steps", 2.5, "n_steps: expected a whole number, got 2.5"),
         ("n_steps", True, "n_steps: expected a whole number, got True"),
+        ("gamma", 10**400, "gamma: expected a float, got a number beyond its range"),
         ("gamma", "0.9", "gamma: expected a float, got '0.9'"),
         ("shared_trunk", 1, "shared_trunk: expected a bool, got 1"),
     ],

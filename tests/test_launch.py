@@ -26,12 +26,10 @@ def run(backend, *tasks):
     observer.initialize(np.zeros(P, np.float32))
     outcome = {"region": region, "observer": observer}
     try:
-        with launch(backend, region, observer, behave, [(what, P) for what in tasks]) as crew:
-            while crew.starting():
-                pass
+        with launch(backend, region, observer, behave, [(what, P) for what in tasks], lambda: None) as crew:
+            crew.wait_ready()
             observer.give_go()
-            while crew.working():
-                pass
+            crew.wait_done()
     except Exception as error:
         outcome["error"] = error
     observer.drain()
@@ -128,7 +126,7 @@ def start(backend, directory):
     )
     # The first progress line appears once the workers train.
     for line in process.stderr:
-        if "env steps" in line:
+        if " return " in line:
             break
     return process
 
@@ -149,7 +147,7 @@ def parent_of(pid):
     return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
-def gone(session, within_s=20.0):
+def gone(session, within_s=10.0):
     deadline = time.monotonic() + within_s
     while members(session) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -1,5 +1,8 @@
 """The flat vectors are the policy; the gradient is that of the written formula."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -113,6 +116,20 @@ def test_sampling_follows_the_probabilities():
     uniforms = np.random.default_rng(0).random(100_000)
     probabilities = np.tile(np.array([[0.3, 0.7]], np.float32), (len(uniforms), 1))
     assert sample(probabilities, uniforms).mean() == pytest.approx(0.7, abs=0.01)  # 6 standard deviations
+
+
+@pytest.mark.parametrize(
+    "how", [copy.deepcopy, lambda policy: pickle.loads(pickle.dumps(policy))], ids=["copy", "pickle"]
+)
+def test_a_copy_has_vectors_of_its_own_that_are_its_modules(how):
+    policy = make_policy(A2CConfig(seed=3))
+    twin = how(policy)
+    assert twin.params.tolist() == policy.params.tolist()
+    twin.params[:] = 1.0
+    assert all((p == 1.0).all() for p in twin.module.parameters())
+    assert not any((p == 1.0).all() for p in policy.module.parameters())
+    compute_gradient(twin, Collector(A2CConfig(seed=3), 0, 2).collect(twin), A2CConfig(seed=3), 0.0)
+    assert np.abs(twin.grad).max() > 0 and np.abs(policy.grad).max() == 0
 
 
 def test_float32_only():

@@ -60,6 +60,17 @@ def test_more_workers_than_cores():
     assert len(set(model.history.updates["worker"])) > 32
 
 
+@pytest.mark.parametrize("kind", ["a2c", "thread", "process"])
+def test_nothing_is_missing_from_the_history(kind):
+    """More episodes end in one rollout than the log has rows: every one of them arrives all the same."""
+    options = {**SMALL, "n_envs": 256, "max_episode_steps": 2, "n_steps": 16}
+    model = fastac.A2C(**options) if kind == "a2c" else fastac.A3C(workers=2, backend=kind, **options)
+    model.learn(3 * 256 * 16)
+    assert model.history.updates["applied"].sum() == model.ledger.applied
+    assert model.history.updates["env_steps"][-1] == model.num_timesteps
+    assert len(model.history.episodes["wall_s"]) == model.num_timesteps / 2
+
+
 def test_split_updates_in_turn_from_one_env_each():
     batched = fastac.A2C(n_envs=4, **SMALL).learn(640)
     split = fastac.A2C(n_envs=4, split=4, **SMALL).learn(640)

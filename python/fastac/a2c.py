@@ -61,3 +61,4 @@ class A2C(Algorithm):
             )
             recorder.record(rollout, stats, version, learning_rate, ent_coef, submitted)
             run.tick()
+        recorder.flush(lambda: run.tick(now=True))

@@ -42,13 +42,11 @@ class A3C(Algorithm):
 
     def _train(self, run: Run, total_timesteps: int) -> None:
         tasks = [Task(self.config, worker, self.learn_calls, total_timesteps) for worker in range(self.config.workers)]
-        with launch(self.config.backend, run.region, run.session, work, tasks) as crew:
-            while crew.starting():
-                run.tick()
+        with launch(self.config.backend, run.region, run.session, work, tasks, run.tick) as crew:
+            crew.wait_ready()
             run.start()
             run.session.give_go()
-            while crew.working():
-                run.tick()
+            crew.wait_done()
             run.worker_cpu_s = crew.cpu_s()
 
 
@@ -85,7 +83,7 @@ def work(task: Task, session: _core.Session, report: Report) -> float:
             policy.grad, version_read=version, env_steps=rollout.env_steps, learning_rate=learning_rate
         )
         recorder.record(rollout, stats, version, learning_rate, ent_coef, submitted)
-    recorder.flush()
+    recorder.flush(lambda: time.sleep(0.001))
     return time.thread_time() - started
 
 

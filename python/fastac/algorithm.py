@@ -19,6 +19,7 @@ from fastac.policy import OBS_DIM, make_policy, one_torch_thread
 from fastac.progress import WaitingProgress
 from fastac.rollout import sample
 from fastac.shared import Ledger
+from fastac.signals import signals_deferred
 from fastac.updates import Run
 
 AlgorithmT = TypeVar("AlgorithmT", bound="Algorithm")
@@ -70,19 +71,27 @@ class Algorithm:
             one_torch_thread(),
             WaitingProgress(int(total_timesteps), label, "env steps", visible=bool(progress_bar)) as progress,
         ):
-            run = self._open(progress)
+            run: Run | None = None
             try:
+                with signals_deferred():
+                    run = self._open(progress)
                 self._train(run, int(total_timesteps))
             finally:
-                outcome = run.close()
-                self.policy.params[:] = outcome.params
-                self.state = outcome.state
-                self.version = outcome.version
-                self.num_timesteps += outcome.env_steps
-                self.learn_calls += 1
-                self.history, self.ledger = outcome.history, outcome.ledger
-        outcome.ledger.check()
+                if run is not None:
+                    with signals_deferred():
+                        self._close(run)
         return self
+
+    def _close(self, run: Run) -> None:
+        """Takes over what was learned, however the run ended, and checks its books."""
+        outcome = run.close()
+        self.policy.params[:] = outcome.params
+        self.state = outcome.state
+        self.version = outcome.version
+        self.num_timesteps += outcome.env_steps
+        self.learn_calls += 1
+        self.history, self.ledger = outcome.history, outcome.ledger
+        outcome.ledger.check()
 
     def predict(self, obs: npt.ArrayLike, deterministic: bool = False) -> tuple[npt.NDArray[np.int64], None]:
         """Actions for observations float[N, 4] (int64[N]) or one observation float[4] (int64[]).

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,15 +43,15 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Pat
         {"params": checkpoint.params, "state": checkpoint.state},
         {"format": _FORMAT, "fastac": json.dumps(head)},
     )
-    descriptor, temporary = tempfile.mkstemp(prefix=target.name + ".", dir=target.parent)
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
     return target
 

@@ -174,7 +174,10 @@ def _coerce(field: dataclasses.Field[Any], value: Any) -> Any:
     convert, accepted = kinds[declared]
     if not isinstance(value, accepted) or (declared == "float" and isinstance(value, bool)):
         raise ConfigError(f"{field.name}: expected a {declared}, got {value!r}")
-    return convert(value)
+    try:
+        return convert(value)
+    except OverflowError:
+        raise ConfigError(f"{field.name}: expected a {declared}, got a number beyond its range") from None
 
 
 def _whole(name: str, value: Any) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import pickle
 import queue
 import signal
 import sys
@@ -30,6 +29,7 @@ READY = "ready"
 START_DEADLINE_S = 120.0  # a cold start imports torch, which takes seconds on a loaded machine
 STOP_DEADLINE_S = 2.0
 _POLL_S = 0.02
+_MAIN_LOCK = threading.Lock()
 
 Report = Callable[[Any], None]
 Work = Callable[[Any, _core.Session, Report], float]  # returns the processor time, in seconds, that it worked
@@ -57,53 +57,54 @@ class Worker(Protocol):
     def messages(self) -> list[Any]: ...
     def alive(self) -> bool: ...
     def last_words(self) -> str: ...
-    def join(self, timeout_s: float) -> None: ...
-    def kill(self) -> None: ...
+    def end(self) -> bool: ...
 
 
 class Crew:
     """All workers of a run. A context manager: on the way out, in whatever way, no worker is left."""
 
-    def __init__(self, workers: Sequence[Worker], observer: _core.Session) -> None:
+    def __init__(self, workers: Sequence[Worker], observer: _core.Session, tick: Callable[[], None]) -> None:
         self._workers = workers
         self._observer = observer
-        self._start_deadline = time.monotonic() + START_DEADLINE_S
+        self._tick = tick
         self._ready: set[int] = set()
         self._ended: dict[int, Done | Failed | None] = {}  # None: died without a word
 
     def __enter__(self) -> Crew:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._observer.request_stop()
         deadline = time.monotonic() + STOP_DEADLINE_S
-        for worker in self._workers:
-            worker.join(max(0.0, deadline - time.monotonic()))
-        for index, worker in enumerate(self._workers):
-            if worker.alive():
-                worker.kill()
-                worker.join(STOP_DEADLINE_S)
-            self._hear(index)
-            if self._ended.get(index) is None:
-                self._observer.reap(index)
-
-    def starting(self) -> bool:
-        """Whether anyone is not ready yet; waits 20 ms. Raises what ended a worker, or TimeoutError."""
-        self.check()
-        late = len(self._workers) - len(self._ready)
-        if late and time.monotonic() > self._start_deadline:
-            raise TimeoutError(f"{late} workers were not ready within {START_DEADLINE_S:g} s")
-        if late:
+        while any(worker.alive() for worker in self._workers) and time.monotonic() < deadline:
+            self._tick()
             time.sleep(_POLL_S)
-        return late > 0
+        stuck = [worker.name for worker in self._workers if not worker.end()]
+        for index in range(len(self._workers)):
+            self._hear(index)
+            if self._ended.get(index) is None and not self._workers[index].alive():
+                self._observer.reap(index)
+        if stuck and error is None:
+            raise WorkerError(f"{', '.join(stuck)} did not leave within {STOP_DEADLINE_S:g} s")
 
-    def working(self) -> bool:
-        """Whether anyone is still at work; waits 20 ms. Raises WorkerError or WorkerDiedError when it sees one."""
-        self.check()
-        if len(self._ended) == len(self._workers):
-            return False
+    def wait_ready(self) -> None:
+        """Until every worker has said so. Raises what ended a worker, or TimeoutError."""
+        deadline = time.monotonic() + START_DEADLINE_S
+        while len(self._ready) < len(self._workers):
+            if time.monotonic() > deadline:
+                late = len(self._workers) - len(self._ready)
+                raise TimeoutError(f"{late} workers were not ready within {START_DEADLINE_S:g} s")
+            self._wait()
+
+    def wait_done(self) -> None:
+        """Until every worker has come to its end. Raises WorkerError or WorkerDiedError as soon as it sees one."""
+        while len(self._ended) < len(self._workers):
+            self._wait()
+
+    def _wait(self) -> None:
         time.sleep(_POLL_S)
-        return True
+        self._tick()
+        self.check()
 
     def check(self) -> None:
         for index, worker in enumerate(self._workers):
@@ -170,11 +171,9 @@ class ThreadWorker:
     def last_words(self) -> str:
         return "ended without a word"
 
-    def join(self, timeout_s: float) -> None:
-        self._thread.join(timeout_s)
-
-    def kill(self) -> None:
-        raise WorkerError(f"{self.name} did not leave within {STOP_DEADLINE_S:g} s, and a thread cannot be killed")
+    def end(self) -> bool:
+        """Whether it has left. A thread cannot be killed; one in a long rollout leaves at its next update."""
+        return not self._thread.is_alive()
 
 
 class ProcessWorker:
@@ -203,26 +202,37 @@ class ProcessWorker:
     def last_words(self) -> str:
         code = self._process.exitcode
         if code is not None and code < 0:
-            return f"was killed by {signal.Signals(-code).name}"
+            return f"was killed by {_signal_name(-code)}"
         return f"ended without a word, with exit code {code}"
 
-    def join(self, timeout_s: float) -> None:
-        self._process.join(timeout_s)
+    def end(self) -> bool:
+        """Kills it if it still lives; whether it is gone."""
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join(STOP_DEADLINE_S)
+        return not self._process.is_alive()
 
-    def kill(self) -> None:
-        self._process.kill()
 
+def launch(
+    backend: str,
+    region: _core.Region,
+    observer: _core.Session,
+    work: Work,
+    tasks: Sequence[Any],
+    tick: Callable[[], None],
+) -> Crew:
+    """Starts one worker for each task. `work` must be a function at the top level of a module, tasks must pickle.
 
-def launch(backend: str, region: _core.Region, observer: _core.Session, work: Work, tasks: Sequence[Any]) -> Crew:
-    """Starts one worker for each task. `work` must be a function at the top level of a module, tasks must pickle."""
+    `tick` is called some fifty times a second as long as the parent waits for its workers.
+    """
     kind: Callable[[_core.Region, int, Work, Any], Worker] = ProcessWorker if backend == "process" else ThreadWorker
     workers: list[Worker] = []
-    crew = Crew(workers, observer)
+    crew = Crew(workers, observer, tick)
     try:
         for index, task in enumerate(tasks):
             workers.append(kind(region, index, work, task))
-    except BaseException:
-        crew.__exit__()
+    except BaseException as error:
+        crew.__exit__(type(error), error, None)
         raise
     return crew
 
@@ -249,12 +259,13 @@ def _context() -> Any:
 def _nothing_to_import_from_main() -> Iterator[None]:
     """A started process would import the user's script again, and with it start the training again where the script has
     no `if __name__ == "__main__"`. Nothing that a worker gets is defined there, so it need not."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+    with _MAIN_LOCK:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 class _Descriptor:
@@ -281,13 +292,7 @@ def _process_main(work: Work, task: Any, fd: int, nonce: int, index: int, outbox
     region = _core.Region.attach(fd, nonce)
     os.close(fd)
 
-    def report(message: Any) -> None:
-        try:
-            outbox.send(message)
-        except pickle.PicklingError:
-            outbox.send(Failed(WorkerError(str(message))))
-
-    _run(work, task, _core.Session(region, index), f"worker {index} (process {os.getpid()})", report)
+    _run(work, task, _core.Session(region, index), f"worker {index} (process {os.getpid()})", outbox.send)
 
 
 def _leave_with_parent() -> None:
@@ -296,3 +301,10 @@ def _leave_with_parent() -> None:
     if parent is not None:
         parent.join()
     os._exit(1)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"

@@ -30,6 +30,7 @@ UPDATE_COLUMNS = (
     "ent_coef",
     "applied",
 )
+_APPLIED = len(_HEAD) + UPDATE_COLUMNS.index("applied")
 MOMENT_COLUMNS = ("wall_s", "updates", "env_steps", "staleness_mean", "staleness_max", "retries")
 ROW_WIDTH = 16
 
@@ -50,7 +51,8 @@ class History:
     Attributes:
         episodes: wall_s, env_steps, updates, worker, episode_return (undiscounted, unscaled), episode_length; in the
             order in which the episodes ended, over all workers.
-        updates: wall_s, env_steps, worker and UPDATE_COLUMNS; in the order in which they were submitted.
+        updates: wall_s, env_steps, worker and UPDATE_COLUMNS; in the order in which they were submitted. `applied`
+            is 1, or 0 for a gradient that was rejected: only the former count as updates.
         moments: MOMENT_COLUMNS, sampled by the parent; staleness_mean is over the updates since the row before.
         startup_s: from the call of learn() until the first worker started.
         train_s: from there until the last update.
@@ -139,7 +141,7 @@ class HistoryBuilder:
         rows[:, 1] -= self.start_s
         is_update = rows[:, 0] == UPDATE
         env_steps = np.cumsum(_increments(rows[:, 2], rows[:, 3]))
-        updates = np.cumsum(is_update)
+        updates = np.cumsum(is_update & (rows[:, _APPLIED] == 1))
         episodes = ~is_update
         head = {
             "wall_s": rows[:, 1],

@@ -81,6 +81,10 @@ class FlatPolicy:
         self.params: Float32 = flat.numpy()
         self.grad: Float32 = flat_grad.numpy()
 
+    def __reduce__(self) -> tuple[type[FlatPolicy], tuple[nn.Module]]:
+        """A copy, a pickled one too, flattens its own module: copied arrays would no longer be the module's tensors."""
+        return FlatPolicy, (self.module,)
+
     @property
     def n_params(self) -> int:
         """P."""

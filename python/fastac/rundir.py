@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fastac.metrics import Table
+import numpy as np
+
+from fastac.metrics import Floats, Table
 
 
 def make_folder(root: Path, name: str | None, kind: str) -> Path:
@@ -35,15 +37,18 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def write_table(path: Path, table: Table) -> None:
-    """A table of equally long columns."""
-    write_rows(
-        path,
-        ({name: _number(column[i]) for name, column in table.items()} for i in range(len(next(iter(table.values()))))),
-    )
+    """A table of equally long columns, with a header even where it is empty."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(table)
+        writer.writerows(zip(*(_numbers(column) for column in table.values()), strict=True))
 
 
-def _number(value: float) -> float | int:
-    return int(value) if math.isfinite(value) and value == int(value) else float(value)
+def _numbers(column: Floats) -> list[float]:
+    """Whole numbers are written as such."""
+    whole = bool((np.abs(column) < 2.0**53).all()) and bool((column == np.round(column)).all())
+    numbers: list[float] = (column.astype(np.int64) if whole else column).tolist()
+    return numbers
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,7 @@ Float32 = npt.NDArray[np.float32]
 _TICK_S = 0.05  # between two looks at the logs
 _MAX_NONFINITE_IN_A_ROW = 10
 _FLUSH_DEADLINE_S = 10.0
+_STOPPED_FLUSH_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,6 @@ class Recorder:
         self._env_steps += rollout.env_steps
         self._updates += 1
         now = time.monotonic()
-        for episode_return, length in rollout.episodes:
-            self._backlog.append(row(EPISODE, now, self._worker, self._env_steps, episode_return, length))
         self._backlog.append(
             row(
                 UPDATE,
@@ -159,9 +159,12 @@ class Recorder:
                 stats.explained_variance,
                 learning_rate,
                 ent_coef,
-                submitted == "applied",
+                # One that was published when the run was stopped is applied by the last drain.
+                submitted != "rejected_nonfinite",
             )
         )
+        for episode_return, length in rollout.episodes:
+            self._backlog.append(row(EPISODE, now, self._worker, self._env_steps, episode_return, length))
         self._write()
         self._nonfinite_in_a_row = self._nonfinite_in_a_row + 1 if submitted == "rejected_nonfinite" else 0
         if self._nonfinite_in_a_row == _MAX_NONFINITE_IN_A_ROW:
@@ -170,17 +173,21 @@ class Recorder:
                 "or infinity; a smaller learning_rate or a max_grad_norm usually helps"
             )
 
-    def flush(self) -> None:
-        """At the end of the work: waits until the parent has room for what is left. Raises TimeoutError after 10 s."""
-        deadline = time.monotonic() + _FLUSH_DEADLINE_S
+    def flush(self, wait: Callable[[], None]) -> None:
+        """At the end of the work: calls `wait` until the parent has read what is left.
+
+        Raises TimeoutError when it reads nothing for 10 s, or 1 s after the run was stopped.
+        """
+        deadline = time.monotonic() + (_STOPPED_FLUSH_S if self._session.stop_requested else _FLUSH_DEADLINE_S)
+        left = len(self._backlog)
         while self._backlog:
             self._write()
-            if self._backlog and time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"worker {self._worker}: {len(self._backlog)} log rows were not read within {_FLUSH_DEADLINE_S:g} s"
-                )
-            if self._backlog:
-                time.sleep(0.001)
+            if len(self._backlog) < left and not self._session.stop_requested:
+                deadline = time.monotonic() + _FLUSH_DEADLINE_S
+            elif time.monotonic() > deadline:
+                raise TimeoutError(f"worker {self._worker}: {len(self._backlog)} log rows were not read in time")
+            left = len(self._backlog)
+            wait()
 
     def _write(self) -> None:
         while self._backlog and self._session.log(self._backlog[0]):

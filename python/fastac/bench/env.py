@@ -15,6 +15,7 @@ from fastac.bench.rounds import Spread, Tick, interleave, ratio
 from fastac.env import make_vec
 
 _MOST_ENVS = {"sync": 64, "async": 8}  # beyond these Gymnasium's take minutes, or a process for each env
+_OPTIONS = {"async": {"context": "forkserver"}}  # a bare fork copies locks that other threads hold
 RAW, NATIVE = "fastac, buffers reused", "fastac/CartPole-v1"
 _GYMNASIUM = {"sync": "gymnasium sync", "async": "gymnasium async", "vector_entry_point": "gymnasium vector"}
 
@@ -27,7 +28,7 @@ def measure(sizes: tuple[int, ...], rounds: int, round_s: float, tick: Tick) -> 
         cases: dict[str, Callable[[], float]] = {RAW: _raw_case(n, round_s)}
         envs: dict[str, Any] = {NATIVE: make_vec(NATIVE, num_envs=n)}
         envs |= {
-            name: make_vec("CartPole-v1", num_envs=n, vectorization_mode=mode)
+            name: make_vec("CartPole-v1", num_envs=n, vectorization_mode=mode, vector_kwargs=_OPTIONS.get(mode))
             for mode, name in _GYMNASIUM.items()
             if n <= _MOST_ENVS.get(mode, n)
         }

@@ -16,6 +16,8 @@ from fastac._core import UPDATE_SCHEMES
 from fastac.bench.rounds import Spread, Tick
 from fastac.shared import learner_of, observer_of, serve_until_stopped
 
+_START_DEADLINE_S = 30.0
+MOST_ADDITIONS = 2**24  # up to here every whole number is a float32, and the sum of the gradients is exact
 _COLUMNS = ("read_us", "push_us", "apply_us", "updates_per_s", "retries_per_update", "staleness_mean", "lost")
 
 
@@ -48,11 +50,9 @@ def one_round(optimizer: str, scheme: str, workers: int, n_params: int, n_update
     region = _core.Region.create(workers=workers, parameters=n_params, scheme=scheme, optimizer=optimizer)
     observer = observer_of(region)
     observer.initialize(np.zeros(n_params, np.float32))
-    learner = threading.Thread(target=serve_until_stopped, args=(learner_of(region),)) if scheme == "queue" else None
-    if learner is not None:
-        learner.start()
+    learner = threading.Thread(target=serve_until_stopped, args=(learner_of(region),))
     spent = np.zeros((workers, 3))
-    barrier = threading.Barrier(workers + 1)
+    barrier = threading.Barrier(workers + 1, timeout=_START_DEADLINE_S)
 
     def work(worker: int) -> None:
         session = _core.Session(region, worker)
@@ -61,17 +61,21 @@ def one_round(optimizer: str, scheme: str, workers: int, n_params: int, n_update
         spent[worker] = session.submit_many(gradient, n_updates, 1.0)
         session.close()
 
-    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(workers)]
-    for thread in threads:
-        thread.start()
-    barrier.wait()
-    started = time.perf_counter()
-    for thread in threads:
-        thread.join()
-    wall_s = time.perf_counter() - started
-    observer.request_stop()
-    if learner is not None:
-        learner.join()
+    threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in range(workers)]
+    try:
+        if scheme == "queue":
+            learner.start()
+        for thread in threads:
+            thread.start()
+        barrier.wait()
+        started = time.perf_counter()
+        for thread in threads:
+            thread.join()
+        wall_s = time.perf_counter() - started
+    finally:
+        observer.request_stop()
+        if learner.is_alive():
+            learner.join()
     ledger = observer.ledger()
     params = np.empty(n_params, np.float32)
     observer.read(params)

@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from fastac import machine, rundir
+from fastac._core import MAX_WORKERS
 from fastac.cli.endings import ends_in_order
 from fastac.cli.options import comma_separated, new_folder, run_options
 from fastac.progress import WaitingProgress
@@ -47,9 +48,10 @@ def bench_env(sizes: tuple[int, ...], rounds: int, round_s: float, name: str | N
     with ends_in_order():
         from fastac.bench import env
 
+        folder = new_folder(runs, name, "bench-env")
         with _rounds(rounds * len(sizes)) as tick:
             results = env.measure(sizes, rounds, round_s, tick)
-        _show_bench(env.table(results), env.as_json(results), runs, name, "bench-env")
+        _show(env.table(results), env.as_json(results), folder / "bench-env.json")
 
 
 @bench.command("updates")
@@ -84,19 +86,25 @@ def bench_updates(
     with ends_in_order():
         from fastac.bench import updates
 
+        if max(workers) > MAX_WORKERS:
+            raise click.UsageError(f"--workers: expected 1 to {MAX_WORKERS}, got {max(workers)}")
+        if max(workers) * n_updates > updates.MOST_ADDITIONS:
+            raise click.UsageError(
+                f"workers * n_updates: expected <= {updates.MOST_ADDITIONS:,}, so that sums stay exact"
+            )
+        folder = new_folder(runs, name, "bench-updates")
         with _rounds(rounds * len(workers)) as tick:
             results = updates.measure(workers, n_params, rounds, n_updates, tick)
-        _show_bench(updates.table(results, n_params), updates.as_json(results), runs, name, "bench-updates")
+        _show(updates.table(results, n_params), updates.as_json(results), folder / "bench-updates.json")
 
 
-def _show_bench(table: Any, figures: dict[str, Any], runs: Path, name: str | None, kind: str) -> None:
+def _show(table: Any, figures: dict[str, Any], path: Path) -> None:
     where = machine.describe()
-    folder = new_folder(runs, name, kind)
-    rundir.write_json(folder / f"{kind}.json", {"command": sys.argv[1:], "machine": where, "figures": figures})
+    rundir.write_json(path, {"command": sys.argv[1:], "machine": where, "figures": figures})
     console = Console()
     console.print(table)
     console.print(f"Measured on {machine.summary(where)}.", highlight=False, soft_wrap=True)
-    console.print(f"Written: {folder}/{kind}.json", highlight=False, soft_wrap=True)
+    console.print(f"Written: {path}", highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from fastac import machine
@@ -13,6 +14,8 @@ from fastac._core import UPDATE_SCHEMES
 from fastac.cli.endings import ends_in_order, stopped
 from fastac.cli.options import config_options, new_folder, run_options, timesteps_option
 from fastac.config import BACKENDS, Config
+from fastac.errors import FastacError
+from fastac.signals import signals_deferred
 
 _CHOSEN_HERE = ("seed",)  # fields of Config that the comparison sets itself
 
@@ -77,30 +80,28 @@ def compare(
         Config(**options)
         from fastac.compare import experiment
 
-        plan = experiment.Plan(
-            total_timesteps,
-            tuple(range(first_seed, first_seed + seeds)),
-            n_envs,
-            update,
-            backend,
-            options=options,
-        )
         if quick:
-            plan = experiment.quick(plan)
+            seeds = seeds if _given("seeds") else experiment.QUICK_SEEDS
+            total_timesteps = total_timesteps if _given("total_timesteps") else experiment.QUICK_TIMESTEPS
+        all_seeds = tuple(range(first_seed, first_seed + seeds))
+        plan = experiment.Plan(total_timesteps, all_seeds, n_envs, update, backend, options=options)
         folder = new_folder(runs, name, "compare")
         results: list[Any] = []
         try:
             for result in experiment.run(plan, progress_bar=True):
                 results.append(result)
                 click.echo(_result_line(result))
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             done = f"{len(results)} of {len(plan.seeds) * len(plan.arms)} runs done"
-            if results:
-                _write_comparison(folder, results, plan)
-                stopped(f"{done}, written to {folder}")
-            folder.rmdir()
-            stopped(done)
+            stopped(f"{done}, written to {folder}" if _write_comparison(folder, results, plan) else done, stop)
+        except FastacError:
+            _write_comparison(folder, results, plan)
+            raise
         _write_comparison(folder, results, plan)
+
+
+def _given(option: str) -> bool:
+    return click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
 
 
 def _result_line(result: Any) -> str:
@@ -113,18 +114,21 @@ def _result_line(result: Any) -> str:
     return f"{result.arm:<9}  seed {result.seed:<3}  return {result.history.final_return():6.1f}  {when}"
 
 
-def _write_comparison(folder: Path, results: list[Any], plan: Any) -> None:
+@signals_deferred()
+def _write_comparison(folder: Path, results: list[Any], plan: Any) -> bool:
+    """Writes and shows what there is, without being interrupted; nothing, and no folder, where no run has ended."""
     from fastac.compare import plots, tables
 
+    if not results:
+        folder.rmdir()
+        return False
     where = machine.describe()
     tables.write(folder, results, plan, where)
     plots.draw_curves(folder / "compare.png", results, plan)
     plots.draw_time_to_solve(folder / "time_to_solve.png", results, plan)
     console = Console()
     console.print(tables.terminal_table(results, plan))
-    console.print(tables.footer(where), highlight=False, soft_wrap=True)
-    console.print(
-        f"Written: {folder}/compare.csv, compare.json, compare.png, time_to_solve.png",
-        highlight=False,
-        soft_wrap=True,
-    )
+    written = "compare.csv, compare.json, compare.png, time_to_solve.png"
+    for line in (tables.footer(where), f"Written: {folder}/{written}"):
+        console.print(line, highlight=False, soft_wrap=True)
+    return True

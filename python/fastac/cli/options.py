@@ -56,10 +56,14 @@ def _option(field: dataclasses.Field[Any]) -> Callable[[Command], Command]:
 
 
 def comma_separated(context: click.Context, parameter: click.Parameter, text: str) -> tuple[int, ...]:
+    """ "8,64" -> (8, 64)."""
     try:
-        return tuple(int(number) for number in text.split(",") if number.strip())
+        numbers = tuple(int(number) for number in text.split(",") if number.strip())
     except ValueError:
         raise click.BadParameter(f"expected whole numbers between commas, got {text!r}") from None
+    if not numbers or min(numbers) < 1:
+        raise click.BadParameter(f"expected at least one number, each >= 1, got {text!r}")
+    return numbers
 
 
 def run_options(command: Command) -> Command:

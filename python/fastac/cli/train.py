@@ -13,6 +13,7 @@ from fastac.cli.endings import ends_in_order, stopped
 from fastac.cli.options import config_options, new_folder, run_options, timesteps_option
 from fastac.config import A2CConfig, A3CConfig
 from fastac.errors import FastacError
+from fastac.signals import signals_deferred
 
 if TYPE_CHECKING:
     from fastac.algorithm import Algorithm
@@ -60,20 +61,25 @@ def _train(kind: str, total_timesteps: int, name: str | None, runs: Path, **opti
         folder = new_folder(runs, name, kind)
         try:
             model.learn(total_timesteps, progress_bar=True)
-        except KeyboardInterrupt:
-            path = _save(model, folder)
-            stopped(f"{model.num_timesteps:,} of {total_timesteps:,} env steps done, saved in {path}")
+        except KeyboardInterrupt as stop:
+            with signals_deferred():
+                path = _save(model, folder)
+            stopped(f"{model.num_timesteps:,} of {total_timesteps:,} env steps done, saved in {path}", stop)
         except FastacError:
-            _save(model, folder)
+            with signals_deferred():
+                _save(model, folder)
             raise
-        path = _save(model, folder)
+        with signals_deferred():
+            path = _save(model, folder)
         _report(model, path)
 
 
 def _save(model: Algorithm, folder: Path) -> Path:
     from fastac import machine
 
-    assert model.history is not None and model.ledger is not None
+    path = model.save(folder / "model.safetensors")
+    if model.history is None or model.ledger is None:  # stopped before the run was open
+        return path
     rundir.write_table(folder / "episodes.csv", model.history.episodes)
     rundir.write_table(folder / "updates.csv", model.history.updates)
     rundir.write_table(folder / "moments.csv", model.history.moments)
@@ -91,7 +97,7 @@ def _save(model: Algorithm, folder: Path) -> Path:
         "solved_475": model.history.time_to(475.0),
     }
     rundir.write_json(folder / "run.json", record)
-    return model.save(folder / "model.safetensors")
+    return path
 
 
 def _report(model: Algorithm, path: Path) -> None:

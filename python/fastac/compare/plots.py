@@ -11,11 +11,12 @@ import matplotlib
 import numpy as np
 
 from fastac.compare.experiment import THRESHOLDS, Plan, Result
-from fastac.compare.statistics import curve, median_interval, time_to
+from fastac.compare.statistics import FEWEST_FOR_INTERVAL, curve, median_interval, time_to
 from fastac.compare.tables import of_arm
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +80,7 @@ def draw_time_to_solve(path: Path, results: Sequence[Result], plan: Plan) -> Non
                 _draw_times(ax, results, arms, threshold, axis)
                 ax.set_xlabel(f"{_AXES[axis]} until the mean return of 100 episodes reached {threshold:.0f}")
         figure.suptitle(
-            f"Time to solve CartPole-v1, {_seeds(results)}: a mark for each; line: median and its 95 % interval",
+            f"Time to solve CartPole-v1, {_seeds(results)}: a mark for each; line: median and {_spread(results)}",
             fontsize=12,
         )
         figure.savefig(path)
@@ -91,6 +92,11 @@ def _seeds(results: Sequence[Result]) -> str:
     return "1 seed" if n == 1 else f"{n} seeds"
 
 
+def _spread(results: Sequence[Result]) -> str:
+    few = len({result.seed for result in results}) < FEWEST_FOR_INTERVAL
+    return "smallest to largest" if few else "its 95 % interval"
+
+
 def _draw(ax: Axes, results: Sequence[Result], plan: Plan, axis: str, column: str) -> None:
     for arm in plan.arms:
         curves = [curve(result.history, plan.total_timesteps) for result in of_arm(results, arm)]
@@ -100,12 +106,15 @@ def _draw(ax: Axes, results: Sequence[Result], plan: Plan, axis: str, column: st
         grid = np.linspace(0.0, end, _POINTS)
         values = np.array([np.interp(grid, one[axis], one[column], left=np.nan) for one in curves])
         known = np.isfinite(values).any(axis=0)
+        if not known.any():
+            continue
         low, median, high = np.nanquantile(values[:, known], [0.25, 0.5, 0.75], axis=0)
         ax.plot(grid[known], median, color=_COLORS[arm], label=arm, lw=1.8)
         ax.fill_between(grid[known], low, high, color=_COLORS[arm], alpha=0.18, lw=0)
     ax.set_xlabel(_AXES[axis])
     ax.set_xlim(left=0)
     ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.xaxis.set_major_formatter(_number)
     ax.yaxis.set_major_formatter(_number)
 

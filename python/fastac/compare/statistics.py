@@ -16,6 +16,7 @@ from fastac.metrics import History
 Floats = npt.NDArray[np.float64]
 
 _RESAMPLES = 5_000
+FEWEST_FOR_INTERVAL = 6  # of 5 values the widest interval, smallest to largest, holds the median in 94 % of cases
 CURVE_COLUMNS = (
     "env_steps",
     "updates",
@@ -34,7 +35,7 @@ CURVE_COLUMNS = (
 
 @dataclass(frozen=True)
 class Interval:
-    """A median and its 95 % bootstrap interval. Infinity: the median, or that end, lies among the unsolved seeds."""
+    """A median and its 95 % interval. Infinity: that number lies among the unsolved seeds. NaN: unknown."""
 
     median: float
     low: float
@@ -44,16 +45,22 @@ class Interval:
 def median_interval(values: Sequence[float]) -> Interval:
     """The median of `values` with its percentile bootstrap interval; unsolved seeds come as infinity.
 
+    Of fewer than FEWEST_FOR_INTERVAL values the ends are the smallest and the largest: resampling three values
+    cannot know more, and calling it a 95 % interval would be false (it holds the median in 75 % of cases).
     A censored run counts as later than every solved one: it is neither dropped nor set to the budget. Resampling
     uses a fixed stream, so that the same runs always give the same interval.
     """
-    data = np.asarray(values, np.float64)
-    if len(data) < 2 or np.all(data == data[0]):
-        return Interval(*(float(np.median(data)) if len(data) else float("nan"),) * 3)
+    data = np.sort(np.asarray(values, np.float64))
+    if len(data) == 0 or np.isnan(data).any():
+        return Interval(*(float("nan"),) * 3)
+    if data[0] == data[-1]:
+        return Interval(*(float(data[0]),) * 3)
     # Infinity cannot be interpolated between two resampled medians; a number larger than any time can, and whatever
     # it touches is read as infinity again.
     unsolved = 1e18
     finite = np.where(np.isfinite(data), data, unsolved)
+    if len(data) < FEWEST_FOR_INTERVAL:
+        return _readable(unsolved, np.median(finite), finite[0], finite[-1])
     interval = stats.bootstrap(
         (finite,),
         np.median,
@@ -62,9 +69,11 @@ def median_interval(values: Sequence[float]) -> Interval:
         rng=np.random.default_rng(0),
         vectorized=True,
     ).confidence_interval
-    return Interval(
-        *(float("inf") if x >= 1e-6 * unsolved else float(x) for x in (np.median(finite), interval.low, interval.high))
-    )
+    return _readable(unsolved, np.median(finite), interval.low, interval.high)
+
+
+def _readable(unsolved: float, *ends: float) -> Interval:
+    return Interval(*(float("inf") if end >= 1e-6 * unsolved else float(end) for end in ends))
 
 
 def time_to(results: Sequence[Result], threshold: float, axis: str) -> list[float]:
@@ -85,32 +94,26 @@ def curve(history: History, total_timesteps: int, points: int = 100, window: int
     finished = np.searchsorted(episodes["env_steps"], grid, side="right")
     done = np.searchsorted(updates["env_steps"], grid, side="right")
     columns = {name: np.full(points, np.nan) for name in CURVE_COLUMNS}
-    columns["env_steps"], columns["updates"], columns["episodes"] = (
-        grid,
-        done.astype(np.float64),
-        finished.astype(np.float64),
-    )
+    columns["env_steps"] = grid
+    columns["updates"] = np.concatenate([[0.0], np.cumsum(updates["applied"])])[done]
+    columns["episodes"] = finished.astype(np.float64)
+    if len(updates["wall_s"]):
+        columns["wall_s"] = np.interp(grid, updates["env_steps"], updates["wall_s"])
     for i, n in enumerate(finished):
         last = episodes["episode_return"][max(0, n - window) : n]
         if n:
             columns["return_mean"][i], columns["return_var"][i] = last.mean(), last.var()
-    edges = np.concatenate([[0], done])
     for name in ("grad_norm", "entropy", "policy_loss", "value_loss", "explained_variance"):
-        columns[name] = _bin_means(updates[name], edges)
-    columns["wall_s"] = (
-        np.interp(grid, updates["env_steps"], updates["wall_s"]) if len(updates["env_steps"]) else columns["wall_s"]
-    )
-    columns["staleness_mean"] = _bin_means(
-        moments["staleness_mean"],
-        np.concatenate([[0], np.searchsorted(moments["env_steps"], grid, side="right")]),
-    )
+        columns[name] = _bin_means(updates[name], done)
+    seen = np.searchsorted(moments["env_steps"], grid, side="right")
+    columns["staleness_mean"] = _bin_means(moments["staleness_mean"], seen)
     return columns
 
 
-def _bin_means(values: Floats, edges: npt.NDArray[np.int64]) -> Floats:
-    """Mean of values[edges[i]:edges[i + 1]] without NaN; an empty bin repeats the one before."""
-    means = np.full(len(edges) - 1, np.nan)
-    for i, (low, high) in enumerate(itertools.pairwise(edges)):
+def _bin_means(values: Floats, ends: npt.NDArray[np.int64]) -> Floats:
+    """Mean of the finite values from one end to the next; an empty bin repeats the one before."""
+    means = np.full(len(ends), np.nan)
+    for i, (low, high) in enumerate(itertools.pairwise([0, *ends])):
         inside = values[low:high]
         inside = inside[np.isfinite(inside)]
         means[i] = inside.mean() if len(inside) else (means[i - 1] if i else np.nan)

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
 from fastac import machine, rundir
 from fastac.compare.experiment import THRESHOLDS, Plan, Result
-from fastac.compare.statistics import Interval, curve, median_interval, time_to
+from fastac.compare.statistics import FEWEST_FOR_INTERVAL, Interval, curve, median_interval, time_to
+from fastac.metrics import Floats
 
 
 def of_arm(results: Sequence[Result], arm: str) -> list[Result]:
@@ -32,9 +32,9 @@ def summarize(results: Sequence[Result], arm: str) -> dict[str, Any]:
     over_seeds = {
         "final_return": [history.final_return() for history in histories],
         "env_steps_per_s": [history.updates["env_steps"][-1] / history.train_s for history in histories],
-        "updates": [len(history.updates["wall_s"]) for history in histories],
-        "grad_norm": [float(np.mean(history.updates["grad_norm"])) for history in histories],
-        "return_var": [float(np.var(history.episodes["episode_return"][-100:])) for history in histories],
+        "updates": [float(history.updates["applied"].sum()) for history in histories],
+        "grad_norm": [_mean(history.updates["grad_norm"][history.updates["applied"] == 1]) for history in histories],
+        "return_var": [_variance(history.episodes["episode_return"][-100:]) for history in histories],
         "staleness_mean": [result.ledger.staleness_mean for result in its],
         "startup_s": [history.startup_s for history in histories],
     }
@@ -44,7 +44,9 @@ def summarize(results: Sequence[Result], arm: str) -> dict[str, Any]:
 def terminal_table(results: Sequence[Result], plan: Plan) -> Table:
     """Medians over the seeds, their 95 % bootstrap intervals below them."""
     seeds = len({result.seed for result in results})
-    intervals = "medians, 95 % bootstrap intervals below" if seeds > 1 else "one seed: no intervals"
+    intervals = "medians, 95 % bootstrap intervals below them"
+    if seeds < FEWEST_FOR_INTERVAL:
+        intervals = "medians, smallest and largest below them" if seeds > 1 else "no medians of one"
     table = Table(
         title=f"CartPole-v1, {seeds} seeds, {plan.n_envs} envs, {plan.total_timesteps:,} env steps each; {intervals}"
     )
@@ -107,6 +109,7 @@ def write(folder: Path, results: Sequence[Result], plan: Plan, where: dict[str, 
     report = {
         "plan": dataclasses.asdict(plan),
         "matched": "env steps, number of envs, initial weights, optimizer, hyper-parameters, seeds",
+        "torch_threads": "one in each process that trains",
         "not_matched": "updates, and samples per update: A2C uses all envs' rollouts, A3C and A2C split one's",
         "machine": where,
         "summary": {arm: summarize(results, arm) for arm in arms},
@@ -120,8 +123,18 @@ def footer(where: dict[str, Any]) -> str:
     return f"Measured on {machine.summary(where)}."
 
 
+def _mean(values: Floats) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _variance(values: Floats) -> float:
+    return float(values.var()) if len(values) else float("nan")
+
+
 def _interval_text(interval: Interval, digits: int) -> str:
     def one(x: float) -> str:
+        if math.isnan(x):
+            return "-"
         return "unsolved" if math.isinf(x) else f"{x:,.{digits}f}"
 
     if interval.low == interval.high:
