@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 _SILENT_S = 2.0
-_LINE_EVERY_S = 10.0
+_LINE_EVERY_S = 5.0
 
 
 class WaitingProgress:

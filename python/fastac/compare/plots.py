@@ -61,7 +61,8 @@ def draw_curves(path: Path, results: Sequence[Result], plan: Plan) -> None:
             _draw(ax, results, plan, "env_steps", column)
             ax.set_title(title)
             ax.set_ylabel(label)
-        axes[0, 0].legend(loc="lower right")
+        if axes[0, 0].lines[: -len(THRESHOLDS)]:
+            axes[0, 0].legend(loc="lower right")
         figure.suptitle(
             f"CartPole-v1, {plan.n_envs} envs, {_seeds(results)}: median, and the middle half of the seeds shaded",
             fontsize=12,
