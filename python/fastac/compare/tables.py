@@ -137,6 +137,6 @@ def _interval_text(interval: Interval, digits: int) -> str:
             return "-"
         return "unsolved" if math.isinf(x) else f"{x:,.{digits}f}"
 
-    if interval.low == interval.high:
+    if interval.low == interval.high or math.isnan(interval.median):
         return one(interval.median)
     return f"{one(interval.median)}\n[dim]{one(interval.low)} to {one(interval.high)}[/dim]"
