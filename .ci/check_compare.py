@@ -12,7 +12,6 @@ folder, output = Path(sys.argv[1]), Path(sys.argv[2]).read_text()
 for words in (
     "A3C",
     "A2C",
-    "A2C split",
     "solved (195)",
     "env steps to 195",
     "seconds to 195",
@@ -24,7 +23,7 @@ for words in (
 with (folder / "compare.csv").open() as file:
     rows = list(csv.DictReader(file))
 report = json.loads((folder / "compare.json").read_text())
-for arm in ("A3C", "A2C", "A2C split"):
+for arm in ("A3C", "A2C"):
     its = [row for row in rows if row["algorithm"] == arm]
     seeds = {row["seed"] for row in its}
     assert len(seeds) == 3, f"{arm}: expected 3 seeds, got {seeds}"

@@ -19,7 +19,7 @@ def test_rounds_are_interleaved_after_a_warm_up():
 def test_spread_and_ratio():
     assert Spread.of([3.0, 1.0, 2.0]) == Spread(1.0, 2.0, 3.0)
     assert ratio([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == Spread(1.0, 2.0, 3.0)
-    assert Spread(1.0, 2.5, 1234.0).text(1) == "2.5 (1.0 to 1,234.0)"
+    assert Spread(1.0, 2.5, 1234.0).text(1) == "2.5\n[dim]1.0-1,234.0[/dim]"
 
 
 def test_env():

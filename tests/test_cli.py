@@ -65,7 +65,7 @@ def test_train_leaves_a_run_folder(kind, tmp_path):
     )
     assert record["ledger"]["pending"] == 0 and record["machine"]["torch"]
     assert f"saved: {folder}/model.safetensors" in result.output and "ledger: " in result.output
-    model = {"a2c": fastac.A2C, "a3c": fastac.A3C}[kind[0]].load(folder / "model.safetensors")
+    model = {"a2c": fastac.A2C, "a3c": fastac.A3C}[kind[0]].load(folder)
     assert model.version == record["version"]
 
 
@@ -115,7 +115,7 @@ def test_a_failed_run_is_one_message_and_exit_code_1(tmp_path):
     )
     assert result.exit_code == 1
     assert "fastac: NonFiniteGradientError: worker 0, update" in result.output and "Traceback" not in result.output
-    assert (tmp_path / "x" / "updates.csv").exists()
+    assert (tmp_path / "x" / "updates.csv").exists() and f"saved: {tmp_path}/x/model.safetensors" in result.output
 
 
 def test_compare(tmp_path):

@@ -126,13 +126,15 @@ class Algorithm:
 
     @classmethod
     def load(cls: type[AlgorithmT], path: str | os.PathLike[str]) -> AlgorithmT:
-        """The model that `save` wrote.
+        """The model that `save` wrote, or that `fastac train` left in a run folder.
 
         Raises FileNotFoundError, or CheckpointError if the file is damaged or holds another algorithm's model.
         """
         saved = load_checkpoint(path)
         if saved.algorithm != cls.__name__:
-            raise CheckpointError(f"{path}: expected an {cls.__name__} model, got {saved.algorithm}")
+            raise CheckpointError(
+                f"{path}: expected an {cls.__name__} model, got {saved.algorithm}: use fastac.{saved.algorithm}.load"
+            )
         model = cls._from_config(cls.config_type.from_dict(saved.config))
         if saved.params.shape != model.policy.params.shape or saved.state.shape != model.state.shape:
             raise CheckpointError(

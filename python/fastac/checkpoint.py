@@ -17,6 +17,7 @@ from fastac.errors import CheckpointError
 
 Float32 = npt.NDArray[np.float32]
 _FORMAT = "fastac checkpoint 1"
+MODEL_FILE = "model.safetensors"  # its name in a run folder
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,12 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Pat
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Raises FileNotFoundError for a missing file, CheckpointError for one that is no whole checkpoint of fastac."""
+    """Reads a file, or the model in a run folder.
+
+    Raises FileNotFoundError for a missing file, CheckpointError for one that is no whole checkpoint of fastac.
+    """
+    if Path(path).is_dir():
+        path = Path(path) / MODEL_FILE
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:

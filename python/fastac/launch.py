@@ -18,7 +18,7 @@ import traceback
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import forkserver, reduction
+from multiprocessing import forkserver, reduction, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
@@ -245,6 +245,7 @@ def _context() -> Any:
     copies locks that other threads hold; a child forked after OpenMP was warm hung."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fastac.a3c"])
+    resource_tracker.ensure_running()  # by itself it would unblock SIGINT in the midst of the following
     # The server and all that it forks inherit the mask: Ctrl-C in a terminal is for the parent, which tells them.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

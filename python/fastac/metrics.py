@@ -23,8 +23,8 @@ UPDATE_COLUMNS = (
     "policy_loss",
     "value_loss",
     "entropy",
-    "return_mean",
-    "return_var",
+    "rollout_return_mean",  # of the scaled n-step returns that the values are fitted to
+    "rollout_return_var",
     "explained_variance",
     "learning_rate",
     "ent_coef",

@@ -51,7 +51,7 @@ def measure(sizes: tuple[int, ...], rounds: int, round_s: float, tick: Tick) -> 
 
 
 def table(results: dict[int, dict[str, dict[str, Spread]]]) -> Table:
-    shown = Table(title="CartPole-v1: median (minimum to maximum) over the rounds")
+    shown = Table(title="CartPole-v1: medians over the rounds, minimum and maximum below them")
     for column in ("envs", "form", "ns per env step", "times fastac/CartPole-v1"):
         shown.add_column(column, justify="left" if column == "form" else "right")
     for n, forms in results.items():

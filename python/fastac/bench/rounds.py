@@ -20,7 +20,8 @@ class Spread:
         return cls(min(values), statistics.median(values), max(values))
 
     def text(self, digits: int) -> str:
-        return f"{self.median:,.{digits}f} ({self.minimum:,.{digits}f} to {self.maximum:,.{digits}f})"
+        """The median, and below it minimum and maximum."""
+        return f"{self.median:,.{digits}f}\n[dim]{self.minimum:,.{digits}f}-{self.maximum:,.{digits}f}[/dim]"
 
 
 Tick = Callable[[], None]  # called after each piece of work that a person waits for

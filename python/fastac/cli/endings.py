@@ -30,7 +30,7 @@ def ends_in_order() -> Iterator[None]:
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
     except KeyboardInterrupt as stop:
-        stopped("nothing more was under way", stop)
+        stopped("no run was under way", stop)
     except (FastacError, OSError) as error:
         click.echo(f"fastac: {type(error).__name__}: {error}", err=True)
         sys.exit(1)

@@ -62,19 +62,23 @@ def _train(kind: str, total_timesteps: int, name: str | None, runs: Path, **opti
         try:
             model.learn(total_timesteps, progress_bar=True)
         except KeyboardInterrupt as stop:
+            if model.num_timesteps == 0:
+                folder.rmdir()
+                stopped("nothing was trained yet", stop)
             with signals_deferred():
-                path = _save(model, folder)
+                path = _save(model, folder, "stopped")
             stopped(f"{model.num_timesteps:,} of {total_timesteps:,} env steps done, saved in {path}", stop)
-        except FastacError:
+        except FastacError as error:
             with signals_deferred():
-                _save(model, folder)
+                path = _save(model, folder, f"failed: {type(error).__name__}")
+            click.echo(f"saved: {path}, after {model.num_timesteps:,} env steps", err=True)
             raise
         with signals_deferred():
-            path = _save(model, folder)
+            path = _save(model, folder, "done")
         _report(model, path)
 
 
-def _save(model: Algorithm, folder: Path) -> Path:
+def _save(model: Algorithm, folder: Path, status: str) -> Path:
     from fastac import machine
 
     path = model.save(folder / "model.safetensors")
@@ -84,6 +88,7 @@ def _save(model: Algorithm, folder: Path) -> Path:
     rundir.write_table(folder / "updates.csv", model.history.updates)
     rundir.write_table(folder / "moments.csv", model.history.moments)
     record = {
+        "status": status,
         "algorithm": type(model).__name__,
         "config": model.config.to_dict(),
         "machine": machine.describe(),

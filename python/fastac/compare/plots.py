@@ -64,7 +64,8 @@ def draw_curves(path: Path, results: Sequence[Result], plan: Plan) -> None:
         if axes[0, 0].lines[: -len(THRESHOLDS)]:
             axes[0, 0].legend(loc="lower right")
         figure.suptitle(
-            f"CartPole-v1, {plan.n_envs} envs, {_seeds(results)}: median, and the middle half of the seeds shaded",
+            f"CartPole-v1, {plan.n_envs} envs, {_seeds(results)} (A3C: {plan.update}, {plan.backend}): "
+            "median, and the middle half of the seeds shaded",
             fontsize=12,
         )
         figure.savefig(path)
@@ -103,7 +104,7 @@ def _draw(ax: Axes, results: Sequence[Result], plan: Plan, axis: str, column: st
         curves = [curve(result.history, plan.total_timesteps) for result in of_arm(results, arm)]
         if not curves:
             continue
-        end = min(float(one[axis][-1]) for one in curves)
+        end = max(float(one[axis][-1]) for one in curves)  # a seed that has ended keeps its last value
         grid = np.linspace(0.0, end, _POINTS)
         values = np.array([np.interp(grid, one[axis], one[column], left=np.nan) for one in curves])
         known = np.isfinite(values).any(axis=0)
@@ -151,4 +152,4 @@ def _draw_times(ax: Axes, results: Sequence[Result], arms: Sequence[str], thresh
 
 
 def _number(x: float, _: object) -> str:
-    return f"{x:,.0f}" if abs(x) >= 10 or x == int(x) else f"{x:g}"
+    return f"{round(x, 6):,}".removesuffix(".0")

@@ -46,9 +46,10 @@ def terminal_table(results: Sequence[Result], plan: Plan) -> Table:
     seeds = len({result.seed for result in results})
     intervals = "medians, 95 % bootstrap intervals below them"
     if seeds < FEWEST_FOR_INTERVAL:
-        intervals = "medians, smallest and largest below them" if seeds > 1 else "no medians of one"
+        intervals = "medians, smallest and largest below them" if seeds > 1 else "no interval from one"
     table = Table(
-        title=f"CartPole-v1, {seeds} seeds, {plan.n_envs} envs, {plan.total_timesteps:,} env steps each; {intervals}"
+        title=f"CartPole-v1, {seeds} seed{'s' if seeds > 1 else ''}, {plan.n_envs} envs, {plan.total_timesteps:,} env steps "
+        f"(A3C: {plan.update}, {plan.backend}); {intervals}"
     )
     table.add_column("")
     arms = [arm for arm in plan.arms if of_arm(results, arm)]
