@@ -49,9 +49,10 @@ def bench_env(sizes: tuple[int, ...], rounds: int, round_s: float, name: str | N
         from fastac.bench import env
 
         folder = new_folder(runs, name, "bench-env")
+        where = machine.describe()  # now: afterwards the load is our own
         with _rounds(rounds * len(sizes)) as tick:
             results = env.measure(sizes, rounds, round_s, tick)
-        _show(env.table(results), env.as_json(results), folder / "bench-env.json")
+        _show(env.table(results), env.as_json(results), where, folder / "bench-env.json")
 
 
 @bench.command("updates")
@@ -93,13 +94,13 @@ def bench_updates(
                 f"workers * n_updates: expected <= {updates.MOST_ADDITIONS:,}, so that sums stay exact"
             )
         folder = new_folder(runs, name, "bench-updates")
+        where = machine.describe()
         with _rounds(rounds * len(workers)) as tick:
             results = updates.measure(workers, n_params, rounds, n_updates, tick)
-        _show(updates.table(results, n_params), updates.as_json(results), folder / "bench-updates.json")
+        _show(updates.table(results, n_params), updates.as_json(results), where, folder / "bench-updates.json")
 
 
-def _show(table: Any, figures: dict[str, Any], path: Path) -> None:
-    where = machine.describe()
+def _show(table: Any, figures: dict[str, Any], where: dict[str, Any], path: Path) -> None:
     rundir.write_json(path, {"command": sys.argv[1:], "machine": where, "figures": figures})
     console = Console()
     console.print(table)

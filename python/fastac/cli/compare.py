@@ -87,6 +87,7 @@ def compare(
         arms = experiment.QUICK_ARMS if quick else experiment.ARMS
         plan = experiment.Plan(total_timesteps, all_seeds, n_envs, update, backend, arms, options)
         folder = new_folder(runs, name, "compare")
+        where = machine.describe()  # now: afterwards the load is our own
         results: list[Any] = []
         try:
             for result in experiment.run(plan, progress_bar=True):
@@ -94,11 +95,11 @@ def compare(
                 click.echo(_result_line(result))
         except KeyboardInterrupt as stop:
             done = f"{len(results)} of {len(plan.seeds) * len(plan.arms)} runs done"
-            stopped(f"{done}, written to {folder}" if _write_comparison(folder, results, plan) else done, stop)
+            stopped(f"{done}, written to {folder}" if _write_comparison(folder, results, plan, where) else done, stop)
         except FastacError:
-            _write_comparison(folder, results, plan)
+            _write_comparison(folder, results, plan, where)
             raise
-        _write_comparison(folder, results, plan)
+        _write_comparison(folder, results, plan, where)
 
 
 def _given(option: str) -> bool:
@@ -116,14 +117,13 @@ def _result_line(result: Any) -> str:
 
 
 @signals_deferred()
-def _write_comparison(folder: Path, results: list[Any], plan: Any) -> bool:
+def _write_comparison(folder: Path, results: list[Any], plan: Any, where: dict[str, Any]) -> bool:
     """Writes and shows what there is, without being interrupted; nothing, and no folder, where no run has ended."""
     from fastac.compare import plots, tables
 
     if not results:
         folder.rmdir()
         return False
-    where = machine.describe()
     tables.write(folder, results, plan, where)
     plots.draw_curves(folder / "compare.png", results, plan)
     plots.draw_time_to_solve(folder / "time_to_solve.png", results, plan)

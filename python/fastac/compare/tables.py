@@ -47,10 +47,10 @@ def terminal_table(results: Sequence[Result], plan: Plan) -> Table:
     intervals = "medians, 95 % bootstrap intervals below them"
     if seeds < FEWEST_FOR_INTERVAL:
         intervals = "medians, smallest and largest below them" if seeds > 1 else "no interval from one"
-    table = Table(
-        title=f"CartPole-v1, {seeds} seed{'s' if seeds > 1 else ''}, {plan.n_envs} envs, {plan.total_timesteps:,} env steps "
-        f"(A3C: {plan.update}, {plan.backend}); {intervals}"
+    what = (
+        f"CartPole-v1, {seeds} seed{'s' if seeds > 1 else ''}, {plan.n_envs} envs, {plan.total_timesteps:,} env steps"
     )
+    table = Table(title=f"{what} (A3C: {plan.update}, {plan.backend}); {intervals}")
     table.add_column("")
     arms = [arm for arm in plan.arms if of_arm(results, arm)]
     summaries = {arm: summarize(results, arm) for arm in arms}
