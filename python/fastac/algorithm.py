@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -25,7 +26,7 @@ from fastac.updates import Run
 AlgorithmT = TypeVar("AlgorithmT", bound="Algorithm")
 
 
-class Algorithm:
+class Algorithm(ABC):
     """Base of A2C and A3C.
 
     Attributes:
@@ -153,11 +154,13 @@ class Algorithm:
     def _from_config(cls: type[AlgorithmT], config: Config) -> AlgorithmT:
         return cls(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
 
+    @abstractmethod
     def _open(self, progress: WaitingProgress) -> Run:
-        raise NotImplementedError
+        """The run of one learn(): as many seats as there are workers."""
 
+    @abstractmethod
     def _train(self, run: Run, total_timesteps: int) -> None:
-        raise NotImplementedError
+        """The loop, from the first rollout to the last update."""
 
     def _new_run(self, progress: WaitingProgress, workers: int, update: str) -> Run:
         return Run(
