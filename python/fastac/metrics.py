@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from fastac._core import LOG_COLUMNS
+
 Floats = npt.NDArray[np.float64]
 Table = dict[str, Floats]
 
@@ -32,14 +34,13 @@ UPDATE_COLUMNS = (
 )
 _APPLIED = len(_HEAD) + UPDATE_COLUMNS.index("applied")
 MOMENT_COLUMNS = ("wall_s", "updates", "env_steps", "staleness_mean", "staleness_max", "retries")
-ROW_WIDTH = 16
 
-assert len(_HEAD) + max(len(EPISODE_COLUMNS), len(UPDATE_COLUMNS)) <= ROW_WIDTH
+assert len(_HEAD) + max(len(EPISODE_COLUMNS), len(UPDATE_COLUMNS)) <= LOG_COLUMNS
 
 
 def row(kind: float, wall_s: float, worker: int, worker_env_steps: int, *values: float) -> Floats:
     """One event as the log carries it, float64[16]."""
-    out = np.zeros(ROW_WIDTH)
+    out = np.zeros(LOG_COLUMNS)
     out[: 4 + len(values)] = (kind, wall_s, worker, worker_env_steps, *values)
     return out
 

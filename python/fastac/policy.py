@@ -52,7 +52,7 @@ class ActorCritic(nn.Module):
 
 
 def _apply(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    # Not layer(x): for nets of this size calling eight modules costs three times what they compute.
+    # Not layer(x): for nets of this size calling the modules costs more than what they compute.
     return nn.functional.linear(x, layer.weight, layer.bias)  # type: ignore[arg-type]
 
 

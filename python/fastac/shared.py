@@ -64,7 +64,7 @@ class Ledger:
         applied: optimizer steps made, one for each gradient.
         merged: gradients summed into another one before it was pushed; no scheme does that by itself.
         rejected_nonfinite: gradients with NaN or infinity, not applied.
-        rejected_stale: gradients refused for their staleness.
+        rejected_stale: gradients refused for their staleness; 0 as long as there is no limit to it.
         pending: published and neither applied nor rejected; 0 at the end of a run.
         retries: builds thrown away because another worker committed first (`lockfree`).
         staleness_mean, staleness_max: version when applied - version its worker read, over all applied gradients.
