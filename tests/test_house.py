@@ -13,7 +13,7 @@ PACKAGE = Path(fastac.__file__).parent
 # From the bottom up; on a floor, from left to right. A room may import only rooms that stand before it.
 FLOORS = [
     ["_core", "errors"],
-    ["config", "seeding", "returns", "metrics", "machine", "rundir", "progress", "signals"],
+    ["config", "seeding", "returns", "metrics", "machine", "rundir", "progress", "signals", "exclusive"],
     ["env", "policy", "shared", "checkpoint"],
     ["rollout", "objective", "updates", "launch"],
     ["algorithm", "a2c", "a3c", "evaluation"],

@@ -14,6 +14,7 @@ from fastac.env import CartPoleEnv, CartPoleVectorEnv
 from fastac.errors import (
     CheckpointError,
     ConfigError,
+    EnvInUseError,
     FastacError,
     LedgerError,
     NonFiniteGradientError,
@@ -38,6 +39,7 @@ __all__ = [
     "CheckpointError",
     "Config",
     "ConfigError",
+    "EnvInUseError",
     "FastacError",
     "LedgerError",
     "NonFiniteGradientError",

@@ -77,8 +77,10 @@ class Sessions:
         wrong: dict[str, Any] = {}
         if d.random() < 0.2:
             wrong = d.choice(
-                [{"slots": 3}, {"slots": 2**17}, {"log_rows": 0}, {"staleness_lr": "no"}, {"max_staleness": -1}]
-                + [{"alpha": None}, {"nonce": 2**64}, {"eps_inside_root": "no"}, {"lots": 1}, {"workers": 1.5}]
+                [
+                    *({"slots": 3}, {"slots": 2**17}, {"log_rows": 0}, {"staleness_lr": "no"}, {"max_staleness": -1}),
+                    *({"alpha": None}, {"nonce": 2**64}, {"eps_inside_root": "no"}, {"lots": 1}, {"workers": 1.5}),
+                ]
             )
         arguments = {"workers": workers, "parameters": parameters, **options, **extra, **wrong}
         # More than the memory that this process allows itself (RLIMIT_FSIZE) is refused by the system.
@@ -123,7 +125,7 @@ class Sessions:
             _core.Region.attach,
             fd,
             nonce,
-            raises=() if good and known or pick == 2 else (RuntimeError, OSError),
+            raises=() if (good and known) or pick == 2 else (RuntimeError, OSError),
             may=RuntimeError if pick == 2 else (),
         )
         if opened >= 0:
@@ -160,13 +162,16 @@ class Sessions:
     def open(self, d: Draw) -> None:
         place = self.place(d)
         if not place.regions or len(place.holders) > 8:
-            return self.forget(d)
+            self.forget(d)
+            return
         seats = place.workers + 2
         seat, fits = d.integer(0, seats - 1)
         if d.random() < 0.05:
             self.call(_core.Session, d.choice([None, 1, _core]), seat, fits=False)
         taken = fits and place.taken(int(seat)) is not None
-        session = self.call(_core.Session, d.choice(place.regions), seat, fits=fits, raises=RuntimeError if taken else ())
+        session = self.call(
+            _core.Session, d.choice(place.regions), seat, fits=fits, raises=RuntimeError if taken else ()
+        )
         if not failed(session):
             assert session.seat == seat
             place.holders.append(Holder(session, int(seat)))
@@ -195,7 +200,7 @@ class Sessions:
         place, h = self.someone(d)
         seat, fits = d.integer(0, place.workers + 1)
         raises = self.refusal(h)
-        if not raises and h.seat != place.workers:
+        if not h.closed and h.seat != place.workers:
             raises = (RuntimeError,)
         if fits and seat == h.seat:
             raises = (*raises, ValueError)
