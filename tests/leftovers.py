@@ -56,13 +56,16 @@ def _processes() -> dict[Thing, str]:
                     found["process", pid] = f"process {pid}, child of {parent}, state {state}: {words}"
             else:
                 _foreign.add(pid)
-        except OSError:  # gone meanwhile, or another user's
+        except OSError:  # gone meanwhile
             continue
     return found
 
 
 def _is_marked(pid: int) -> bool:
-    return MARK in Path(f"/proc/{pid}/environ").read_bytes()
+    try:
+        return MARK in Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:  # the kernel's own, or another user's
+        return False
 
 
 def _is_orphaned_fork(command: bytes, session: int, parent: int) -> bool:
