@@ -1,0 +1,89 @@
+"""What the operating system grants this process beyond what the machine has: cgroup limits (v1 and v2) and free memory.
+
+Every function takes the `root` under which /proc and /sys lie, and returns None where nothing is limited or known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path("/")
+
+
+def cpu_quota(root: Path = ROOT) -> float | None:
+    """Processor time per second that the cgroup allows, in cores: 1.5 is one core and a half."""
+    quotas = []
+    for folder in _folders("cpu", root):
+        quota, period = (_words(folder / "cpu.max") or ["max", "100000"])[:2]
+        if quota == "max":
+            quota = (_words(folder / "cpu.cfs_quota_us") or ["-1"])[0]
+            period = (_words(folder / "cpu.cfs_period_us") or ["100000"])[0]
+        if int(quota) > 0:
+            quotas.append(int(quota) / int(period))
+    return min(quotas, default=None)
+
+
+def memory_left(root: Path = ROOT) -> int | None:
+    """Bytes that can still be allocated: what the machine has available, or less where a cgroup says so."""
+    left = []
+    for line in _lines(root / "proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            left.append(int(line.split()[1]) * 1024)
+    for folder in _folders("memory", root):
+        v1 = (folder / "memory.limit_in_bytes").exists()
+        limit = _number(folder / ("memory.limit_in_bytes" if v1 else "memory.max"))
+        used = _number(folder / ("memory.usage_in_bytes" if v1 else "memory.current"))
+        if limit is not None and used is not None:
+            # Pages of files that were not used lately count as used, and are given back when memory runs short.
+            given_back = _field(folder / "memory.stat", "total_inactive_file" if v1 else "inactive_file")
+            left.append(max(0, limit - max(0, used - given_back)))
+    return min(left, default=None)
+
+
+def tasks_left(root: Path = ROOT) -> int | None:
+    """Processes and threads that the cgroup still allows."""
+    left = []
+    for folder in _folders("pids", root):
+        most, now = _number(folder / "pids.max"), _number(folder / "pids.current")
+        if most is not None and now is not None:
+            left.append(max(0, most - now))
+    return min(left, default=None)
+
+
+def _folders(controller: str, root: Path) -> Iterator[Path]:
+    """The folder of this process's cgroup under a controller, and those above it: the tightest limit holds."""
+    own = {}  # controllers of v1 by name, v2 as ""
+    for line in _lines(root / "proc/self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        own.update(dict.fromkeys(controllers.split(","), path))
+    for line in _lines(root / "proc/self/mountinfo"):
+        before, _, after = line.partition(" - ")
+        subtree, mount = before.split()[3:5]
+        kind, _, options = after.split()[:3]
+        if kind == "cgroup2" or (kind == "cgroup" and controller in options.split(",")):
+            path = Path(own.get(controller if kind == "cgroup" else "", "/"))
+            # A container may see its own subtree as the mount, and its path as the host does.
+            below = path.relative_to(subtree) if path.is_relative_to(subtree) else Path()
+            top = root / mount.lstrip("/")
+            yield from (top / part for part in (below, *below.parents))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _words(path: Path) -> list[str]:
+    return " ".join(_lines(path)).split()
+
+
+def _number(path: Path) -> int | None:
+    words = _words(path)
+    return int(words[0]) if words and words[0].isdecimal() else None
+
+
+def _field(path: Path, name: str) -> int:
+    return next((int(line.split()[1]) for line in _lines(path) if line.split()[:1] == [name]), 0)
