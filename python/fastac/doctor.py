@@ -151,7 +151,7 @@ def shared_memory(workers: int) -> Finding:
     subject = "shared memory"
     try:
         region = _region(workers)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         remedy = (
             "the system must allow memfd_create and seals (a container's seccomp profile may not), and have memory free"
         )

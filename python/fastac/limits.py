@@ -15,12 +15,10 @@ def cpu_quota(root: Path = ROOT) -> float | None:
     """Processor time per second that the cgroup allows, in cores: 1.5 is one core and a half."""
     quotas = []
     for folder in _folders("cpu", root):
-        quota, period = (_words(folder / "cpu.max") or ["max", "100000"])[:2]
-        if quota == "max":
-            quota = (_words(folder / "cpu.cfs_quota_us") or ["-1"])[0]
-            period = (_words(folder / "cpu.cfs_period_us") or ["100000"])[0]
-        if int(quota) > 0:
-            quotas.append(int(quota) / int(period))
+        words = _words(folder / "cpu.max")
+        words = words or _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")
+        if words and words[0].isdecimal():  # no limit is "max" in v2, -1 in v1
+            quotas.append(int(words[0]) / int(words[1]))
     return min(quotas, default=None)
 
 
@@ -62,9 +60,9 @@ def _folders(controller: str, root: Path) -> Iterator[Path]:
         subtree, mount = before.split()[3:5]
         kind, _, options = after.split()[:3]
         if kind == "cgroup2" or (kind == "cgroup" and controller in options.split(",")):
-            path = Path(own.get(controller if kind == "cgroup" else "", "/"))
+            here = Path(own.get(controller if kind == "cgroup" else "", "/"))
             # A container may see its own subtree as the mount, and its path as the host does.
-            below = path.relative_to(subtree) if path.is_relative_to(subtree) else Path()
+            below = here.relative_to(subtree) if here.is_relative_to(subtree) else Path()
             top = root / mount.lstrip("/")
             yield from (top / part for part in (below, *below.parents))
 
