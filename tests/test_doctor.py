@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
@@ -184,6 +185,8 @@ def test_memory(need):
     assert doctor.memory(3, need, None).status == doctor.memory(3, need, total).status == doctor.OK
     finding = doctor.memory(3, need, total - 1)
     assert finding.status == doctor.PROBLEM and "fewer workers" in finding.remedy
+    unknown = replace(need, private_bytes=limits.private_bytes(Path("/nowhere")))
+    assert doctor.memory(3, unknown, total).status == doctor.NOTE
 
 
 @pytest.mark.parametrize(("hard", "remedy"), [(10_000, "ulimit -n "), (40, "raise the hard limit of 40")])

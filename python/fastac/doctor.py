@@ -209,7 +209,7 @@ class Need:
     cpus: int  # it may run on
     torch_threads: int
     tasks: int  # processes and threads
-    private_bytes: int  # memory that it shares with nobody
+    private_bytes: int  # memory that it shares with nobody; 0: unknown
     descriptors: int  # in the parent
 
 
@@ -230,7 +230,7 @@ def worker_processes(workers: int, cpus: int, root: Path) -> Iterator[Finding]:
 
 def threads(need: Need, cpus: int) -> Finding:
     """Whether workers may spread over the cores: OpenMP ties the process that imports torch, and all that it forks."""
-    found = f"torch uses {need.torch_threads} in a worker, which may run on {need.cpus} of {cpus} cores"
+    found = f"a worker has {need.torch_threads} torch thread, and may run on {need.cpus} of {cpus} cores"
     if need.cpus == cpus:
         return Finding(OK, "threads", found)
     remedy = "all workers share these: unset OMP_PROC_BIND, OMP_PLACES, GOMP_CPU_AFFINITY and KMP_AFFINITY"
@@ -239,6 +239,9 @@ def threads(need: Need, cpus: int) -> Finding:
 
 def memory(workers: int, need: Need, left: int | None) -> Finding:
     """Whether region and workers fit into what the machine and the cgroup have left."""
+    if not need.private_bytes:
+        found = "what a worker takes is unknown: there is no /proc/self/smaps_rollup"
+        return Finding(NOTE, "memory", found, "watch the memory of the worker processes in a first, short run")
     total = _region(workers).nbytes + workers * need.private_bytes
     found = f"{workers} workers need {total / _MIB:,.0f} MiB"
     found += "" if left is None else f" of {left / _MIB:,.0f} MiB that are left"
@@ -295,13 +298,12 @@ def report_need(config: A3CConfig, session: _core.Session, report: Report) -> fl
     from fastac.policy import make_policy
 
     make_policy(config).warm_up()
-    private = re.findall(r"^Private_\w+: +(\d+) kB", Path("/proc/self/smaps_rollup").read_text(), re.MULTILINE)
     row = np.zeros(_core.LOG_COLUMNS)
     row[:4] = (
         len(os.sched_getaffinity(0)),
         torch.get_num_threads(),
         len(os.listdir("/proc/self/task")),
-        1024 * sum(map(int, private)),
+        limits.private_bytes(),
     )
     session.log(row)
     report(READY)

@@ -1,6 +1,6 @@
-"""What the operating system grants this process beyond what the machine has: cgroup limits (v1 and v2) and free memory.
+"""What the operating system grants this process, and what it uses: cgroup limits (v1 and v2) and memory.
 
-Every function takes the `root` under which /proc and /sys lie, and returns None where nothing is limited or known.
+Every function takes the `root` under which /proc and /sys lie. No limit is None.
 """
 
 from __future__ import annotations
@@ -47,6 +47,12 @@ def tasks_left(root: Path = ROOT) -> int | None:
         if most is not None and now is not None:
             left.append(max(0, most - now))
     return min(left, default=None)
+
+
+def private_bytes(root: Path = ROOT) -> int:
+    """Memory of this process that it shares with no other one; 0 where the system does not say."""
+    words = [line.split() for line in _lines(root / "proc/self/smaps_rollup") if line.startswith("Private_")]
+    return 1024 * sum(int(kib) for _, kib, _ in words)
 
 
 def _folders(controller: str, root: Path) -> Iterator[Path]:
