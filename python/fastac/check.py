@@ -1,0 +1,242 @@
+"""`fastac check`: proves on the user's own machine that no gradient is lost or applied twice, whatever dies.
+
+In: a time budget and a number of workers. Out: for each update scheme, on threads, on processes, and on processes that
+are killed at random moments, the ledger and whether every parameter is the sum of exactly the published gradients.
+
+The gradients are small whole numbers under plain sgd with learning rate 1, so every sum is exact in float32. They differ
+from worker to worker and from one to the next: a lost one and a doubled one do not cancel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastac import _core
+from fastac._core import UPDATE_SCHEMES
+from fastac.config import Config
+from fastac.errors import FastacError, LedgerError, WorkerDiedError
+from fastac.launch import READY, START_DEADLINE_S, Failed, ProcessWorker, Report, ThreadWorker, Worker
+from fastac.shared import Ledger, create_region, observer_of, serve_until_stopped
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
+N_PARAMS = 4675  # as many as the default policy has
+N_ROWS = 61  # gradients of a worker before they repeat
+LARGEST = 3  # magnitude of an entry
+EXACT = 2**24  # up to here every whole number is a float32
+BACKENDS = ("threads", "processes", "killed processes")
+_KILL_EVERY_S = (0.01, 0.05)
+_SHORTEST_S = 0.3
+_STOP_DEADLINE_S = 10.0
+_POLL_S = 0.005
+_CHUNK = 100  # gradients between two looks at the stop flag
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one scheme did on one backend.
+
+    Attributes:
+        kills: workers and learners killed, each replaced by another one in its seat.
+        moved: parameters that are not the sum of the published gradients.
+        faults: what is wrong, in words; empty where all is as promised. hogwild promises its counts alone.
+    """
+
+    scheme: str
+    backend: str
+    kills: int
+    ledger: Ledger
+    moved: int
+    faults: tuple[str, ...]
+
+
+Tick = Callable[[int, str], None]  # told of the number of finished cases, and of the one under way
+
+
+def check(seconds: float, workers: int, tick: Tick) -> Iterator[Result]:
+    """Every scheme on every backend, in about `seconds` s altogether: the results as they come."""
+    cases = [(scheme, backend) for backend in BACKENDS for scheme in UPDATE_SCHEMES]
+    deadline = time.monotonic() + seconds
+    for done, (scheme, backend) in enumerate(cases):
+        until = time.monotonic() + (deadline - time.monotonic()) / (len(cases) - done)
+        yield run_case(scheme, backend, workers, until, lambda: tick(done, f"{scheme}, {backend}"))  # noqa: B023
+
+
+def run_case(scheme: str, backend: str, workers: int, until: float, tick: Callable[[], None]) -> Result:
+    """Lets `workers` submit until `until` (of time.monotonic), and shortly at least; then compares.
+
+    Raises nothing for what goes wrong with the workers: that is a fault of the result.
+    """
+    crew = Crew(scheme, backend, workers)
+    faults = []
+    try:
+        crew.wait_ready(tick)
+        crew.work(max(until, time.monotonic() + _SHORTEST_S), tick)
+    except (FastacError, TimeoutError) as error:
+        faults.append(f"{type(error).__name__}: {error}")
+    finally:
+        crew.stop()
+    ledger, params, expected = crew.books()
+    faults += find_faults(scheme, ledger, params, expected)
+    return Result(scheme, backend, crew.kills, ledger, int(np.sum(params != expected)), tuple(faults))
+
+
+def find_faults(scheme: str, ledger: Ledger, params: Float32, expected: Int64) -> list[str]:
+    """What is wrong with the books of an ended run, and with its parameters float32[P] against int64[P]."""
+    faults = []
+    try:
+        ledger.check()
+    except LedgerError as error:
+        faults.append(str(error))
+    wrong = np.flatnonzero(params != expected)
+    if len(wrong) and scheme != "hogwild":
+        at = wrong[0]
+        faults.append(
+            f"{len(wrong):,} of {len(params):,} parameters are not the sum of the published gradients: "
+            f"params[{at}] is {params[at]:g}, expected {expected[at]}"
+        )
+    return faults
+
+
+def gradients(worker: int) -> Float32:
+    """float32[N_ROWS, N_PARAMS]: what a worker submits, in turn; its gradient number s is row (s - 1) % N_ROWS."""
+    stream = np.random.default_rng([worker, N_ROWS])
+    return stream.integers(-LARGEST, LARGEST, (N_ROWS, N_PARAMS), endpoint=True).astype(np.float32)
+
+
+def sum_of_first(rows: Float32, n: int) -> Int64:
+    """int64[P]: the sum of the first n gradients of a worker whose gradients are these rows, over and over."""
+    whole = rows.astype(np.int64)
+    return n // len(rows) * whole.sum(axis=0) + whole[: n % len(rows)].sum(axis=0)
+
+
+# ---- the workers ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker needs to know: its number, and how many gradients keep the sums exact."""
+
+    worker: int
+    n_at_most: int
+
+
+def submit_until_stopped(task: Task, session: _core.Session, report: Report) -> float:
+    """A worker: a native loop over its gradients."""
+    grads = gradients(task.worker)
+    report(READY)
+    left = task.n_at_most
+    while left > 0 and not session.stop_requested:
+        session.submit_many(grads, min(_CHUNK, left), 1.0)
+        left -= _CHUNK
+    return 0.0
+
+
+def serve(_: Any, session: _core.Session, report: Report) -> float:
+    """The learner of `queue`, as a worker of its own."""
+    report(READY)
+    serve_until_stopped(session)
+    return 0.0
+
+
+class Crew:
+    """The workers of one case, and under `queue` the learner: one for each seat, killed and replaced if need be."""
+
+    def __init__(self, scheme: str, backend: str, workers: int) -> None:
+        self.kills = 0
+        self._scheme = scheme
+        self._killing = backend == "killed processes"
+        self._kind: Callable[..., Worker] = ThreadWorker if backend == "threads" else ProcessWorker
+        self._region = create_region(Config(optimizer="sgd"), workers=workers, update=scheme, n_params=N_PARAMS)
+        self._observer = observer_of(self._region)
+        self._observer.initialize(np.zeros(N_PARAMS, np.float32))
+        self._random = np.random.default_rng(workers)
+        seats = [*range(workers), *([workers + 1] if scheme == "queue" else [])]
+        self._at: dict[int, Worker] = {}
+        for seat in seats:
+            self._start(seat)
+
+    def _start(self, seat: int) -> None:
+        if seat < self._region.workers:
+            n_at_most = EXACT // LARGEST // self._region.workers - self._observer.published(seat)
+            self._at[seat] = self._kind(self._region, seat, submit_until_stopped, Task(seat, n_at_most))
+        else:
+            self._at[seat] = self._kind(self._region, seat, serve, None)
+
+    def wait_ready(self, tick: Callable[[], None]) -> None:
+        """Until all have started. Raises what ended one of them, or TimeoutError."""
+        deadline = time.monotonic() + START_DEADLINE_S
+        waiting = set(self._at)
+        while waiting:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(waiting)} workers were not ready within {START_DEADLINE_S:g} s")
+            waiting -= {seat for seat in waiting if READY in self._hear(seat)}
+            self._pause(tick)
+
+    def work(self, until: float, tick: Callable[[], None]) -> None:
+        """Until then; meanwhile one after the other is killed, where that is the case. Raises what ended a worker."""
+        next_kill = time.monotonic()
+        while time.monotonic() < until:
+            for seat in self._at:
+                self._hear(seat)
+            if self._killing and time.monotonic() >= next_kill:
+                self._replace(int(self._random.choice(list(self._at))))
+                next_kill = time.monotonic() + self._random.uniform(*_KILL_EVERY_S)
+            self._pause(tick)
+
+    def _replace(self, seat: int) -> None:
+        self._at[seat].end()
+        self._observer.reap(seat)
+        self.kills += 1
+        self._start(seat)
+
+    def _hear(self, seat: int) -> list[Any]:
+        worker = self._at[seat]
+        dead = not worker.alive()
+        messages = worker.messages()
+        for message in messages:
+            if isinstance(message, Failed):
+                raise message.error
+        if dead and not messages:
+            raise WorkerDiedError(f"{worker.name} {worker.last_words()}")
+        return messages
+
+    @staticmethod
+    def _pause(tick: Callable[[], None]) -> None:
+        tick()
+        time.sleep(_POLL_S)
+
+    def stop(self) -> None:
+        """Sees all off; whoever does not leave is killed and reaped."""
+        self._observer.request_stop()
+        deadline = time.monotonic() + _STOP_DEADLINE_S
+        while any(worker.alive() for worker in self._at.values()) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        for seat, worker in self._at.items():
+            killed = worker.alive()
+            worker.end()
+            if killed:
+                self._observer.reap(seat)
+        self._observer.drain()
+
+    def books(self) -> tuple[Ledger, Float32, Int64]:
+        """The ledger of the ended run, its parameters float32[P], and what they must be: int64[P]."""
+        params = np.empty(N_PARAMS, np.float32)
+        self._observer.read(params)
+        expected = np.zeros(N_PARAMS, np.int64)
+        for worker in range(self._region.workers):
+            expected -= sum_of_first(gradients(worker), self._observer.published(worker))
+        return Ledger.of(self._observer, self._scheme), params, expected
+
+
+def as_json(results: list[Result]) -> list[dict[str, Any]]:
+    """The results in plain values."""
+    return [dataclasses.asdict(result) for result in results]
