@@ -26,8 +26,19 @@ FLOORS = [
         "bench.env",
         "bench.updates",
         "doctor",
+        "check",
     ],
-    ["cli.options", "cli.endings", "cli.train", "cli.compare", "cli.bench", "cli.doctor", "cli", "__main__"],
+    [
+        "cli.options",
+        "cli.endings",
+        "cli.train",
+        "cli.compare",
+        "cli.bench",
+        "cli.doctor",
+        "cli.check",
+        "cli",
+        "__main__",
+    ],
 ]
 ORDER = [room for floor in FLOORS for room in floor]
 DOORS = {
@@ -35,8 +46,17 @@ DOORS = {
     "matplotlib": {"compare.plots"},
     "scipy": {"compare.statistics"},
     "safetensors": {"checkpoint"},
-    "click": {"cli", "cli.options", "cli.endings", "cli.train", "cli.compare", "cli.bench", "cli.doctor"},
-    "rich": {"progress", "compare.tables", "bench.env", "bench.updates", "cli.compare", "cli.bench", "cli.doctor"},
+    "click": {"cli", "cli.options", "cli.endings", "cli.train", "cli.compare", "cli.bench", "cli.doctor", "cli.check"},
+    "rich": {
+        "progress",
+        "compare.tables",
+        "bench.env",
+        "bench.updates",
+        "cli.compare",
+        "cli.bench",
+        "cli.doctor",
+        "cli.check",
+    },
     "torch": {"policy", "objective", "launch", "doctor"},
 }
 

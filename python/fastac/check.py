@@ -3,13 +3,13 @@
 In: a time budget and a number of workers. Out: for each update scheme, on threads, on processes, and on processes that
 are killed at random moments, the ledger and whether every parameter is the sum of exactly the published gradients.
 
-The gradients are small whole numbers under plain sgd with learning rate 1, so every sum is exact in float32. They differ
-from worker to worker and from one to the next: a lost one and a doubled one do not cancel.
+The gradients are small whole numbers under plain sgd with learning rate 1, so every sum is exact in float32. They
+differ from worker to worker and from one to the next: a lost one and a doubled one do not cancel.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ N_PARAMS = 4675  # as many as the default policy has
 N_ROWS = 61  # gradients of a worker before they repeat
 LARGEST = 3  # magnitude of an entry
 EXACT = 2**24  # up to here every whole number is a float32
-BACKENDS = ("threads", "processes", "killed processes")
+BACKENDS = {"threads": 1, "processes": 1, "killed": 2}  # processes that get killed; and the shares of the time
 _KILL_EVERY_S = (0.01, 0.05)
 _SHORTEST_S = 0.3
 _STOP_DEADLINE_S = 10.0
@@ -61,41 +61,50 @@ class Result:
 Tick = Callable[[int, str], None]  # told of the number of finished cases, and of the one under way
 
 
-def check(seconds: float, workers: int, tick: Tick) -> Iterator[Result]:
+def cases() -> list[tuple[str, str]]:
+    """(scheme, backend), in the order in which they are run."""
+    return [(scheme, backend) for backend in BACKENDS for scheme in UPDATE_SCHEMES]
+
+
+def run_all(seconds: float, workers: int, tick: Tick) -> Iterator[Result]:
     """Every scheme on every backend, in about `seconds` s altogether: the results as they come."""
-    cases = [(scheme, backend) for backend in BACKENDS for scheme in UPDATE_SCHEMES]
     deadline = time.monotonic() + seconds
-    for done, (scheme, backend) in enumerate(cases):
-        until = time.monotonic() + (deadline - time.monotonic()) / (len(cases) - done)
-        yield run_case(scheme, backend, workers, until, lambda: tick(done, f"{scheme}, {backend}"))  # noqa: B023
+    shares = [BACKENDS[backend] for _, backend in cases()]
+    for done, (scheme, backend) in enumerate(cases()):
+        now = time.monotonic()
+        until = now + (deadline - now) * shares[done] / sum(shares[done:])
+        yield run_case(scheme, backend, workers, until, functools.partial(tick, done, f"{scheme}, {backend}"))
 
 
 def run_case(scheme: str, backend: str, workers: int, until: float, tick: Callable[[], None]) -> Result:
     """Lets `workers` submit until `until` (of time.monotonic), and shortly at least; then compares.
 
-    Raises nothing for what goes wrong with the workers: that is a fault of the result.
+    What goes wrong with the workers is a fault of the result, not an exception.
     """
     crew = Crew(scheme, backend, workers)
     faults = []
     try:
-        crew.wait_ready(tick)
+        crew.start(tick)
         crew.work(max(until, time.monotonic() + _SHORTEST_S), tick)
     except (FastacError, TimeoutError) as error:
         faults.append(f"{type(error).__name__}: {error}")
     finally:
-        crew.stop()
+        stuck = crew.stop()
+    faults += [f"{name} did not leave within {_STOP_DEADLINE_S:g} s" for name in stuck]
     ledger, params, expected = crew.books()
-    faults += find_faults(scheme, ledger, params, expected)
+    faults += find_faults(scheme, crew.kills, ledger, params, expected)
     return Result(scheme, backend, crew.kills, ledger, int(np.sum(params != expected)), tuple(faults))
 
 
-def find_faults(scheme: str, ledger: Ledger, params: Float32, expected: Int64) -> list[str]:
+def find_faults(scheme: str, kills: int, ledger: Ledger, params: Float32, expected: Int64) -> list[str]:
     """What is wrong with the books of an ended run, and with its parameters float32[P] against int64[P]."""
     faults = []
     try:
         ledger.check()
     except LedgerError as error:
         faults.append(str(error))
+    if ledger.aborted > kills:  # who is killed leaves one unfinished push at most
+        faults.append(f"{ledger.aborted} pushes were aborted, expected at most one for each of {kills} kills")
     wrong = np.flatnonzero(params != expected)
     if len(wrong) and scheme != "hogwild":
         at = wrong[0]
@@ -114,8 +123,9 @@ def gradients(worker: int) -> Float32:
 
 def sum_of_first(rows: Float32, n: int) -> Int64:
     """int64[P]: the sum of the first n gradients of a worker whose gradients are these rows, over and over."""
-    whole = rows.astype(np.int64)
-    return n // len(rows) * whole.sum(axis=0) + whole[: n % len(rows)].sum(axis=0)
+    whole: Int64 = rows.astype(np.int64)
+    total: Int64 = n // len(rows) * whole.sum(axis=0) + whole[: n % len(rows)].sum(axis=0)
+    return total
 
 
 # ---- the workers ----------------------------------------------------------------------------------------------
@@ -153,26 +163,19 @@ class Crew:
     def __init__(self, scheme: str, backend: str, workers: int) -> None:
         self.kills = 0
         self._scheme = scheme
-        self._killing = backend == "killed processes"
+        self._killing = backend == "killed"
         self._kind: Callable[..., Worker] = ThreadWorker if backend == "threads" else ProcessWorker
         self._region = create_region(Config(optimizer="sgd"), workers=workers, update=scheme, n_params=N_PARAMS)
         self._observer = observer_of(self._region)
         self._observer.initialize(np.zeros(N_PARAMS, np.float32))
         self._random = np.random.default_rng(workers)
-        seats = [*range(workers), *([workers + 1] if scheme == "queue" else [])]
         self._at: dict[int, Worker] = {}
-        for seat in seats:
+
+    def start(self, tick: Callable[[], None]) -> None:
+        """Until all are ready. Raises what ended one of them, or TimeoutError."""
+        workers = self._region.workers
+        for seat in [*range(workers), *([workers + 1] if self._scheme == "queue" else [])]:
             self._start(seat)
-
-    def _start(self, seat: int) -> None:
-        if seat < self._region.workers:
-            n_at_most = EXACT // LARGEST // self._region.workers - self._observer.published(seat)
-            self._at[seat] = self._kind(self._region, seat, submit_until_stopped, Task(seat, n_at_most))
-        else:
-            self._at[seat] = self._kind(self._region, seat, serve, None)
-
-    def wait_ready(self, tick: Callable[[], None]) -> None:
-        """Until all have started. Raises what ended one of them, or TimeoutError."""
         deadline = time.monotonic() + START_DEADLINE_S
         waiting = set(self._at)
         while waiting:
@@ -180,6 +183,13 @@ class Crew:
                 raise TimeoutError(f"{len(waiting)} workers were not ready within {START_DEADLINE_S:g} s")
             waiting -= {seat for seat in waiting if READY in self._hear(seat)}
             self._pause(tick)
+
+    def _start(self, seat: int) -> None:
+        if seat < self._region.workers:
+            n_at_most = EXACT // LARGEST // self._region.workers - self._observer.published(seat)
+            self._at[seat] = self._kind(self._region, seat, submit_until_stopped, Task(seat, n_at_most))
+        else:
+            self._at[seat] = self._kind(self._region, seat, serve, None)
 
     def work(self, until: float, tick: Callable[[], None]) -> None:
         """Until then; meanwhile one after the other is killed, where that is the case. Raises what ended a worker."""
@@ -214,18 +224,21 @@ class Crew:
         tick()
         time.sleep(_POLL_S)
 
-    def stop(self) -> None:
-        """Sees all off; whoever does not leave is killed and reaped."""
+    def stop(self) -> list[str]:
+        """Sees all off: whoever does not leave is killed and reaped. Returns the names of those who stay even so."""
         self._observer.request_stop()
         deadline = time.monotonic() + _STOP_DEADLINE_S
         while any(worker.alive() for worker in self._at.values()) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
+        stuck = []
         for seat, worker in self._at.items():
-            killed = worker.alive()
-            worker.end()
-            if killed:
+            late = worker.alive()
+            if not worker.end():
+                stuck.append(worker.name)
+            elif late:
                 self._observer.reap(seat)
         self._observer.drain()
+        return stuck
 
     def books(self) -> tuple[Ledger, Float32, Int64]:
         """The ledger of the ended run, its parameters float32[P], and what they must be: int64[P]."""
@@ -235,8 +248,3 @@ class Crew:
         for worker in range(self._region.workers):
             expected -= sum_of_first(gradients(worker), self._observer.published(worker))
         return Ledger.of(self._observer, self._scheme), params, expected
-
-
-def as_json(results: list[Result]) -> list[dict[str, Any]]:
-    """The results in plain values."""
-    return [dataclasses.asdict(result) for result in results]

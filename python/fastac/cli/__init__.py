@@ -9,6 +9,7 @@ import click
 
 from fastac._core import __version__
 from fastac.cli.bench import bench
+from fastac.cli.check import check
 from fastac.cli.compare import compare
 from fastac.cli.doctor import doctor
 from fastac.cli.train import train
@@ -21,6 +22,7 @@ def main() -> None:
 
     \b
     fastac doctor                            is this machine ready, and what to do where not
+    fastac check                             is every gradient applied exactly once, whatever dies?
     fastac compare --quick                   A3C against A2C in two minutes
     fastac train a3c --workers 4             train, and keep the model in runs/
     fastac bench env                         the env against Gymnasium's
@@ -31,3 +33,4 @@ main.add_command(train)
 main.add_command(compare)
 main.add_command(bench)
 main.add_command(doctor)
+main.add_command(check)
