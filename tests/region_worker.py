@@ -11,8 +11,8 @@ def push_many(fd: int, nonce: int, seat: int, n: int) -> None:
     """Worker `seat`: n gradients, all ones times seat + 1, learning rate 1."""
     region = _core.Region.attach(fd, nonce)
     worker = _core.Session(region, seat)
-    grad = np.full(region.parameters, seat + 1, np.float32)
-    worker.submit_many(grad, n, 1.0)
+    grads = np.full((1, region.parameters), seat + 1, np.float32)
+    worker.submit_many(grads, n, 1.0)
     worker.log(np.full(_core.LOG_COLUMNS, seat, np.float64))
     worker.close()
 

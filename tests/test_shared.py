@@ -71,7 +71,6 @@ def test_arrays_are_checked(array: Any, error: type[Exception], words: str) -> N
         "grad": [
             lambda: worker.submit(array, **TAG),
             lambda: worker.push(array, **TAG),
-            lambda: worker.submit_many(array, 1, 1.0),
         ],
         "params": [
             lambda: worker.read(array),
@@ -112,9 +111,10 @@ def test_state_and_rows_are_checked() -> None:
         ({"workers": 0}, "workers: expected 1 to 64, got 0"),
         ({"workers": 65}, "workers: expected 1 to 64, got 65"),
         ({"parameters": 0}, "parameters: expected at least 1, got 0"),
-        ({"slots": 0}, "slots: expected 1 to 65536, got 0"),
-        ({"slots": 2**32 - 1, "parameters": 2**32 - 1}, "slots: expected 1 to 65536, got 4294967295"),
-        ({"log_rows": 0}, "log_rows: expected at least 1, got 0"),
+        ({"slots": 0}, "slots: expected a power of two up to 65536, got 0"),
+        ({"slots": 3}, "slots: expected a power of two up to 65536, got 3"),
+        ({"slots": 2**32 - 1, "parameters": 2**32 - 1}, "slots: expected a power of two up to 65536, got 4294967295"),
+        ({"log_rows": 0}, "log_rows: expected a power of two, got 0"),
         ({"scheme": "sync"}, "scheme: expected one of lockfree, lock, queue, hogwild, got 'sync'"),
         ({"optimizer": "lion"}, "optimizer: expected one of sgd, rmsprop, adam, got 'lion'"),
     ],
@@ -154,15 +154,105 @@ def test_seats() -> None:
         for verb, arguments in ((other.submit, (ones(),)), (other.push, (ones(),)), (other.settle, (1,))):
             with pytest.raises(RuntimeError, match="only a worker's session can do this"):
                 verb(*arguments, **(TAG if verb != other.settle else {}))
-        for call in (other.reap, other.read_log):
-            with pytest.raises(IndexError, match="worker: expected 0 to 1, got 2"):
-                call(2)
+        other.close()
+    observer, learner = _core.Session(region, 2), _core.Session(region, 3)
+    with pytest.raises(IndexError, match="worker: expected 0 to 1, got 2"):
+        observer.read_log(2)
+    with pytest.raises(IndexError, match="seat: expected 0 to 3, got 4"):
+        observer.reap(4)
+    for call in (learner.reap, learner.read_log):
+        with pytest.raises(RuntimeError, match="only the observer's session can do this"):
+            call(0)
+
+
+def test_the_seat_of_the_dead_is_taken_back() -> None:
+    region = create()
+    worker, observer, learner = (_core.Session(region, seat) for seat in (0, 2, 3))
+    worker.submit(ones(), **TAG)
+    for seat, session in ((0, worker), (3, learner)):
+        observer.reap(seat)
+        with pytest.raises(_core.SeatLost, match=f"seat {seat} was taken back"):
+            session.drain()
+        assert observer.incarnation(seat) == 1
+        _core.Session(region, seat).close()  # free again
+    with pytest.raises(ValueError, match="the caller's own seat"):
+        observer.reap(2)
+    assert observer.published(0) == 1
+
+
+def test_a_forked_child_may_not_use_its_parents_session() -> None:
+    region = create()
+    worker = _core.Session(region, 0)
+    child = os.fork()
+    if child == 0:
+        refused = 0
+        for call in (
+            lambda: worker.read(ones()),
+            lambda: worker.submit(ones(), **TAG),
+            worker.request_stop,
+            worker.close,
+        ):
+            try:
+                call()
+            except _core.SessionForked as error:
+                refused += "belongs to the process that opened it" in str(error)
+        del call, worker  # and its end must not free the parent's seat
+        os._exit(refused)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
+    assert worker.submit(ones(), **TAG) == "applied"
+    with pytest.raises(RuntimeError, match="seat 0 of this region is taken"):
+        _core.Session(region, 0)
+
+
+def test_stale_gradients_by_policy() -> None:
+    region = create(max_staleness=0)
+    a, b = _core.Session(region, 0), _core.Session(region, 1)
+    assert a.submit(ones(), **TAG) == "applied"
+    assert b.submit(ones(), **TAG) == "rejected_stale"
+    assert b.ledger()["rejected_stale"] == 1 and b.ledger()["version"] == 1
+    with pytest.raises(ValueError, match="version_read: expected at most the current version, 1, got 2"):
+        b.submit(ones(), **(TAG | {"version_read": 2}))
+    region = create(staleness_lr="inverse")
+    worker = _core.Session(region, 0)
+    for _ in range(5):
+        worker.submit(ones(), **TAG)  # staleness 0 .. 4
+    params = ones()
+    worker.read(params)
+    expected = np.float32(0)
+    for divisor in (1, 1, 2, 3, 4):
+        expected -= np.float32(1 / divisor)
+    np.testing.assert_array_equal(params, np.full(5, expected))
+
+
+def test_a_series_of_gradients() -> None:
+    """The gradient with number s is row (s - 1) % M, whoever pushed those before it."""
+    region = create()
+    grads = np.arange(15, dtype=np.float32).reshape(3, 5)
+    _core.Session(region, 0).submit_many(grads, 2, 1.0)
+    worker = _core.Session(region, 0)
+    worker.submit_many(grads, 2, 1.0)
+    params = ones()
+    worker.read(params)
+    np.testing.assert_array_equal(params, -(grads.sum(axis=0) + grads[0]))
+    for bad in (ones(), grads[:0], grads.astype(np.float64)):
+        with pytest.raises((ValueError, TypeError), match=r"^grads: "):
+            worker.submit_many(bad, 1, 1.0)
+
+
+def test_heartbeats() -> None:
+    region = create()
+    worker, observer = _core.Session(region, 0), _core.Session(region, 2)
+    before = observer.heartbeat(0)
+    worker.beat()
+    worker.read(ones())
+    assert observer.heartbeat(0) - before == 2
 
 
 def test_a_closed_session() -> None:
     worker = _core.Session(create(), 0)
     worker.close()
-    worker.close()
+    with pytest.raises(_core.SessionClosed):
+        worker.close()
     calls = [
         lambda: worker.read(ones()),
         lambda: worker.submit(ones(), **TAG),
@@ -173,7 +263,7 @@ def test_a_closed_session() -> None:
         lambda: worker.settle(1),
     ]
     for call in calls:
-        with pytest.raises(RuntimeError, match="this session is closed"):
+        with pytest.raises(_core.SessionClosed, match="this session is closed"):
             call()
 
 
@@ -201,10 +291,12 @@ def test_a_session_is_for_one_thread() -> None:
 
 def test_settle_and_push() -> None:
     worker = _core.Session(create(slots=2), 0)
-    with pytest.raises(ValueError, match="settle: expected a sequence number from push, 1 to 0, got 1"):
+    with pytest.raises(
+        ValueError, match=r"settle: expected a sequence number that push has returned, at most 0 and .*, got 1"
+    ):
         worker.settle(1)
-    assert [worker.push(ones(), **TAG) for _ in range(3)] == [1, 2, 0]
-    with pytest.raises(ValueError, match="1 to 2, got 0"):
+    assert [worker.push(ones(), **TAG) for _ in range(3)] == [1, 2, None]
+    with pytest.raises(ValueError, match="at most 2 and one of the last 2, got 0"):
         worker.settle(0)
     params = ones()
     assert worker.read(params) == (0, 0)
@@ -289,7 +381,7 @@ def test_threads_lose_nothing(scheme: str) -> None:
     def work(seat: int) -> None:
         session = _core.Session(region, seat)
         start.wait()
-        session.submit_many(np.full(257, seat + 1, np.float32), n, 1.0)
+        session.submit_many(np.full((1, 257), seat + 1, np.float32), n, 1.0)
         session.close()
 
     threads = [threading.Thread(target=work, args=(seat,)) for seat in range(workers)]
@@ -368,14 +460,14 @@ def test_a_child_cannot_inherit_it_by_accident() -> None:
 
 
 def test_log_keeps_order_and_refuses_when_full() -> None:
-    region = create(log_rows=3)
+    region = create(log_rows=4)
     workers, observer = [_core.Session(region, seat) for seat in (0, 1)], _core.Session(region, 2)
     row = np.arange(_core.LOG_COLUMNS, dtype=np.float64)
     assert observer.read_log(0).shape == (0, _core.LOG_COLUMNS)
     for turn in range(3):
-        assert [workers[1].log(row + 100 * turn + i) for i in range(4)] == [True, True, True, False]
+        assert [workers[1].log(row + 100 * turn + i) for i in range(5)] == [True, True, True, True, False]
         rows = observer.read_log(1)
-        np.testing.assert_array_equal(rows, [row + 100 * turn + i for i in range(3)])
+        np.testing.assert_array_equal(rows, [row + 100 * turn + i for i in range(4)])
         assert len(observer.read_log(1)) == 0
         assert len(observer.read_log(0)) == 0
 
@@ -397,7 +489,7 @@ def mappings() -> int:
 def test_memory_is_given_back() -> None:
     named = set(os.listdir("/dev/shm"))
     descriptors, mapped = len(os.listdir("/proc/self/fd")), mappings()
-    region = create(log_rows=5000)
+    region = create(log_rows=8192)
     attached = _core.Region.attach(region.fd, NONCE)
     session = _core.Session(attached, 0)
     assert len(os.listdir("/proc/self/fd")) == descriptors + 2

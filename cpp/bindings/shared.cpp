@@ -1,7 +1,10 @@
 // Translation only: the shared region and its sessions as Python sees them.
+#include <pthread.h>
+
 #include <atomic>
 #include <cmath>
 #include <memory>
+#include <optional>
 
 #include "bindings.hpp"
 #include "fastac/updates.hpp"
@@ -18,7 +21,8 @@ struct Name {
 constexpr Name<UpdateScheme> scheme_names[] = {
     {"lockfree", UpdateScheme::lockfree}, {"lock", UpdateScheme::lock}, {"queue", UpdateScheme::queue}, {"hogwild", UpdateScheme::hogwild}};
 constexpr Name<OptimizerKind> optimizer_names[] = {{"sgd", OptimizerKind::sgd}, {"rmsprop", OptimizerKind::rmsprop}, {"adam", OptimizerKind::adam}};
-constexpr const char* submitted_names[] = {"applied", "rejected_nonfinite", "stopped"};
+constexpr Name<StalenessLr> staleness_lr_names[] = {{"constant", StalenessLr::constant}, {"inverse", StalenessLr::inverse}};
+constexpr const char* submitted_names[] = {"applied", "rejected_nonfinite", "rejected_stale", "stopped"};
 
 template <class Enum, std::size_t N>
 Enum parse(const Name<Enum> (&names)[N], const std::string& text, const char* field) {
@@ -51,21 +55,41 @@ py::dict to_dict(const Snapshot& s) {
     return d;
 }
 
+/// How many forks lie between this process and the one that loaded the module: a cheap way to know a forked child.
+std::atomic<std::uint32_t> forks{0};
+
+/// Misuse of a session. Each kind is an exception of its own in Python.
+struct SessionClosed : std::runtime_error {
+    SessionClosed() : std::runtime_error("this session is closed") {}
+};
+struct SessionInUse : std::runtime_error {
+    SessionInUse() : std::runtime_error("this session is in use by another thread; each thread needs a session of its own") {}
+};
+struct SessionForked : std::runtime_error {
+    SessionForked() : std::runtime_error("this session belongs to the process that opened it; a forked child needs a seat and a session of its own") {}
+};
+
 /// A session keeps its region mapped, and can be closed before Python forgets it.
 class PySession {
 public:
     PySession(std::shared_ptr<SharedRegion> region, std::size_t seat) : region_(std::move(region)), session_(std::make_unique<Session>(*region_, seat)) {}
+    PySession(const PySession&) = delete;
+    PySession& operator=(const PySession&) = delete;
+    ~PySession() {
+        // The seat is the parent's: a child that leaves must not vacate it.
+        if (forked()) static_cast<void>(session_.release());
+    }
 
     /// The session for one call. Calls that give up the GIL could meet another thread's, and a session has one
     /// hazard word: the second caller is refused.
     class InUse {
     public:
         explicit InUse(const PySession& of) : of_(of) {
-            if (of.busy_.exchange(true, std::memory_order_acquire))
-                throw std::runtime_error("this session is in use by another thread; each thread needs a session of its own");
+            of.expect_own();
+            if (of.busy_.exchange(true, std::memory_order_acquire)) throw SessionInUse();
             if (!of.session_) {
                 of.busy_.store(false, std::memory_order_release);
-                throw std::runtime_error("this session is closed");
+                throw SessionClosed();
             }
         }
         InUse(const InUse&) = delete;
@@ -82,13 +106,17 @@ public:
         if (!flags().is_worker()) throw std::logic_error("only a worker's session can do this; this is the observer's or the learner's");
         return InUse(*this);
     }
+    [[nodiscard]] InUse observer() const {
+        if (flags().seat() != region_->layout().workers) throw std::logic_error("only the observer's session can do this; this is a worker's or the learner's");
+        return InUse(*this);
+    }
     /// For what touches only the run's flags: one thread may stop the run while another serves.
     [[nodiscard]] const Session& flags() const {
-        if (!session_) throw std::runtime_error("this session is closed");
+        expect_own();
+        if (!session_) throw SessionClosed();
         return *session_;
     }
     void close() {
-        if (!session_) return;
         const InUse last(*this);
         session_.reset();
     }
@@ -100,13 +128,24 @@ public:
             throw py::index_error("worker: expected 0 to " + std::to_string(region_->layout().workers - 1) + ", got " + std::to_string(w));
         return w;
     }
+    [[nodiscard]] std::size_t check_seat(std::size_t seat) const {
+        if (seat >= region_->layout().seats)
+            throw py::index_error("seat: expected 0 to " + std::to_string(region_->layout().seats - 1) + ", got " + std::to_string(seat));
+        return seat;
+    }
     std::span<float> vector(const py::handle& array, const char* name, Access access) const {
         return expect_array<float>(array, name, {parameters()}, access);
     }
 
 private:
+    [[nodiscard]] bool forked() const { return opened_after_ != forks.load(std::memory_order_relaxed); }
+    void expect_own() const {
+        if (forked()) throw SessionForked();
+    }
+
     std::shared_ptr<SharedRegion> region_;
     std::unique_ptr<Session> session_;
+    std::uint32_t opened_after_ = forks.load(std::memory_order_relaxed);
     mutable std::atomic<bool> busy_{false};
 };
 
@@ -116,20 +155,23 @@ GradientTag gradient_tag(std::uint64_t version_read, std::uint64_t env_steps, do
     return {version_read, env_steps, learning_rate, n_summed, false};
 }
 
-/// n times read, push, settle with one gradient, without the GIL: what `fastac bench updates` and the tests of
-/// conservation run. Returns the seconds spent in each of the three.
-std::tuple<double, double, double> submit_many(Session& session, std::span<const float> grad, std::uint64_t n, double learning_rate) {
-    std::vector<float> params(grad.size());
+/// n times read, push, settle, without the GIL: what `fastac bench updates`, `fastac check` and the tests of
+/// conservation run. grads float32[M, P]: the gradient with sequence number s is row (s - 1) % M, so that whoever knows
+/// how many were published knows their sum. Returns the seconds spent in each of the three.
+std::tuple<double, double, double> submit_many(Session& session, std::span<const float> grads, std::uint64_t n, double learning_rate) {
+    const std::size_t p = session.region().layout().parameters;
+    std::vector<float> params(p);
     Clock::duration spent[3] = {};
     const bool in_place = session.region().config().scheme == UpdateScheme::hogwild;
-    for (std::uint64_t i = 0; i < n; ++i) {
+    for (std::uint64_t i = 0; i < n && !session.stop_requested(); ++i) {
         const auto t0 = Clock::now();
         const GradientTag tag{session.read(params).version, 1, learning_rate, 1, false};
+        const std::span<const float> grad = grads.subspan(session.published(session.seat()) % (grads.size() / p) * p, p);
         const auto t1 = Clock::now();
-        const std::uint64_t sequence = in_place ? 0 : session.push(grad, tag);
+        const auto sequence = in_place ? std::nullopt : session.push(grad, tag);
         const auto t2 = Clock::now();
         if (in_place) session.submit(grad, tag);
-        else if (sequence == 0 || !session.settle(sequence)) break;
+        else session.settle(sequence ? *sequence : session.published(session.seat()));
         spent[0] += t1 - t0;
         spent[1] += t2 - t1;
         spent[2] += Clock::now() - t2;
@@ -144,15 +186,16 @@ void bind_region(py::module_& m) {
             "create",
             [](std::uint32_t workers, std::uint32_t parameters, const std::string& scheme, const std::string& optimizer, double alpha, double beta1,
                double beta2, double eps, bool eps_inside_root, double max_grad_norm, std::uint32_t slots, std::uint32_t log_rows,
-               std::uint32_t wait_deadline_ms, std::uint64_t nonce) {
+               std::uint32_t wait_deadline_ms, std::optional<std::uint64_t> max_staleness, const std::string& staleness_lr, std::uint64_t nonce) {
                 const OptimizerConfig optimizer_config{parse(optimizer_names, optimizer, "optimizer"), eps_inside_root ? 1U : 0U, alpha, beta1, beta2, eps, max_grad_norm};
-                const RegionConfig config{workers, parameters, slots, log_rows, parse(scheme_names, scheme, "scheme"), wait_deadline_ms, optimizer_config};
+                const RegionConfig config{workers, parameters, slots, log_rows, parse(scheme_names, scheme, "scheme"), wait_deadline_ms,
+                                          max_staleness.value_or(no_staleness_limit), parse(staleness_lr_names, staleness_lr, "staleness_lr"), optimizer_config};
                 return std::make_shared<SharedRegion>(SharedRegion::create(config, nonce));
             },
             py::kw_only(), py::arg("workers"), py::arg("parameters"), py::arg("scheme") = "lockfree", py::arg("optimizer") = "rmsprop",
             py::arg("alpha") = 0.99, py::arg("beta1") = 0.9, py::arg("beta2") = 0.999, py::arg("eps") = 1e-5, py::arg("eps_inside_root") = false,
             py::arg("max_grad_norm") = 0.0, py::arg("slots") = 4, py::arg("log_rows") = 1024, py::arg("wait_deadline_ms") = 30'000,
-            py::arg("nonce") = 0)
+            py::arg("max_staleness") = py::none(), py::arg("staleness_lr") = "constant", py::arg("nonce") = 0)
         .def_static(
             "attach", [](int fd, std::uint64_t nonce) { return std::make_shared<SharedRegion>(SharedRegion::attach(fd, nonce)); }, py::arg("fd"), py::arg("nonce"))
         .def_property_readonly("fd", &SharedRegion::fd)
@@ -204,13 +247,14 @@ void bind_session(py::module_& m) {
              py::arg("grad"), py::kw_only(), py::arg("version_read"), py::arg("env_steps"), py::arg("learning_rate"))
         .def("settle", [](const PySession& s, std::uint64_t sequence) { return s.worker()->settle(sequence); }, py::arg("sequence"), py::call_guard<NoGil>())
         .def("submit_many",
-             [](const PySession& s, const py::object& grad, std::uint64_t n, double learning_rate) {
+             [](const PySession& s, const py::object& grads, std::uint64_t n, double learning_rate) {
                  const auto session = s.worker();
-                 const auto g = s.vector(grad, "grad", Access::read);
+                 const auto g = expect_array<float>(grads, "grads", {any_length, s.parameters()});
+                 if (g.empty()) throw py::value_error("grads: expected at least one gradient, got none");
                  const NoGil unlocked;
                  return submit_many(*session, g, n, learning_rate);
              },
-             py::arg("grad"), py::arg("n"), py::arg("learning_rate"))
+             py::arg("grads"), py::arg("n"), py::arg("learning_rate"))
         .def("log", [](const PySession& s, const py::object& row) {
                  return s.worker()->log(expect_array<double>(row, "row", {static_cast<py::ssize_t>(log_columns)}).data());
              }, py::arg("row"))
@@ -242,13 +286,18 @@ void bind_session(py::module_& m) {
              })
         .def("read_log",
              [](const PySession& s, std::size_t w) {
-                 const std::size_t n = s.get()->unread_log(s.check_worker(w));
+                 const auto session = s.observer();
+                 const std::size_t n = session->unread_log(s.check_worker(w));
                  py::array_t<double> rows({n, log_columns});
-                 s.get()->read_log(w, n, rows.mutable_data());
+                 session->read_log(w, n, rows.mutable_data());
                  return rows;
              },
              py::arg("worker"))
-        .def("reap", [](const PySession& s, std::size_t w) { s.get()->reap(s.check_worker(w)); }, py::arg("worker"));
+        .def("beat", [](const PySession& s) { s.get()->beat(); })
+        .def("published", [](const PySession& s, std::size_t w) { return s.flags().published(s.check_worker(w)); }, py::arg("worker"))
+        .def("heartbeat", [](const PySession& s, std::size_t seat) { return s.flags().heartbeat(s.check_seat(seat)); }, py::arg("seat"))
+        .def("incarnation", [](const PySession& s, std::size_t seat) { return s.flags().incarnation(s.check_seat(seat)); }, py::arg("seat"))
+        .def("reap", [](const PySession& s, std::size_t seat) { s.observer()->reap(s.check_seat(seat)); }, py::arg("seat"));
 }
 
 }  // namespace
@@ -258,7 +307,13 @@ void bind_shared(py::module_& m) {
     m.attr("MAX_WORKERS") = max_workers;
     m.attr("UPDATE_SCHEMES") = texts(scheme_names);
     m.attr("OPTIMIZERS") = texts(optimizer_names);
+    m.attr("STALENESS_LRS") = texts(staleness_lr_names);
+    pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1, std::memory_order_relaxed); });
     py::register_exception<WaitTimeout>(m, "WaitTimeout", PyExc_TimeoutError);
+    py::register_exception<SeatLost>(m, "SeatLost", PyExc_RuntimeError);
+    py::register_exception<SessionClosed>(m, "SessionClosed", PyExc_RuntimeError);
+    py::register_exception<SessionInUse>(m, "SessionInUse", PyExc_RuntimeError);
+    py::register_exception<SessionForked>(m, "SessionForked", PyExc_RuntimeError);
     bind_region(m);
     bind_session(m);
     m.def(

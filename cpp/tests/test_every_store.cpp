@@ -109,7 +109,7 @@ int worker_dies(UpdateScheme scheme) {
     for (int k = 1;; ++k) {
         const SharedRegion region = harness::region(config(scheme));
         Session observer(region, 2), other(region, 1);
-        if (scheme != hogwild) CHECK_EQ(other.push(ones, tag(0)), 1U);
+        if (scheme != hogwild) CHECK(other.push(ones, tag(0)) == 1U);
         Session* victim = new Session(region, 0);  // never destroyed here: it is the child's, and dies with it
         const bool died = dies_at(region, k, [&] { CHECK(victim->submit(ones, tag(0)) == Submitted::applied); });
         observer.reap(0);
@@ -130,11 +130,11 @@ int learner_dies() {
     for (int k = 1;; ++k) {
         const SharedRegion region = harness::region(config(queue));
         Session observer(region, 2), a(region, 0), b(region, 1);
-        CHECK_EQ(a.push(ones, tag(0)), 1U);
-        CHECK_EQ(b.push(ones, tag(0)), 1U);
+        CHECK(a.push(ones, tag(0)) == 1U);
+        CHECK(b.push(ones, tag(0)) == 1U);
         Session* victim = new Session(region, 3);
         const bool died = dies_at(region, k, [&] { CHECK_EQ(victim->drain(), 2U); });
-        ParamStore::vacate(region, 3);
+        observer.reap(3);
         Session(region, 3).drain();
         for (Session* waiting : {&a, &b}) {
             try {

@@ -26,7 +26,7 @@ void push_and_copy() {
         CHECK_EQ(buffer.published(1), 0U);
         for (std::uint64_t s = 1; s <= 3; ++s) {
             const auto first = static_cast<float>(100 * s);
-            CHECK_EQ(buffer.push(1, counting(p, first), {10 + s, 20 + s, 0.25, 3, false}, 0), s);
+            CHECK(buffer.push(1, counting(p, first), {10 + s, 20 + s, 0.25, 3, false}, 0) == s);
             CHECK_EQ(buffer.published(1), s);
         }
         for (std::uint64_t s = 1; s <= 3; ++s) {  // each has kept its own
@@ -50,15 +50,15 @@ void full_ring() {
     c.slots = 2;
     const SharedRegion region = harness::region(c);
     const GradBuffer buffer(region);
-    CHECK_EQ(buffer.push(0, counting(3, 1.0F), {}, 0), 1U);
-    CHECK_EQ(buffer.push(0, counting(3, 2.0F), {}, 0), 2U);
-    CHECK_EQ(buffer.push(0, counting(3, 9.0F), {}, 0), 0U);  // full: nothing has happened
+    CHECK(buffer.push(0, counting(3, 1.0F), {}, 0) == 1U);
+    CHECK(buffer.push(0, counting(3, 2.0F), {}, 0) == 2U);
+    CHECK(!buffer.push(0, counting(3, 9.0F), {}, 0));  // full: nothing has happened
     CHECK_EQ(buffer.published(0), 2U);
     CHECK_EQ(region.worker(0).begun.load(), 2U);
     std::vector<float> out(3);
     buffer.copy(0, 1, out);
     CHECK(out == counting(3, 1.0F));
-    CHECK_EQ(buffer.push(0, counting(3, 3.0F), {}, 1), 3U);  // the first is consumed: its slot is free again
+    CHECK(buffer.push(0, counting(3, 3.0F), {}, 1) == 3U);  // the first is consumed: its slot is free again
     buffer.copy(0, 2, out);
     CHECK(out == counting(3, 2.0F));
     buffer.copy(0, 3, out);
@@ -76,13 +76,13 @@ void nonfinite() {
         for (std::size_t at = 0; at < 9; ++at) {
             std::vector<float> grad = counting(9, 1.0F);
             grad[at] = bad;
-            const std::uint64_t s = buffer.push(0, grad, {}, consumed);
+            const std::uint64_t s = buffer.push(0, grad, {}, consumed).value();
             CHECK(buffer.copy(0, s, out).nonfinite);
             consumed = s;
         }
     }
     for (const float good : {std::numeric_limits<float>::max(), -std::numeric_limits<float>::max(), std::numeric_limits<float>::denorm_min(), -0.0F}) {
-        const std::uint64_t s = buffer.push(0, std::vector<float>(9, good), {0, 0, 0.0, 1, true}, consumed);  // push decides, not the caller
+        const std::uint64_t s = buffer.push(0, std::vector<float>(9, good), {0, 0, 0.0, 1, true}, consumed).value();  // push decides, not the caller
         CHECK(!buffer.copy(0, s, out).nonfinite);
         CHECK(out == std::vector<float>(9, good));
         consumed = s;
@@ -126,12 +126,12 @@ void published_means_complete() {
             for (std::uint64_t s = 1; s <= n;) {
                 grad.assign(p, static_cast<float>(s));
                 witness[s] = s;
-                const std::uint64_t got = buffer.push(0, grad, {s, s, 0.0, 1, false}, consumed.load());
-                if (got == 0) {
+                const auto got = buffer.push(0, grad, {s, s, 0.0, 1, false}, consumed.load());
+                if (!got) {
                     std::this_thread::yield();
                     continue;
                 }
-                CHECK_EQ(got, s);
+                CHECK(got == s);
                 ++s;
             }
         } else {

@@ -135,15 +135,15 @@ class Crew:
 
 def _run(work: Work, task: Any, session: _core.Session, name: str, report: Report) -> None:
     """What a worker does, thread or process: the work, then its last message."""
+    last: Done | Failed
     try:
-        cpu_s = work(task, session, report)
-        session.close()
-        report(Done(cpu_s))
+        last = Done(work(task, session, report))
     except BaseException as error:
         # An exception of ours is its own message; another travels as the text of its traceback, which always pickles.
         trace = f"{name} failed:\n{''.join(traceback.format_exception(error)).rstrip()}"
-        session.close()
-        report(Failed(error if isinstance(error, FastacError) else WorkerError(trace)))
+        last = Failed(error if isinstance(error, FastacError) else WorkerError(trace))
+    session.close()
+    report(last)
 
 
 class ThreadWorker:

@@ -1,7 +1,6 @@
 // What workers tell the parent while they run: rows of 16 doubles, one ring for each worker.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -22,6 +21,7 @@ public:
         const std::uint64_t written = words.log_written.load(std::memory_order_relaxed);
         // Acquire: the reader is done with the row that we overwrite.
         if (written - words.log_read.load(std::memory_order_acquire) >= region_->layout().log_rows) return false;
+        plain_write(region_->log_row(w, written), log_columns * sizeof(double));
         std::memcpy(region_->log_row(w, written), row, log_columns * sizeof(double));
         words.log_written.store(written + 1, std::memory_order_release);
         return true;
@@ -36,7 +36,10 @@ public:
     void read(std::size_t w, std::size_t n, double* rows) const noexcept {
         WorkerBlock& words = region_->worker(w);
         const std::uint64_t from = words.log_read.load(std::memory_order_relaxed);
-        for (std::size_t i = 0; i < n; ++i) std::memcpy(rows + i * log_columns, region_->log_row(w, from + i), log_columns * sizeof(double));
+        for (std::size_t i = 0; i < n; ++i) {
+            plain_read(region_->log_row(w, from + i), log_columns * sizeof(double));
+            std::memcpy(rows + i * log_columns, region_->log_row(w, from + i), log_columns * sizeof(double));
+        }
         words.log_read.store(from + n, std::memory_order_release);
     }
 

@@ -2,13 +2,12 @@
 // Before it: the worker's gradient. After it: optimizer.hpp, through param_store.hpp.
 #pragma once
 
-#include <atomic>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <span>
-#include <stdexcept>
 
 #include "fastac/shared_region.hpp"
 
@@ -34,7 +33,7 @@ inline bool has_nonfinite(const float* grad, std::size_t n) noexcept {
 /// The gradient buffer: for each worker a ring of K slots with one producer, that worker.
 ///
 /// Who may call: `push` the worker whose ring it is; `copy` anybody, at any time.
-/// What it may do: `push` is wait-free and refuses (returns 0) when all K slots are published and unapplied;
+/// What it may do: `push` is wait-free and refuses when all K slots are published and unapplied;
 ///   nothing allocates, nothing waits.
 /// The commit point of a push is ONE release store, to `published`: a worker killed before it has pushed
 ///   nothing, after it everything. There is no ticket shared between workers (a killed holder would stop all)
@@ -47,12 +46,13 @@ class GradBuffer {
 public:
     explicit GradBuffer(const SharedRegion& region) noexcept : region_(&region) {}
 
-    /// Publishes grad float32[P] as the next of worker w. Returns its sequence number, from 1; 0 when the ring is full,
-    /// then nothing has happened. `consumed`: how many of this worker's gradients are applied (a lower bound will do).
-    std::uint64_t push(std::size_t w, std::span<const float> grad, GradientTag tag, std::uint64_t consumed) const noexcept {
+    /// Publishes grad float32[P] as the next of worker w. Returns its sequence number, which counts from 1 and wraps around;
+    /// nothing when the ring is full, then nothing has happened. `consumed`: how many of this worker's gradients are
+    /// consumed (a lower bound will do).
+    std::optional<std::uint64_t> push(std::size_t w, std::span<const float> grad, GradientTag tag, std::uint64_t consumed) const noexcept {
         WorkerBlock& words = region_->worker(w);
         const std::uint64_t published = words.published.load(std::memory_order_relaxed);  // single writer: ourselves
-        if (published - consumed >= region_->layout().slots) return 0;
+        if (published - consumed >= region_->layout().slots) return std::nullopt;
         words.begun.store(words.begun.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
         const std::uint64_t sequence = published + 1;
         SlotHeader& slot = region_->slot(w, sequence);
@@ -92,20 +92,20 @@ private:
         for (std::size_t i = 0; i < pairs; ++i) {
             std::uint64_t word;
             std::memcpy(&word, from.data() + 2 * i, sizeof word);
-            std::atomic_ref(words[i]).store(word, std::memory_order_relaxed);
+            AtomicRef<std::uint64_t>(words[i]).store(word, std::memory_order_relaxed);
         }
-        if (from.size() % 2 != 0) std::atomic_ref(words[pairs]).store(std::bit_cast<std::uint32_t>(from.back()), std::memory_order_relaxed);
+        if (from.size() % 2 != 0) AtomicRef<std::uint64_t>(words[pairs]).store(std::bit_cast<std::uint32_t>(from.back()), std::memory_order_relaxed);
     }
 
     static void load_words(const float* from, std::span<float> to) noexcept {
         auto* words = reinterpret_cast<std::uint64_t*>(const_cast<float*>(from));
         const std::size_t pairs = to.size() / 2;
         for (std::size_t i = 0; i < pairs; ++i) {
-            const std::uint64_t word = std::atomic_ref(words[i]).load(std::memory_order_relaxed);
+            const std::uint64_t word = AtomicRef<std::uint64_t>(words[i]).load(std::memory_order_relaxed);
             std::memcpy(to.data() + 2 * i, &word, sizeof word);
         }
         if (to.size() % 2 != 0)
-            to.back() = std::bit_cast<float>(static_cast<std::uint32_t>(std::atomic_ref(words[pairs]).load(std::memory_order_relaxed)));
+            to.back() = std::bit_cast<float>(static_cast<std::uint32_t>(AtomicRef<std::uint64_t>(words[pairs]).load(std::memory_order_relaxed)));
     }
 
     const SharedRegion* region_;

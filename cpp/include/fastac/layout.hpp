@@ -3,13 +3,13 @@
 // hash of it is compared when a process attaches, so two builds that disagree refuse each other.
 #pragma once
 
-#include <atomic>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
 
+#include "fastac/atomics.hpp"
 #include "fastac/optimizer.hpp"
 #include "fastac/wait.hpp"
 
@@ -17,29 +17,38 @@ namespace fastac {
 
 inline constexpr std::size_t cache_line = 64;  // our own: the standard's constant may change with compiler flags
 inline constexpr std::uint64_t region_magic = 0x3143'4154'5341'4601ULL;
-inline constexpr std::uint32_t layout_version = 1;
+inline constexpr std::uint32_t layout_version = 2;
 inline constexpr std::uint32_t max_workers = 64;
 inline constexpr std::uint32_t max_slots = 1U << 16;  // with it no product of sizes reaches 2^64
 inline constexpr std::size_t staleness_buckets = 64;  // exact counts of staleness 0 .. 62; the last holds 63 and more
 inline constexpr std::size_t log_columns = 16;
 inline constexpr std::size_t hogwild_block = cache_line / sizeof(float);  // floats that hogwild reads, steps and writes back together
 
-static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
-static_assert(std::atomic<std::uint32_t>::is_always_lock_free);
-static_assert(std::atomic_ref<float>::is_always_lock_free);
+static_assert(Atomic<std::uint64_t>::is_always_lock_free);
+static_assert(Atomic<std::uint32_t>::is_always_lock_free);
+static_assert(AtomicRef<float>::is_always_lock_free);
 static_assert(std::endian::native == std::endian::little);
 
 /// Who applies a published gradient, and whether anybody waits for it: see updates.hpp.
 enum class UpdateScheme : std::uint32_t { lockfree = 0, lock = 1, queue = 2, hogwild = 3 };
 
+/// What becomes of the learning rate of a gradient that was computed from old parameters. `inverse`: it is divided by
+/// the staleness (Zhang et al. 2016, arXiv:1511.05950), where that is above 1.
+enum class StalenessLr : std::uint32_t { constant = 0, inverse = 1 };
+
+inline constexpr std::uint64_t no_staleness_limit = UINT64_MAX;
+
 /// What a run chooses, equal in all its processes.
 struct RegionConfig {
     std::uint32_t workers = 1;     // W
     std::uint32_t parameters = 1;  // P
-    std::uint32_t slots = 4;       // K, gradients that one worker may have published and not yet applied
+    // Both powers of two, so that a ring goes on in its order where a counter wraps around.
+    std::uint32_t slots = 4;  // K, gradients that one worker may have published and not yet applied
     std::uint32_t log_rows = 1024;
     UpdateScheme scheme = UpdateScheme::lockfree;
     std::uint32_t wait_deadline_ms = 30'000;  // after which a wait (lock, queue) is an error, not a hang
+    std::uint64_t max_staleness = no_staleness_limit;  // a gradient staler than this is rejected and counted
+    StalenessLr staleness_lr = StalenessLr::constant;
     OptimizerConfig optimizer{};
 };
 
@@ -55,7 +64,8 @@ struct Counts {
     std::uint64_t staleness[staleness_buckets];
 };
 
-/// Head of a record of the parameter store. Behind it: consumed uint64[W], params float32[P], state float32[S, P].
+/// Head of a record of the parameter store. Behind it: consumed uint64[W] and stale uint64[W] (how many of each worker's
+/// gradients went into the record, and how many of these were rejected as stale), params float32[P], state float32[S, P].
 struct alignas(cache_line) RecordHeader {
     std::uint64_t version;    // optimizer updates applied so far
     std::uint64_t env_steps;  // env steps behind the gradients consumed so far
@@ -65,39 +75,41 @@ struct alignas(cache_line) RecordHeader {
 /// Head of a slot of a worker's ring. Behind it: float32[P]. All are atomics because a helper that is
 /// about to fail its commit may still read a slot that its worker already fills again.
 struct alignas(cache_line) SlotHeader {
-    std::atomic<std::uint64_t> version_read;
-    std::atomic<std::uint64_t> env_steps;
-    std::atomic<std::uint64_t> learning_rate_bits;  // a double
-    std::atomic<std::uint32_t> n_summed;
-    std::atomic<std::uint32_t> nonfinite;
+    Atomic<std::uint64_t> version_read;
+    Atomic<std::uint64_t> env_steps;
+    Atomic<std::uint64_t> learning_rate_bits;  // a double
+    Atomic<std::uint32_t> n_summed;
+    Atomic<std::uint32_t> nonfinite;
 };
 
 /// One worker's words. Each has a single writer: the worker, or the parent once it has seen the worker dead.
 struct WorkerBlock {
-    alignas(cache_line) std::atomic<std::uint64_t> begun;
-    std::atomic<std::uint64_t> published;  // the commit point of a push: slots 1 .. published can be read
-    std::atomic<std::uint64_t> aborted;
-    std::atomic<std::uint64_t> retries;  // builds thrown away because somebody else committed first
-    alignas(cache_line) std::atomic<std::uint64_t> log_written;
-    alignas(cache_line) std::atomic<std::uint64_t> log_read;
-    alignas(cache_line) std::atomic<std::uint32_t> consumed_signal;  // queue: low half of consumed, the word the worker sleeps on
+    alignas(cache_line) Atomic<std::uint64_t> begun;
+    Atomic<std::uint64_t> published;  // the commit point of a push: slots 1 .. published can be read
+    Atomic<std::uint64_t> aborted;
+    Atomic<std::uint64_t> retries;  // builds thrown away because somebody else committed first
+    alignas(cache_line) Atomic<std::uint64_t> log_written;
+    alignas(cache_line) Atomic<std::uint64_t> log_read;
+    alignas(cache_line) Atomic<std::uint32_t> consumed_signal;  // queue: low half of consumed, the word the worker sleeps on
     alignas(cache_line) Counts direct;  // hogwild only
 };
 
 /// One seat for each who may protect and own records: W workers, then the observer, then the learner.
 struct alignas(cache_line) Seat {
-    std::atomic<std::uint32_t> taken;   // a second holder of a role is refused
-    std::atomic<std::uint32_t> hazard;  // record being read or built from, plus 1; 0: none
+    Atomic<std::uint32_t> taken;        // a second holder of a role is refused
+    Atomic<std::uint32_t> hazard;       // record being read or built from, plus 1; 0: none
+    Atomic<std::uint32_t> incarnation;  // how many holders were reaped; whoever is of an earlier one has lost the seat
+    Atomic<std::uint64_t> heartbeat;    // counts the holder's verbs: one that stands still is stopped or hangs
 };
 
 struct Control {
-    alignas(cache_line) std::atomic<std::uint32_t> go;
-    std::atomic<std::uint32_t> stop;
-    alignas(cache_line) std::atomic<std::uint64_t> current;  // {version: 48 bits, record: 16 bits}
-    alignas(cache_line) std::atomic<std::uint32_t> pushed_signal;  // queue: the word the learner sleeps on
+    alignas(cache_line) Atomic<std::uint32_t> go;
+    Atomic<std::uint32_t> stop;
+    alignas(cache_line) Atomic<std::uint64_t> current;  // {version: 48 bits, record: 16 bits}
+    alignas(cache_line) Atomic<std::uint32_t> pushed_signal;  // queue: the word the learner sleeps on
     alignas(cache_line) RobustMutex mutex;                   // lock
-    alignas(cache_line) std::atomic<std::uint64_t> hogwild_version;
-    std::atomic<std::uint64_t> hogwild_env_steps;
+    alignas(cache_line) Atomic<std::uint64_t> hogwild_version;
+    Atomic<std::uint64_t> hogwild_env_steps;
 };
 
 struct RegionHeader {
@@ -123,9 +135,9 @@ struct Layout {
         if (c.workers < 1 || c.workers > max_workers)
             throw std::invalid_argument("workers: expected 1 to 64, got " + std::to_string(c.workers));
         if (c.parameters < 1) throw std::invalid_argument("parameters: expected at least 1, got 0");
-        if (c.slots < 1 || c.slots > max_slots)
-            throw std::invalid_argument("slots: expected 1 to " + std::to_string(max_slots) + ", got " + std::to_string(c.slots));
-        if (c.log_rows < 1) throw std::invalid_argument("log_rows: expected at least 1, got 0");
+        if (!std::has_single_bit(c.slots) || c.slots > max_slots)
+            throw std::invalid_argument("slots: expected a power of two up to " + std::to_string(max_slots) + ", got " + std::to_string(c.slots));
+        if (!std::has_single_bit(c.log_rows)) throw std::invalid_argument("log_rows: expected a power of two, got " + std::to_string(c.log_rows));
         const std::size_t vector_bytes = align_up(parameters * sizeof(float), cache_line);
         std::size_t end = 0;
         const auto place = [&end](std::size_t size) {
@@ -137,10 +149,11 @@ struct Layout {
         control = place(sizeof(Control));
         worker_blocks = place(workers * sizeof(WorkerBlock));
         seat_blocks = place(seats * sizeof(Seat));
-        owner_words = place(records * sizeof(std::atomic<std::uint32_t>));
+        owner_words = place(records * sizeof(Atomic<std::uint32_t>));
         canary_words = place(canaries * sizeof(std::uint64_t));
         record_consumed = sizeof(RecordHeader);
-        record_vectors = align_up(record_consumed + workers * sizeof(std::uint64_t), cache_line);
+        record_stale = record_consumed + workers * sizeof(std::uint64_t);
+        record_vectors = align_up(record_stale + workers * sizeof(std::uint64_t), cache_line);
         vector_stride = vector_bytes;
         record_stride = record_vectors + vector_bytes * (1 + state_vectors(c.optimizer.kind));
         record_blocks = place(records * record_stride);
@@ -167,7 +180,7 @@ struct Layout {
 
     std::size_t workers, seats, records, slots, log_rows, parameters, canaries;
     std::size_t header, control, worker_blocks, seat_blocks, owner_words, canary_words;
-    std::size_t record_consumed, record_vectors, vector_stride, record_stride, record_blocks;
+    std::size_t record_consumed, record_stale, record_vectors, vector_stride, record_stride, record_blocks;
     std::size_t slot_stride, ring_blocks, log_blocks, bytes;
 };
 

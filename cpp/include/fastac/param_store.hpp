@@ -2,17 +2,21 @@
 // Before it: optimizer.hpp. After it: the next rollout reads them.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <span>
-#include <stdexcept>
 #include <utility>
 
 #include "fastac/shared_region.hpp"
 
 namespace fastac {
+
+/// A moment of the run, as one record holds it.
+struct Snapshot {
+    std::uint64_t version = 0;
+    std::uint64_t env_steps = 0;
+    Counts counts{};
+};
 
 /// The parameter store: a pool of records {version, parameters, optimizer state, consumed[W], counts}, one of
 /// them current. A record is written out of place, by the one seat that owns it, and becomes current by a single
@@ -38,8 +42,8 @@ public:
 
     /// Protects the current record and returns its word. It stays as it is until `unprotect`.
     std::uint64_t protect() const noexcept {
-        std::atomic<std::uint64_t>& current = region_->control().current;
-        std::atomic<std::uint32_t>& hazard = region_->seat(seat_).hazard;
+        Atomic<std::uint64_t>& current = region_->control().current;
+        Atomic<std::uint32_t>& hazard = region_->seat(seat_).hazard;
         for (std::uint64_t word = current.load(std::memory_order_acquire);;) {
             hazard.store(record_of(word) + 1, std::memory_order_seq_cst);  // pairs with the loads in `hazarded`
             const std::uint64_t again = current.load(std::memory_order_seq_cst);
@@ -51,6 +55,13 @@ public:
     /// Release: our reads of the record happen before whoever claims it writes.
     void unprotect() const noexcept { region_->seat(seat_).hazard.store(0, std::memory_order_release); }
 
+    /// What a protected record says.
+    [[nodiscard]] Snapshot snapshot(std::uint32_t record) const noexcept {
+        const RecordHeader& header = region_->record(record);
+        plain_read(&header, sizeof header);
+        return {header.version, header.env_steps, header.counts};
+    }
+
     [[nodiscard]] bool is_current(std::uint64_t word) const noexcept {
         return region_->control().current.load(std::memory_order_relaxed) == word;
     }
@@ -59,7 +70,7 @@ public:
     std::uint32_t claim() noexcept {
         const auto records = static_cast<std::uint32_t>(region_->layout().records);
         for (std::uint32_t r = static_cast<std::uint32_t>(2 * seat_) % records; owned_ == none; r = (r + 1) % records) {
-            std::atomic<std::uint32_t>& owner = region_->owner(r);
+            Atomic<std::uint32_t>& owner = region_->owner(r);
             std::uint32_t nobody = 0;
             if (owner.load(std::memory_order_relaxed) != 0) continue;
             if (!owner.compare_exchange_strong(nobody, static_cast<std::uint32_t>(seat_) + 1, std::memory_order_seq_cst)) continue;

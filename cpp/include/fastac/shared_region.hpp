@@ -73,13 +73,14 @@ public:
     [[nodiscard]] Control& control() const noexcept { return at<Control>(layout_.control); }
     [[nodiscard]] WorkerBlock& worker(std::size_t w) const noexcept { return at<WorkerBlock>(layout_.worker_blocks + w * sizeof(WorkerBlock)); }
     [[nodiscard]] Seat& seat(std::size_t s) const noexcept { return at<Seat>(layout_.seat_blocks + s * sizeof(Seat)); }
-    [[nodiscard]] std::atomic<std::uint32_t>& owner(std::size_t r) const noexcept {
-        return at<std::atomic<std::uint32_t>>(layout_.owner_words + r * sizeof(std::atomic<std::uint32_t>));
+    [[nodiscard]] Atomic<std::uint32_t>& owner(std::size_t r) const noexcept {
+        return at<Atomic<std::uint32_t>>(layout_.owner_words + r * sizeof(Atomic<std::uint32_t>));
     }
     [[nodiscard]] std::uint64_t& canary(std::size_t i) const noexcept { return at<std::uint64_t>(layout_.canary_words + i * sizeof(std::uint64_t)); }
 
     [[nodiscard]] RecordHeader& record(std::size_t r) const noexcept { return at<RecordHeader>(record_at(r)); }
     [[nodiscard]] std::uint64_t* consumed(std::size_t r) const noexcept { return &at<std::uint64_t>(record_at(r) + layout_.record_consumed); }
+    [[nodiscard]] std::uint64_t* stale(std::size_t r) const noexcept { return &at<std::uint64_t>(record_at(r) + layout_.record_stale); }
     [[nodiscard]] OptimizerVectors<float> vectors(std::size_t r) const noexcept {
         const std::size_t first = record_at(r) + layout_.record_vectors;
         OptimizerVectors<float> v{&at<float>(first), {nullptr, nullptr}};

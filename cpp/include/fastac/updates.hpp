@@ -1,5 +1,5 @@
 // Who applies a published gradient: the update schemes. Stages 4 to 6 in the order in which a worker goes
-// through them: read the parameters, submit a gradient (push it, see it applied), read again.
+// through them: read the parameters, submit a gradient (push it, see it consumed), read again.
 //
 //   lockfree  every worker, optimistically: it builds the next record from the current one and every gradient
 //             published and not yet consumed, its own and the others', and commits by compare-and-swap. Where
@@ -7,78 +7,83 @@
 //             W - 1 builds that began before our push can win against it, so the retries are bounded.
 //   lock      the same build and commit under a robust mutex: no retries, but a worker waits for the holder.
 //   queue     one learner builds and commits; a worker sleeps until its gradient is in.
-//   hogwild   in place on record 0, unsynchronised: racy by design, additions get lost (canaries count how many).
+//   hogwild   in place on record 0, unsynchronised (hogwild.hpp).
 //
 // Under every scheme a worker's next read contains all that it has submitted itself; with one worker all
 // schemes therefore do the same arithmetic in the same order.
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
-#include <vector>
 
 #include "fastac/event_log.hpp"
 #include "fastac/grad_buffer.hpp"
-#include "fastac/optimizer.hpp"
+#include "fastac/hogwild.hpp"
+#include "fastac/next_record.hpp"
 #include "fastac/param_store.hpp"
 
 namespace fastac {
 
-/// A moment of the run, as one record holds it.
-struct Snapshot {
-    std::uint64_t version = 0;
-    std::uint64_t env_steps = 0;
-    Counts counts{};
-};
-
-/// Where all gradients went. `applied` .. `rejected_stale` are in `counts`.
+/// Where all gradients went. `applied` .. `rejected_stale` are in `at.counts`.
 struct Ledger {
     std::uint64_t begun = 0;
     std::uint64_t published = 0;
     std::uint64_t aborted = 0;
     std::uint64_t pending = 0;
     std::uint64_t retries = 0;
-    std::uint64_t canaries = 0;        // hogwild: additions watched ...
-    std::uint64_t canaries_lost = 0;   // ... and how many of them another worker overwrote
+    std::uint64_t canaries = 0;       // hogwild: additions watched ...
+    std::uint64_t canaries_lost = 0;  // ... and how many of them another worker overwrote
     Snapshot at{};
 };
 
-enum class Submitted : std::uint32_t { applied = 0, rejected_nonfinite = 1, stopped = 2 };
+enum class Submitted : std::uint32_t { applied = 0, rejected_nonfinite = 1, rejected_stale = 2, stopped = 3 };
+
+/// The seat was taken back: its holder had been declared dead.
+struct SeatLost : std::logic_error {
+    using std::logic_error::logic_error;
+};
 
 /// One seat at the region: a worker (0 .. W-1), the observer (W) or the learner (W + 1).
 ///
-/// Who may call: one thread at a time for each session; a second session for a taken seat is refused.
-/// What may wait: `submit` under `lock` and `queue`, up to the config's deadline (WaitTimeout); `serve` as long
-///   as it is told. Nothing else waits. After the constructor nothing allocates.
+/// Who may call: one thread at a time for each session; a second session for a taken seat is refused, and so is
+///   every verb of a session whose seat was taken back by `reap` (SeatLost).
+/// What may wait: `submit` and `settle` under `lock` and `queue`, up to the config's deadline (WaitTimeout); `serve` as
+///   long as it is told. Nothing else waits. After the constructor nothing allocates.
 class Session {
 public:
     Session(const SharedRegion& region, std::size_t seat)
-        : region_(&region), seat_(seat), buffer_(region), store_(region, seat), log_(region), scratch_(region.layout().parameters) {
+        : region_(&region), seat_(seat), buffer_(region), store_(region, seat), log_(region), builder_(region), hogwild_(region, seat) {
         if (seat >= region.layout().seats)
             throw std::out_of_range("seat: expected 0 to " + std::to_string(region.layout().seats - 1) + ", got " + std::to_string(seat));
         std::uint32_t free = 0;
         if (!region.seat(seat).taken.compare_exchange_strong(free, 1, std::memory_order_acq_rel))
             throw std::logic_error("seat " + std::to_string(seat) + " of this region is taken: each worker, the observer and the learner may have one session at a time");
-        if (seat < workers()) known_consumed_ = consumed_in(store_.protect());
+        incarnation_ = region.seat(seat).incarnation.load(std::memory_order_relaxed);
+        if (is_worker()) look_at(store_.protect());
         store_.unprotect();
     }
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;
-    ~Session() { ParamStore::vacate(*region_, seat_); }
+    ~Session() {
+        if (holds_seat()) ParamStore::vacate(*region_, seat_);
+    }
 
     [[nodiscard]] const SharedRegion& region() const noexcept { return *region_; }
     [[nodiscard]] std::size_t seat() const noexcept { return seat_; }
     [[nodiscard]] bool is_worker() const noexcept { return seat_ < workers(); }
 
-    /// Before any worker or learner starts: record 0 gets params float32[P], state float32[S, P] (empty: zeros) and the version.
+    /// Before any worker begins: record 0 gets params float32[P], state float32[S, P] (empty: zeros) and the version.
     void initialize(std::span<const float> params, std::span<const float> state, std::uint64_t version) {
+        expect_seat();
+        for (std::size_t w = 0; w < workers(); ++w)
+            if (region_->worker(w).begun.load(std::memory_order_relaxed) != 0) throw std::logic_error("initialize: expected a new region, got one whose workers have begun");
         const auto vectors = region_->vectors(0);
         const std::size_t n = region_->layout().parameters;
         std::memcpy(vectors.params, params.data(), n * sizeof(float));
@@ -91,44 +96,56 @@ public:
     // ---- the worker's verbs -------------------------------------------------------------------------
 
     /// Copies the current parameters to params float32[P]; says of which version they are.
-    Snapshot read(std::span<float> params) noexcept {
+    Snapshot read(std::span<float> params) {
+        beat();
         if (hogwild()) {
-            Snapshot now = hogwild_snapshot();
-            load_relaxed(region_->vectors(0).params, params);
+            const Snapshot now = hogwild_.snapshot();
+            Hogwild::load_relaxed(region_->vectors(0).params, params);
             return now;
         }
         const std::uint32_t record = ParamStore::record_of(store_.protect());
+        plain_read(region_->vectors(record).params, params.size_bytes());
         std::memcpy(params.data(), region_->vectors(record).params, params.size_bytes());
-        const Snapshot now = snapshot_of(record);
+        const Snapshot now = store_.snapshot(record);
         store_.unprotect();
         return now;
     }
 
     /// Publishes grad float32[P] and sees it consumed: when this returns `applied`, the next read contains it.
+    /// `stopped`: it stays published, unless the ring was full, and whoever drains last applies it. So it does after a
+    /// WaitTimeout: it must not be submitted again.
     Submitted submit(std::span<const float> grad, const GradientTag& tag) {
-        if (hogwild()) return apply_in_place(grad, tag);
-        std::uint64_t sequence = buffer_.push(seat_, grad, tag, known_consumed_);
-        if (sequence == 0) {  // full of what was pushed and not settled, by us or by those who died in this seat
-            if (!settle(buffer_.published(seat_))) return Submitted::stopped;
-            sequence = buffer_.push(seat_, grad, tag, known_consumed_);
+        if (hogwild()) {
+            beat();
+            expect_version(tag.version_read);
+            return submitted(hogwild_.apply(grad, tag));
         }
-        const bool nonfinite = region_->slot(seat_, sequence).nonfinite.load(std::memory_order_relaxed) != 0;
-        if (!settle(sequence)) return Submitted::stopped;
-        return nonfinite ? Submitted::rejected_nonfinite : Submitted::applied;
+        // What was pushed and not settled, by us or by those who died in this seat, comes first: the ring may be full of it.
+        const std::uint64_t before = buffer_.published(seat_);
+        const bool stopped = known_consumed_ != before && !settle(before);
+        const std::uint64_t stale = known_stale_;
+        const std::optional<std::uint64_t> sequence = push(grad, tag);
+        if (stopped || !sequence || !settle(*sequence)) return Submitted::stopped;
+        if (region_->slot(seat_, *sequence).nonfinite.load(std::memory_order_relaxed) != 0) return Submitted::rejected_nonfinite;
+        return known_stale_ != stale ? Submitted::rejected_stale : Submitted::applied;
     }
 
-    /// The first half of submit alone: publishes and returns the sequence number, 0 when the ring is full.
-    std::uint64_t push(std::span<const float> grad, const GradientTag& tag) {
+    /// The first half of submit alone: publishes and returns the sequence number, nothing when the ring is full.
+    std::optional<std::uint64_t> push(std::span<const float> grad, const GradientTag& tag) {
         if (hogwild()) throw std::logic_error("hogwild applies in place: use submit");
+        beat();
+        expect_version(tag.version_read);
         return buffer_.push(seat_, grad, tag, known_consumed_);
     }
 
     /// The second half: returns once gradient `sequence` of this worker is consumed; false if the run was stopped
     /// while it waited (the gradient stays published, whoever drains last applies it).
     bool settle(std::uint64_t sequence) {
+        expect_seat();
         const std::uint64_t published = buffer_.published(seat_);
-        if (sequence < 1 || sequence > published)  // it would never be consumed
-            throw std::invalid_argument("settle: expected a sequence number from push, 1 to " + std::to_string(published) + ", got " + std::to_string(sequence));
+        if (published - sequence >= region_->layout().slots)  // among others one that would never be consumed
+            throw std::invalid_argument("settle: expected a sequence number that push has returned, at most " + std::to_string(published) + " and one of the last " +
+                                        std::to_string(region_->layout().slots) + ", got " + std::to_string(sequence));
         switch (region_->config().scheme) {
             case UpdateScheme::lockfree: build_until_consumed(sequence); return true;
             case UpdateScheme::lock: return settle_locked(sequence);
@@ -138,7 +155,17 @@ public:
         throw std::logic_error("hogwild applies in place: use submit");
     }
 
-    bool log(const double* row) const noexcept { return log_.write(seat_, row); }
+    bool log(const double* row) {
+        beat();
+        return log_.write(seat_, row);
+    }
+
+    /// A sign of life. Every verb gives one; for whoever works long between two verbs.
+    void beat() {
+        expect_seat();
+        Atomic<std::uint64_t>& heartbeat = region_->seat(seat_).heartbeat;
+        heartbeat.store(heartbeat.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    }
 
     [[nodiscard]] bool stop_requested() const noexcept { return region_->control().stop.load(std::memory_order_acquire) != 0; }
     [[nodiscard]] bool go() const noexcept { return region_->control().go.load(std::memory_order_acquire) != 0; }
@@ -147,6 +174,7 @@ public:
 
     /// Applies everything published so far. Returns how many gradients that were.
     std::uint64_t drain() {
+        beat();
         std::uint64_t consumed = 0;
         if (hogwild()) return consumed;
         for (;;) {
@@ -155,7 +183,7 @@ public:
             // in between would never have said so.
             wake_consumed(ParamStore::record_of(base));
             const std::uint32_t target = store_.claim();
-            const std::uint64_t n = build(base, target);
+            const std::uint64_t n = builder_.build(store_, base, target);
             if (n > 0 && store_.commit(base)) {
                 consumed += n;
             } else if (store_.is_current(base)) {
@@ -168,7 +196,7 @@ public:
 
     /// The learner of `queue`: drains, sleeps until the next push, drains again, for `duration` or until the stop.
     std::uint64_t serve(std::chrono::milliseconds duration) {
-        const std::atomic<std::uint32_t>& pushed = region_->control().pushed_signal;
+        const Atomic<std::uint32_t>& pushed = region_->control().pushed_signal;
         const auto until = Clock::now() + duration;
         std::uint64_t consumed = 0;
         while (Clock::now() < until && !stop_requested()) {
@@ -184,29 +212,33 @@ public:
     void give_go() const noexcept { region_->control().go.store(1, std::memory_order_release); }
 
     /// Copies parameters float32[P] and optimizer state float32[S, P] of one version.
-    Snapshot copy_record(std::span<float> params, std::span<float> state) noexcept {
+    Snapshot copy_record(std::span<float> params, std::span<float> state) {
+        expect_seat();
         const std::size_t n = params.size();
         const std::uint32_t record = ParamStore::record_of(store_.protect());
         const auto vectors = region_->vectors(record);
-        Snapshot now = hogwild() ? hogwild_snapshot() : snapshot_of(record);
-        load_relaxed(vectors.params, params);
-        for (std::size_t k = 0; k * n < state.size(); ++k) load_relaxed(vectors.state[k], state.subspan(k * n, n));
+        if (!hogwild()) plain_read(&region_->record(record), region_->layout().record_stride);
+        const Snapshot now = hogwild() ? hogwild_.snapshot() : store_.snapshot(record);
+        Hogwild::load_relaxed(vectors.params, params);
+        for (std::size_t k = 0; k * n < state.size(); ++k) Hogwild::load_relaxed(vectors.state[k], state.subspan(k * n, n));
         store_.unprotect();
         return now;
     }
 
-    [[nodiscard]] Snapshot snapshot() noexcept {
-        if (hogwild()) return hogwild_snapshot();
-        const Snapshot now = snapshot_of(ParamStore::record_of(store_.protect()));
+    [[nodiscard]] Snapshot snapshot() {
+        expect_seat();
+        if (hogwild()) return hogwild_.snapshot();
+        const Snapshot now = store_.snapshot(ParamStore::record_of(store_.protect()));
         store_.unprotect();
         return now;
     }
 
     /// Adds up the run. Exact once the workers have left; a moment's mixture while they run.
-    [[nodiscard]] Ledger ledger() noexcept {
+    [[nodiscard]] Ledger ledger() {
+        expect_seat();
         Ledger sum;
         const std::uint32_t record = ParamStore::record_of(store_.protect());
-        sum.at = hogwild() ? hogwild_snapshot() : snapshot_of(record);
+        sum.at = hogwild() ? hogwild_.snapshot() : store_.snapshot(record);
         for (std::size_t w = 0; w < workers(); ++w) {
             const WorkerBlock& words = region_->worker(w);
             const std::uint64_t published = words.published.load(std::memory_order_acquire);
@@ -219,29 +251,33 @@ public:
         store_.unprotect();
         if (hogwild()) {
             sum.canaries = sum.at.counts.applied * region_->layout().canaries;
-            std::uint64_t kept = 0;
-            for (std::size_t i = 0; i < region_->layout().canaries; ++i) kept += relaxed(region_->canary(i)).load(std::memory_order_relaxed);
             // A step that is under way, or that a worker died in, has added to some of them and is not counted yet.
-            sum.canaries_lost = sum.canaries - std::min(kept, sum.canaries);
+            sum.canaries_lost = sum.canaries - std::min(hogwild_.canaries_kept(), sum.canaries);
         }
         return sum;
     }
 
+    [[nodiscard]] std::uint64_t published(std::size_t w) const noexcept { return buffer_.published(w); }
+    [[nodiscard]] std::uint32_t incarnation(std::size_t seat) const noexcept { return region_->seat(seat).incarnation.load(std::memory_order_relaxed); }
+    [[nodiscard]] std::uint64_t heartbeat(std::size_t seat) const noexcept { return region_->seat(seat).heartbeat.load(std::memory_order_relaxed); }
+
     [[nodiscard]] std::size_t unread_log(std::size_t w) const noexcept { return log_.unread(w); }
     void read_log(std::size_t w, std::size_t n, double* rows) const noexcept { log_.read(w, n, rows); }
 
-    /// For the parent, once it has seen worker w dead: what it had only begun is counted as aborted, what it
-    /// published stays, the records it held are free again.
-    void reap(std::size_t w) const noexcept {
-        WorkerBlock& words = region_->worker(w);
-        // hogwild counts a gradient after its last step and then publishes it; who died in between has applied it.
-        if (hogwild())
-            words.published.store(relaxed(words.direct.applied).load(std::memory_order_relaxed) +
-                                      relaxed(words.direct.rejected_nonfinite).load(std::memory_order_relaxed),
-                                  std::memory_order_relaxed);
-        words.aborted.store(words.begun.load(std::memory_order_relaxed) - words.published.load(std::memory_order_relaxed),
-                            std::memory_order_relaxed);
-        ParamStore::vacate(*region_, w);
+    /// For the parent, once it has seen the holder of `seat` dead: what it had only begun is counted as aborted, what it
+    /// published stays, the records it held are free again, and so is the seat. If it lives all the same, its session is over.
+    void reap(std::size_t seat) const {
+        expect_seat();
+        if (seat == seat_) throw std::invalid_argument("reap: this is the caller's own seat; close the session instead");
+        Seat& its = region_->seat(seat);
+        if (its.taken.load(std::memory_order_acquire) == 0) return;
+        its.incarnation.store(its.incarnation.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+        if (seat < workers()) {
+            WorkerBlock& words = region_->worker(seat);
+            if (hogwild()) hogwild_.publish_what_was_counted(seat);
+            words.aborted.store(words.begun.load(std::memory_order_relaxed) - words.published.load(std::memory_order_relaxed), std::memory_order_relaxed);
+        }
+        ParamStore::vacate(*region_, seat);
     }
 
 private:
@@ -249,69 +285,36 @@ private:
 
     [[nodiscard]] std::size_t workers() const noexcept { return region_->layout().workers; }
     [[nodiscard]] bool hogwild() const noexcept { return region_->config().scheme == UpdateScheme::hogwild; }
-    [[nodiscard]] std::uint64_t consumed_in(std::uint64_t word) const noexcept { return region_->consumed(ParamStore::record_of(word))[seat_]; }
-    [[nodiscard]] Snapshot snapshot_of(std::uint32_t record) const noexcept {
-        const RecordHeader& header = region_->record(record);
-        return {header.version, header.env_steps, header.counts};
+
+    /// Whether a is after b, for counters that wrap around.
+    static constexpr bool ahead(std::uint64_t a, std::uint64_t b) noexcept { return static_cast<std::int64_t>(a - b) > 0; }
+
+    static constexpr Submitted submitted(Hogwild::Result result) noexcept {
+        return result == Hogwild::Result::applied ? Submitted::applied : result == Hogwild::Result::nonfinite ? Submitted::rejected_nonfinite : Submitted::rejected_stale;
     }
 
-    // ---- building the next record -------------------------------------------------------------------
+    // ---- what a session may rely on -----------------------------------------------------------------
 
-    /// Writes to `target` the record that follows `base`: every published, unconsumed gradient applied by its
-    /// own optimizer step, in each worker's order. Returns how many were consumed; 0 also when the build was
-    /// given up because `base` is no longer current.
-    std::uint64_t build(std::uint64_t base, std::uint32_t target) {
-        const std::uint32_t from = ParamStore::record_of(base);
-        const auto source = region_->vectors(from);
-        const auto result = region_->vectors(target);
-        RecordHeader& header = region_->record(target);
-        std::uint64_t* consumed = region_->consumed(target);
-        header = region_->record(from);
-        std::memcpy(consumed, region_->consumed(from), workers() * sizeof *consumed);
-        bool written = false;
-        std::uint64_t n = 0;
-        for (std::size_t w = 0; w < workers(); ++w) {
-            for (const std::uint64_t published = buffer_.published(w); consumed[w] < published; ++n) {
-                if (!store_.is_current(base)) return 0;
-                const GradientTag tag = buffer_.copy(w, ++consumed[w], scratch_);
-                header.env_steps += tag.env_steps;
-                if (tag.nonfinite) {
-                    ++header.counts.rejected_nonfinite;
-                    continue;
-                }
-                const OptimizerStep step(region_->config().optimizer, tag.learning_rate, header.version + 1);
-                clip(scratch_);
-                step.apply(scratch_.size(), scratch_.data(), written ? as_const(result) : as_const(source), result);
-                written = true;
-                count_applied(header.counts, tag, header.version);
-                ++header.version;
-            }
-        }
-        if (!written && n > 0) copy_vectors(source, result);
-        return n;
+    [[nodiscard]] bool holds_seat() const noexcept { return region_->seat(seat_).incarnation.load(std::memory_order_relaxed) == incarnation_; }
+    void expect_seat() const {
+        if (!holds_seat()) throw SeatLost("seat " + std::to_string(seat_) + " was taken back from this session: it had been declared dead");
     }
 
-    void clip(std::span<float> grad) const noexcept {
-        const double max_norm = region_->config().optimizer.max_grad_norm;
-        if (max_norm > 0.0) clip_grad_norm(grad.data(), grad.size(), max_norm);
+    /// A gradient from the future would have a staleness beyond every limit.
+    void expect_version(std::uint64_t version_read) const {
+        // The word holds 48 bits of the version: compared modulo 2^48.
+        const std::uint64_t version = hogwild() ? region_->control().hogwild_version.load(std::memory_order_relaxed)
+                                                : region_->control().current.load(std::memory_order_relaxed) >> 16;
+        if (ahead(version_read << 16, version << 16))
+            throw std::invalid_argument("version_read: expected at most the current version, " + std::to_string(version) + ", got " + std::to_string(version_read));
     }
 
-    static OptimizerVectors<const float> as_const(const OptimizerVectors<float>& v) noexcept { return {v.params, {v.state[0], v.state[1]}}; }
-
-    void copy_vectors(const OptimizerVectors<float>& from, const OptimizerVectors<float>& to) const noexcept {
-        const std::size_t bytes = region_->layout().parameters * sizeof(float);
-        std::memcpy(to.params, from.params, bytes);
-        for (std::size_t k = 0; k < state_vectors(region_->config().optimizer.kind); ++k) std::memcpy(to.state[k], from.state[k], bytes);
-    }
-
-    /// staleness = version when a gradient is applied - version its worker read.
-    static void count_applied(Counts& counts, const GradientTag& tag, std::uint64_t version) noexcept {
-        const std::uint64_t staleness = version - tag.version_read;
-        ++counts.applied;
-        counts.merged += tag.n_summed - 1;
-        counts.staleness_sum += staleness;
-        counts.staleness_max = std::max(counts.staleness_max, staleness);
-        ++counts.staleness[std::min<std::uint64_t>(staleness, staleness_buckets - 1)];
+    /// Notes what the protected record says of this worker's gradients.
+    void look_at(std::uint64_t word) noexcept {
+        const std::uint32_t record = ParamStore::record_of(word);
+        plain_read(&region_->record(record), region_->layout().record_stride);
+        known_consumed_ = region_->consumed(record)[seat_];
+        known_stale_ = region_->stale(record)[seat_];
     }
 
     // ---- lockfree -----------------------------------------------------------------------------------
@@ -319,16 +322,16 @@ private:
     void build_until_consumed(std::uint64_t sequence) {
         for (;;) {
             const std::uint64_t base = store_.protect();
-            known_consumed_ = consumed_in(base);
-            if (known_consumed_ >= sequence) break;
+            look_at(base);
+            if (!ahead(sequence, known_consumed_)) break;
             const std::uint32_t target = store_.claim();
-            if (build(base, target) == 0 || !store_.commit(base)) count_retry();
+            if (builder_.build(store_, base, target) == 0 || !store_.commit(base)) count_retry();
         }
         store_.unprotect();
     }
 
     void count_retry() const noexcept {
-        std::atomic<std::uint64_t>& retries = region_->worker(seat_).retries;
+        Atomic<std::uint64_t>& retries = region_->worker(seat_).retries;
         retries.store(retries.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     }
 
@@ -338,6 +341,7 @@ private:
         RobustMutex& mutex = region_->control().mutex;
         const auto deadline = Clock::now() + std::chrono::milliseconds(region_->config().wait_deadline_ms);
         while (!mutex.try_lock_for(poll_interval)) {
+            beat();
             if (stop_requested()) return false;
             if (Clock::now() >= deadline) throw WaitTimeout(timeout_message("the lock"));
         }
@@ -349,19 +353,21 @@ private:
     // ---- queue --------------------------------------------------------------------------------------
 
     bool settle_queued(std::uint64_t sequence) {
-        std::atomic<std::uint32_t>& pushed = region_->control().pushed_signal;
-        const std::atomic<std::uint32_t>& consumed = region_->worker(seat_).consumed_signal;
+        Atomic<std::uint32_t>& pushed = region_->control().pushed_signal;
+        const Atomic<std::uint32_t>& consumed = region_->worker(seat_).consumed_signal;
         pushed.fetch_add(1, std::memory_order_release);
         futex_wake_all(pushed);
         const auto deadline = Clock::now() + std::chrono::milliseconds(region_->config().wait_deadline_ms);
         for (;;) {
             const std::uint32_t seen = consumed.load(std::memory_order_acquire);
             if (static_cast<std::int32_t>(seen - static_cast<std::uint32_t>(sequence)) >= 0) break;
+            beat();
             if (stop_requested()) return false;
             if (Clock::now() >= deadline) throw WaitTimeout(timeout_message("the learner of the queue"));
             futex_wait(consumed, seen, std::min(deadline, Clock::now() + poll_interval));
         }
-        known_consumed_ = sequence;
+        look_at(store_.protect());
+        store_.unprotect();
         return true;
     }
 
@@ -370,7 +376,7 @@ private:
     void wake_consumed(std::uint32_t record) const noexcept {
         if (region_->config().scheme != UpdateScheme::queue) return;
         for (std::size_t w = 0; w < workers(); ++w) {
-            std::atomic<std::uint32_t>& signal = region_->worker(w).consumed_signal;
+            Atomic<std::uint32_t>& signal = region_->worker(w).consumed_signal;
             const auto now = static_cast<std::uint32_t>(region_->consumed(record)[w]);
             std::uint32_t said = signal.load(std::memory_order_relaxed);
             while (static_cast<std::int32_t>(now - said) > 0) {
@@ -383,95 +389,20 @@ private:
     }
 
     [[nodiscard]] std::string timeout_message(const std::string& whom) const {
-        return "worker " + std::to_string(seat_) + " waited " + std::to_string(region_->config().wait_deadline_ms) + " ms for " + whom;
-    }
-
-    // ---- hogwild ------------------------------------------------------------------------------------
-
-    template <class T>
-    static std::atomic_ref<T> relaxed(T& word) noexcept {
-        return std::atomic_ref<T>(word);
-    }
-
-    static void load_relaxed(float* from, std::span<float> to) noexcept {
-        for (std::size_t i = 0; i < to.size(); ++i) to[i] = relaxed(from[i]).load(std::memory_order_relaxed);
-    }
-
-    static void store_relaxed(std::span<const float> from, float* to) noexcept {
-        for (std::size_t i = 0; i < from.size(); ++i) relaxed(to[i]).store(from[i], std::memory_order_relaxed);
-    }
-
-    /// A cache line at a time is read, stepped and written back; what another worker wrote in between is lost.
-    Submitted apply_in_place(std::span<const float> grad, const GradientTag& tag) noexcept {
-        WorkerBlock& words = region_->worker(seat_);
-        Control& control = region_->control();
-        const auto add = [](std::uint64_t& word, std::uint64_t n) {
-            relaxed(word).store(relaxed(word).load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
-        };
-        words.begun.store(words.begun.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-        const bool nonfinite = has_nonfinite(grad.data(), grad.size());
-        if (nonfinite) {
-            add(words.direct.rejected_nonfinite, 1);
-        } else {
-            std::copy(grad.begin(), grad.end(), scratch_.begin());
-            clip(scratch_);
-            const std::uint64_t version = control.hogwild_version.fetch_add(1, std::memory_order_relaxed);
-            step_in_place(OptimizerStep(region_->config().optimizer, tag.learning_rate, version + 1));
-            const std::uint64_t staleness = version - tag.version_read;
-            add(words.direct.applied, 1);
-            add(words.direct.merged, tag.n_summed - 1);
-            add(words.direct.staleness_sum, staleness);
-            if (staleness > words.direct.staleness_max) relaxed(words.direct.staleness_max).store(staleness, std::memory_order_relaxed);
-            add(words.direct.staleness[std::min<std::uint64_t>(staleness, staleness_buckets - 1)], 1);
-        }
-        control.hogwild_env_steps.fetch_add(tag.env_steps, std::memory_order_relaxed);
-        words.published.store(words.published.load(std::memory_order_relaxed) + 1, std::memory_order_release);
-        return nonfinite ? Submitted::rejected_nonfinite : Submitted::applied;
-    }
-
-    void step_in_place(const OptimizerStep& step) noexcept {
-        const auto shared = region_->vectors(0);
-        const std::uint32_t states = state_vectors(region_->config().optimizer.kind);
-        float params[hogwild_block], state0[hogwild_block], state1[hogwild_block];
-        const OptimizerVectors<float> mine{params, {state0, state1}};
-        for (std::size_t i = 0; i < scratch_.size(); i += hogwild_block) {
-            const std::size_t n = std::min(hogwild_block, scratch_.size() - i);
-            // A canary is one more addition of the same kind, to a word that only grows: what it lacks at the end was lost.
-            const auto canary = relaxed(region_->canary(i / hogwild_block));
-            const std::uint64_t count = canary.load(std::memory_order_relaxed);
-            load_relaxed(shared.params + i, {params, n});
-            for (std::uint32_t k = 0; k < states; ++k) load_relaxed(shared.state[k] + i, {mine.state[k], n});
-            step.apply(n, scratch_.data() + i, as_const(mine), mine);
-            for (std::uint32_t k = 0; k < states; ++k) store_relaxed({mine.state[k], n}, shared.state[k] + i);
-            store_relaxed({params, n}, shared.params + i);
-            canary.store(count + 1, std::memory_order_relaxed);
-        }
-    }
-
-    [[nodiscard]] Snapshot hogwild_snapshot() const noexcept {
-        Snapshot now{region_->control().hogwild_version.load(std::memory_order_acquire),
-                     region_->control().hogwild_env_steps.load(std::memory_order_relaxed), Counts{}};
-        Counts& sum = now.counts;
-        for (std::size_t w = 0; w < workers(); ++w) {
-            Counts& its = region_->worker(w).direct;
-            const auto load = [](std::uint64_t& word) { return relaxed(word).load(std::memory_order_relaxed); };
-            sum.applied += load(its.applied);
-            sum.merged += load(its.merged);
-            sum.rejected_nonfinite += load(its.rejected_nonfinite);
-            sum.staleness_sum += load(its.staleness_sum);
-            sum.staleness_max = std::max(sum.staleness_max, load(its.staleness_max));
-            for (std::size_t k = 0; k < staleness_buckets; ++k) sum.staleness[k] += load(its.staleness[k]);
-        }
-        return now;
+        return "worker " + std::to_string(seat_) + " waited " + std::to_string(region_->config().wait_deadline_ms) + " ms for " + whom +
+               "; what it has published stays published and will be applied";
     }
 
     const SharedRegion* region_;
     std::size_t seat_;
+    std::uint32_t incarnation_ = 0;
     GradBuffer buffer_;
     ParamStore store_;
     EventLog log_;
-    std::vector<float> scratch_;  // float32[P]: the gradient being applied
-    std::uint64_t known_consumed_ = 0;
+    RecordBuilder builder_;
+    Hogwild hogwild_;
+    std::uint64_t known_consumed_ = 0;  // of this worker's gradients: a lower bound
+    std::uint64_t known_stale_ = 0;     // and how many of those were rejected as stale
 };
 
 }  // namespace fastac

@@ -56,10 +56,10 @@ def one_round(optimizer: str, scheme: str, workers: int, n_params: int, n_update
 
     def work(worker: int) -> None:
         session = _core.Session(region, worker)
-        gradient = np.ones(n_params, np.float32)
+        gradients = np.ones((1, n_params), np.float32)
         barrier.wait()
         began[worker] = time.perf_counter()
-        spent[worker] = session.submit_many(gradient, n_updates, 1.0)
+        spent[worker] = session.submit_many(gradients, n_updates, 1.0)
         ended[worker] = time.perf_counter()
         session.close()
 

@@ -1,0 +1,112 @@
+// Stages 5 and 6. The current record and the gradients published since -> the record that follows it.
+// Before it: grad_buffer.hpp. After it: the commit (param_store.hpp).
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "fastac/grad_buffer.hpp"
+#include "fastac/optimizer.hpp"
+#include "fastac/param_store.hpp"
+
+namespace fastac {
+
+/// staleness = version when a gradient is applied - version its worker read. What it does to the learning rate:
+inline double learning_rate_at(const RegionConfig& config, double learning_rate, std::uint64_t staleness) noexcept {
+    if (config.staleness_lr == StalenessLr::inverse && staleness > 1) return learning_rate / static_cast<double>(staleness);
+    return learning_rate;
+}
+
+inline void clip_to(const RegionConfig& config, std::span<float> grad) noexcept {
+    const double max_norm = config.optimizer.max_grad_norm;
+    if (max_norm > 0.0) clip_grad_norm(grad.data(), grad.size(), max_norm);
+}
+
+template <class Float>
+OptimizerVectors<const Float> as_const(const OptimizerVectors<Float>& v) noexcept {
+    return {v.params, {v.state[0], v.state[1]}};
+}
+
+/// Builds records out of place. One for each seat: it owns the copy of the gradient that is being applied.
+class RecordBuilder {
+public:
+    explicit RecordBuilder(const SharedRegion& region) : region_(&region), buffer_(region), grad_(region.layout().parameters) {}
+
+    /// Writes to the claimed record `target` what follows the protected record of `base`: every published, unconsumed
+    /// gradient applied by its own optimizer step, in each worker's order, or rejected and counted. Returns how many were
+    /// consumed; 0 also when the build was given up because `base` is no longer current.
+    std::uint64_t build(const ParamStore& store, std::uint64_t base, std::uint32_t target) {
+        const std::uint32_t from = ParamStore::record_of(base);
+        begin(from, target);
+        std::uint64_t* consumed = region_->consumed(target);
+        bool written = false;
+        std::uint64_t n = 0;
+        for (std::size_t w = 0; w < region_->layout().workers; ++w) {
+            // Not "<": the numbers wrap around, and consumed follows published.
+            for (const std::uint64_t published = buffer_.published(w); consumed[w] != published; ++n) {
+                if (!store.is_current(base)) return 0;
+                const GradientTag tag = buffer_.copy(w, ++consumed[w], grad_);
+                written |= apply(w, tag, written ? target : from, target);
+            }
+        }
+        if (!written && n > 0) copy_vectors(from, target);
+        return n;
+    }
+
+private:
+    void begin(std::uint32_t from, std::uint32_t target) const noexcept {
+        const std::size_t workers = region_->layout().workers;
+        plain_read(&region_->record(from), region_->layout().record_stride);
+        plain_write(&region_->record(target), region_->layout().record_stride);
+        region_->record(target) = region_->record(from);
+        std::memcpy(region_->consumed(target), region_->consumed(from), workers * sizeof(std::uint64_t));
+        std::memcpy(region_->stale(target), region_->stale(from), workers * sizeof(std::uint64_t));
+    }
+
+    /// One gradient, lying in grad_, of worker w: vectors of `from` -> vectors of `target`. False: rejected.
+    bool apply(std::size_t w, const GradientTag& tag, std::uint32_t from, std::uint32_t target) noexcept {
+        const RegionConfig& config = region_->config();
+        RecordHeader& header = region_->record(target);
+        header.env_steps += tag.env_steps;
+        if (tag.nonfinite) {
+            ++header.counts.rejected_nonfinite;
+            return false;
+        }
+        const std::uint64_t staleness = header.version - tag.version_read;
+        if (staleness > config.max_staleness) {
+            ++header.counts.rejected_stale;
+            ++region_->stale(target)[w];
+            return false;
+        }
+        clip_to(config, grad_);
+        const OptimizerStep step(config.optimizer, learning_rate_at(config, tag.learning_rate, staleness), header.version + 1);
+        step.apply(grad_.size(), grad_.data(), as_const(region_->vectors(from)), region_->vectors(target));
+        count_applied(header.counts, tag, staleness);
+        ++header.version;
+        return true;
+    }
+
+    static void count_applied(Counts& counts, const GradientTag& tag, std::uint64_t staleness) noexcept {
+        ++counts.applied;
+        counts.merged += tag.n_summed - 1;
+        counts.staleness_sum += staleness;
+        counts.staleness_max = std::max(counts.staleness_max, staleness);
+        ++counts.staleness[std::min<std::uint64_t>(staleness, staleness_buckets - 1)];
+    }
+
+    void copy_vectors(std::uint32_t from, std::uint32_t to) const noexcept {
+        const std::size_t bytes = region_->layout().parameters * sizeof(float);
+        const auto source = region_->vectors(from), result = region_->vectors(to);
+        std::memcpy(result.params, source.params, bytes);
+        for (std::size_t k = 0; k < state_vectors(region_->config().optimizer.kind); ++k) std::memcpy(result.state[k], source.state[k], bytes);
+    }
+
+    const SharedRegion* region_;
+    GradBuffer buffer_;
+    std::vector<float> grad_;  // float32[P]
+};
+
+}  // namespace fastac
