@@ -23,7 +23,7 @@ from fastac._core import UPDATE_SCHEMES
 from fastac.config import Config
 from fastac.errors import FastacError, LedgerError, WorkerDiedError
 from fastac.launch import READY, START_DEADLINE_S, Failed, ProcessWorker, Report, ThreadWorker, Worker
-from fastac.shared import Ledger, create_region, observer_of, serve_until_stopped
+from fastac.shared import Ledger, create_region, observer_of
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -37,7 +37,6 @@ _KILL_EVERY_S = (0.01, 0.05)
 _SHORTEST_S = 0.3
 _STOP_DEADLINE_S = 10.0
 _POLL_S = 0.005
-_CHUNK = 100  # gradients between two looks at the stop flag
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,7 @@ def run_case(scheme: str, backend: str, workers: int, until: float, tick: Callab
     except (FastacError, TimeoutError) as error:
         faults.append(f"{type(error).__name__}: {error}")
     finally:
-        stuck = crew.stop()
-    faults += [f"{name} did not leave within {_STOP_DEADLINE_S:g} s" for name in stuck]
+        faults += crew.stop()
     ledger, params, expected = crew.books()
     faults += find_faults(scheme, crew.kills, ledger, params, expected)
     return Result(scheme, backend, crew.kills, ledger, int(np.sum(params != expected)), tuple(faults))
@@ -143,17 +141,15 @@ def submit_until_stopped(task: Task, session: _core.Session, report: Report) -> 
     """A worker: a native loop over its gradients."""
     grads = gradients(task.worker)
     report(READY)
-    left = task.n_at_most
-    while left > 0 and not session.stop_requested:
-        session.submit_many(grads, min(_CHUNK, left), 1.0)
-        left -= _CHUNK
+    session.submit_many(grads, task.n_at_most, 1.0)
     return 0.0
 
 
-def serve(_: Any, session: _core.Session, report: Report) -> float:
+def serve_until_stopped(_: Any, session: _core.Session, report: Report) -> float:
     """The learner of `queue`, as a worker of its own."""
     report(READY)
-    serve_until_stopped(session)
+    while not session.stop_requested:
+        session.serve(100)
     return 0.0
 
 
@@ -169,7 +165,9 @@ class Crew:
         self._observer = observer_of(self._region)
         self._observer.initialize(np.zeros(N_PARAMS, np.float32))
         self._random = np.random.default_rng(workers)
-        self._at: dict[int, Worker] = {}
+        self._at: dict[int, Worker] = {}  # by seat
+        self._ready: set[int] = set()
+        self._ended: set[int] = set()
 
     def start(self, tick: Callable[[], None]) -> None:
         """Until all are ready. Raises what ended one of them, or TimeoutError."""
@@ -177,11 +175,10 @@ class Crew:
         for seat in [*range(workers), *([workers + 1] if self._scheme == "queue" else [])]:
             self._start(seat)
         deadline = time.monotonic() + START_DEADLINE_S
-        waiting = set(self._at)
-        while waiting:
+        while len(self._ready) < len(self._at):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{len(waiting)} workers were not ready within {START_DEADLINE_S:g} s")
-            waiting -= {seat for seat in waiting if READY in self._hear(seat)}
+                late = len(self._at) - len(self._ready)
+                raise TimeoutError(f"{late} workers were not ready within {START_DEADLINE_S:g} s")
             self._pause(tick)
 
     def _start(self, seat: int) -> None:
@@ -189,14 +186,12 @@ class Crew:
             n_at_most = EXACT // LARGEST // self._region.workers - self._observer.published(seat)
             self._at[seat] = self._kind(self._region, seat, submit_until_stopped, Task(seat, n_at_most))
         else:
-            self._at[seat] = self._kind(self._region, seat, serve, None)
+            self._at[seat] = self._kind(self._region, seat, serve_until_stopped, None)
 
     def work(self, until: float, tick: Callable[[], None]) -> None:
         """Until then; meanwhile one after the other is killed, where that is the case. Raises what ended a worker."""
         next_kill = time.monotonic()
         while time.monotonic() < until:
-            for seat in self._at:
-                self._hear(seat)
             if self._killing and time.monotonic() >= next_kill:
                 self._replace(int(self._random.choice(list(self._at))))
                 next_kill = time.monotonic() + self._random.uniform(*_KILL_EVERY_S)
@@ -205,40 +200,47 @@ class Crew:
     def _replace(self, seat: int) -> None:
         self._at[seat].end()
         self._observer.reap(seat)
+        self._ended.discard(seat)
         self.kills += 1
         self._start(seat)
 
-    def _hear(self, seat: int) -> list[Any]:
+    def _hear(self, seat: int) -> None:
         worker = self._at[seat]
-        dead = not worker.alive()
-        messages = worker.messages()
-        for message in messages:
+        dead = not worker.alive()  # asked first: what it said before its end is heard before it is declared dead
+        for message in worker.messages():
+            (self._ready if message == READY else self._ended).add(seat)
             if isinstance(message, Failed):
                 raise message.error
-        if dead and not messages:
+        if dead and seat not in self._ended:
+            self._ended.add(seat)
             raise WorkerDiedError(f"{worker.name} {worker.last_words()}")
-        return messages
 
-    @staticmethod
-    def _pause(tick: Callable[[], None]) -> None:
+    def _pause(self, tick: Callable[[], None]) -> None:
         tick()
         time.sleep(_POLL_S)
+        for seat in self._at:
+            self._hear(seat)
 
     def stop(self) -> list[str]:
-        """Sees all off: whoever does not leave is killed and reaped. Returns the names of those who stay even so."""
+        """Sees all off, and says what was wrong with it: whoever does not leave is killed and reaped."""
         self._observer.request_stop()
         deadline = time.monotonic() + _STOP_DEADLINE_S
         while any(worker.alive() for worker in self._at.values()) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
-        stuck = []
+        faults = []
         for seat, worker in self._at.items():
             late = worker.alive()
-            if not worker.end():
-                stuck.append(worker.name)
-            elif late:
+            if late:
+                faults.append(f"{worker.name} did not leave within {_STOP_DEADLINE_S:g} s")
+            if worker.end() and late:
                 self._observer.reap(seat)
+                continue
+            try:
+                self._hear(seat)
+            except FastacError as error:
+                faults.append(f"{type(error).__name__}: {error}")
         self._observer.drain()
-        return stuck
+        return faults
 
     def books(self) -> tuple[Ledger, Float32, Int64]:
         """The ledger of the ended run, its parameters float32[P], and what they must be: int64[P]."""
