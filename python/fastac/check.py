@@ -1,4 +1,4 @@
-"""`fastac check`: proves on the user's own machine that no gradient is lost or applied twice, whatever dies.
+"""`fastac check`: tries on the user's own machine whether a gradient is ever lost or applied twice, whatever dies.
 
 In: a time budget and a number of workers. Out: for each update scheme, on threads, on processes, and on processes that
 are killed at random moments, the ledger and whether every parameter is the sum of exactly the published gradients.
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from fastac import _core
 from fastac._core import UPDATE_SCHEMES
 from fastac.config import Config
-from fastac.errors import FastacError, LedgerError, WorkerDiedError
+from fastac.errors import FastacError, LedgerError, WorkerDiedError, WorkerError
 from fastac.launch import READY, START_DEADLINE_S, Failed, ProcessWorker, Report, ThreadWorker, Worker
 from fastac.shared import Ledger, create_region, observer_of
 
@@ -198,7 +198,8 @@ class Crew:
             self._pause(tick)
 
     def _replace(self, seat: int) -> None:
-        self._at[seat].end()
+        if not self._at[seat].end():
+            raise WorkerError(f"{self._at[seat].name} did not die of SIGKILL")
         self._observer.reap(seat)
         self._ended.discard(seat)
         self.kills += 1

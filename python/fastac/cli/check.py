@@ -1,4 +1,4 @@
-"""`fastac check`: conservation, proved on the user's own machine."""
+"""`fastac check`: conservation, checked on the user's own machine."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="one JSON object instead of a table")
 def check(seconds: float, workers: int, as_json: bool) -> None:
-    """No gradient is lost or applied twice, whatever dies: the proof, on this machine.
+    """Is a gradient ever lost or applied twice on this machine, whatever dies?
 
     Under every update scheme, workers submit gradients of whole numbers: threads, processes, and processes that are
     killed (SIGKILL) at random moments, the learner of `queue` among them, each replaced by another one. Then the
