@@ -173,7 +173,7 @@ def test_a_fault_is_shown_and_is_exit_code_1(monkeypatch):
 
 @pytest.mark.parametrize(
     ("moved", "words"),
-    [(4000, "hogwild lost 0.123% to 0.123% of its additions"), (0, "it lost nothing this time")],
+    [(4000, "under hogwild 0.123% to 0.123% of the additions were overwritten"), (0, "it lost nothing this time")],
 )
 def test_the_table_fits_into_80_columns_and_tells_of_hogwild(moved, words, monkeypatch):
     rows = [replace(one, moved=min(one.moved, moved)) for one in results_with()]

@@ -69,7 +69,7 @@ def check(seconds: float, workers: int, as_json: bool) -> None:
 
 
 def _show(results: Sequence[Result], workers: int) -> None:
-    table = Table(title=f"Where every gradient of {workers} workers went", box=None, padding=(0, 1, 0, 0))
+    table = Table(title=f"Where every gradient went; workers: {workers}", box=None, padding=(0, 1, 0, 0))
     for heading in ("scheme", "kills", "pushed", "applied", "rejected", "aborted", "pending", "lost", "verdict"):
         table.add_column(heading, justify="left" if heading in ("scheme", "verdict") else "right", no_wrap=True)
     backend = ""
@@ -124,6 +124,7 @@ def _contrast(results: Sequence[Result]) -> str:
     if not any(result.moved for result in racy):
         return "By contrast, hogwild: it lost nothing this time. Its races need workers that run at the same moment."
     return (
-        f"By contrast, hogwild lost {min(lost):.3%} to {max(lost):.3%} of its additions: up to "
-        f"{max(result.moved for result in racy):,} of {N_PARAMS:,} parameters are not the sum of the gradients."
+        f"By contrast, under hogwild {min(lost):.3%} to {max(lost):.3%} of the additions were overwritten, and whoever "
+        f"was killed left half a step: up to {max(result.moved for result in racy):,} of {N_PARAMS:,} parameters are "
+        "not the sum of the gradients."
     )
