@@ -26,9 +26,13 @@
 #ifndef WORKERS
 #define WORKERS 2
 #endif
-#ifndef PUSHES /* how many gradients worker w is to publish */
-#define PUSHES(w) (w == 0 -> 2 : 1)
+#ifndef PUSHES_0 /* how many gradients worker 0 is to publish, and each of the others */
+#define PUSHES_0 2
 #endif
+#ifndef PUSHES_1
+#define PUSHES_1 1
+#endif
+#define PUSHES(w) (w == 0 -> PUSHES_0 : PUSHES_1)
 #ifndef K
 #define K 1
 #endif
@@ -40,6 +44,9 @@
 #endif
 #ifndef REJECTED /* gradients that are consumed and not applied, being nonfinite or stale */
 #define REJECTED 0
+#endif
+#ifndef STRIDE /* 0: all seats look for a free record from the same one on */
+#define STRIDE 2
 #endif
 #ifndef READS /* by the observer, while the workers run */
 #define READS 0
@@ -96,7 +103,7 @@ hidden byte x, y;
 /* What the record calls consumed is in it, each once, and nothing else. */
 #define EXACT(r) (record[r].ledger == CONSUMED(r) && BELONG(record[r].ledger, record[r].params) && record[r].version == COUNT(record[r].params))
 #define BELONG(ledger, params) ((params) == ((ledger) & ~REJECTED) && (params) < TORN)
-#define MAY_READ(s, r) (hazard[s] == r + 1 && record[r].ledger != TORN)
+#define MAY_READ(r) (record[r].ledger < TORN && record[r].params < TORN)
 #define MAY_WRITE(s, r) (owner[r] == s + 1 && RECORD_OF(current) != r && !HELD(r))
 
 /* A record that nobody may read any more is wiped: fewer states, and whoever does read it stands out.
@@ -122,7 +129,7 @@ inline wipe(r) {
 /* ---- ParamStore ----------------------------------------------------------------------------------- */
 
 /* What a session keeps for itself. `owned`: record + 1; 0: none. */
-#define SESSION byte base, owned, r, q, i, until, tag, grad, n; bool written
+#define SESSION byte base, owned, r, i, until, tag, grad, n; bool written
 #define TARGET (owned - 1)
 #define BASE RECORD_OF(base)
 
@@ -143,22 +150,29 @@ inline protect(s) {
 
 inline unprotect(s) { d_step { hazard[s] = 0; held[s] = 0; base = 0; forget() } }
 
-inline look_at_current() {
-#ifndef MUT_NO_CURRENT
-  if
-  :: RECORD_OF(current) == r -> goto release
-  :: RECORD_OF(current) != r
-  fi
+#ifdef MUT_NO_CURRENT
+#define IS_CURRENT(r) false
+#else
+#define IS_CURRENT(r) (RECORD_OF(current) == r)
 #endif
+#ifdef MUT_NO_HAZARD
+#define HAZARDED(seat, r) false
+#else
+#define HAZARDED(seat, r) (hazard[seat] == r + 1)
+#endif
+
+inline look_at_current() {
+  if
+  :: IS_CURRENT(r) -> goto release
+  :: !IS_CURRENT(r)
+  fi
 }
 
 inline look_at_hazard(seat) {
-#ifndef MUT_NO_HAZARD
   if
-  :: hazard[seat] == r + 1 -> goto release
-  :: hazard[seat] != r + 1
+  :: HAZARDED(seat, r) -> goto release
+  :: !HAZARDED(seat, r)
   fi
-#endif
 }
 
 inline look_at_hazards() {
@@ -170,7 +184,7 @@ inline look_at_hazards() {
 
 /* The load before the compare-and-swap saves time and decides nothing: it is left out. Records are tried
  * from START on. The order of the looks matters: MUT_HAZARDS_FIRST. */
-#define START(s) (2 * (s) % RECORDS)
+#define START(s) (STRIDE * (s) % RECORDS)
 inline claim(s) {
   do
   :: owned != 0 -> break
@@ -219,15 +233,17 @@ inline commit(s) {
   fi
 }
 
-/* A seat owns at most one record, so its owner words are freed by one statement. */
+/* One compare-and-swap for each record; as at most one succeeds they are one statement here. */
 inline vacate(s) {
   d_step {
+    y = 0;
     for (x : 0 .. RECORDS - 1) {
       if
-      :: owner[x] == s + 1 -> owner[x] = 0
+      :: owner[x] == s + 1 -> owner[x] = 0; y++
       :: else
       fi
     }
+    assert(y <= 1); /* a seat owns at most one record */
     forget()
   };
   d_step { hazard[s] = 0; held[s] = 0; forget() }
@@ -253,10 +269,11 @@ inline push() {
 
 #define NEXT SLOT(i, record[TARGET].consumed[i] + 1)
 
-/* Writes to TARGET what follows BASE. n: how many gradients it consumed; 0 also when it was given up. */
+/* Writes to TARGET what follows BASE. n: how many gradients it consumed. Where BASE is no longer current it is given
+ * up, and the caller looks again. */
 inline build(s) {
   d_step {
-    assert(MAY_READ(s, BASE));   /* a record is read only while it is protected */
+    assert(MAY_READ(BASE));       /* a record is read only while it is current or protected */
     assert(MAY_WRITE(s, TARGET)); /* a record is written only by its owner, and while it is neither current nor protected */
     record[TARGET].version = record[BASE].version;
     record[TARGET].ledger = record[BASE].ledger;
@@ -265,26 +282,31 @@ inline build(s) {
   until = published[0];
   do
   :: d_step { record[TARGET].consumed[i] == until && i < WORKERS - 1 -> i++; until = published[i] }
-  :: d_step { record[TARGET].consumed[i] == until && i == WORKERS - 1 -> i = 0; until = 0 }; break
-  :: d_step { record[TARGET].consumed[i] != until && current != base -> i = 0; until = 0; n = 0; wipe(TARGET) }; break
+  :: d_step {
+       record[TARGET].consumed[i] == until && i == WORKERS - 1 ->
+       if
+       :: n > 0 && !written -> record[TARGET].params = record[BASE].params /* all were rejected */
+       :: else
+       fi;
+       i = 0; until = 0; written = false
+     };
+     break
+  :: d_step { record[TARGET].consumed[i] != until && current != base -> i = 0; until = 0; n = 0; written = false; wipe(TARGET) };
+     goto look_again
   :: record[TARGET].consumed[i] != until && current == base ->
      if
      :: d_step { (NEXT.tag & REJECTED) -> count(s) }
      :: d_step { !(NEXT.tag & REJECTED) -> count(s) };
         grad = SLOT(i, record[TARGET].consumed[i]).payload;
         d_step {
-          assert(MAY_READ(s, BASE));   /* a record is read only while it is protected */
+          assert(MAY_READ(BASE)); /* a record is read only while it is current or protected */
           assert(MAY_WRITE(s, TARGET)); /* a record is written only by its owner, and while it is neither current nor protected */
           record[TARGET].params = (written -> ADD(record[TARGET].params, grad) : ADD(record[BASE].params, grad));
           record[TARGET].version++;
           written = true; grad = 0
         }
      fi
-  od;
-  if
-  :: n > 0 && !written -> record[TARGET].params = record[BASE].params
-  :: else -> written = false
-  fi
+  od
 }
 
 inline count(s) {
@@ -308,6 +330,11 @@ inline read(s) {
   unprotect(s)
 }
 
+#ifdef MUT_OVERRUN
+#define ROOM (K + 1)
+#else
+#define ROOM (AHEAD -> K : 1)
+#endif
 #define HOLDS_SEAT (incarnation[_pid] == mine)
 
 active [WORKERS] proctype worker() provided (dying == SEATS || dying == _pid) {
@@ -317,7 +344,11 @@ start:
   {
     d_step { mine = incarnation[_pid]; r = START(_pid) };
     protect(_pid);
+#ifdef MUT_KNOWN_AT_START
+    known = published[_pid];
+#else
     known = record[BASE].consumed[_pid];
+#endif
     unprotect(_pid);
 again:
     do
@@ -325,26 +356,26 @@ again:
        read(_pid);
        if
        :: published[_pid] != known
-       :: published[_pid] - known < (AHEAD -> K : 1) ->
+       :: published[_pid] - known < ROOM ->
           push();
           if
           :: AHEAD -> goto again
           :: true
           fi
        fi;
+look_again:
        do /* settle */
        :: protect(_pid);
-          known = record[BASE].consumed[_pid];
           if
-          :: known == published[_pid] -> break
-          :: known != published[_pid]
+          :: d_step { record[BASE].consumed[_pid] == published[_pid] -> known = published[_pid] }; break
+          :: d_step { record[BASE].consumed[_pid] != published[_pid] -> known = record[BASE].consumed[_pid] }
           fi;
           claim(_pid);
+#ifdef MUT_EARLY_UNPROTECT
+          atomic { hazard[_pid] = 0; held[_pid] = 0 };
+#endif
           build(_pid);
-          if
-          :: n > 0 -> commit(_pid)
-          :: n == 0
-          fi
+          commit(_pid)
        od;
        unprotect(_pid)
     :: !HOLDS_SEAT || published[_pid] >= PUSHES(_pid) -> break
@@ -369,7 +400,9 @@ again:
 inline reap(w) {
   incarnation[w]++;
   aborted[w] = begun[w] - published[w];
+#ifndef MUT_REAP_FORGETS
   vacate(w);
+#endif
   if
   :: status[w] = ALIVE
   :: status[w] = GONE
@@ -396,6 +429,7 @@ watch:
   :: drains < DRAINS -> drains++; break
   :: AWAY(0) && AWAY(1) && AWAY(WORKERS - 1) -> drains = DRAINS + 1; break
   od;
+look_again:
   do /* drain */
   :: protect(OBSERVER);
      claim(OBSERVER);
@@ -403,7 +437,7 @@ watch:
      if
      :: n > 0 -> commit(OBSERVER)
      :: n == 0 && current != base
-     :: n == 0 && current == base -> break
+     :: n == 0 && current == base -> break /* nothing was left to apply */
      fi
   od;
   unprotect(OBSERVER);
