@@ -77,14 +77,17 @@ public:
     [[nodiscard]] std::size_t seat() const noexcept { return seat_; }
     [[nodiscard]] bool is_worker() const noexcept { return seat_ < workers(); }
 
-    /// Before any worker or learner starts: record 0 gets params float32[P], state float32[S, P] (empty: zeros) and the version.
-    void initialize(std::span<const float> params, std::span<const float> state, std::uint64_t version) {
+    /// Before any worker or learner starts: record 0 gets params float32[P], state float32[S, P] (empty: zeros), the version
+    /// and the env steps to count on from.
+    void initialize(std::span<const float> params, std::span<const float> state, std::uint64_t version, std::uint64_t env_steps = 0) {
         const auto vectors = region_->vectors(0);
         const std::size_t n = region_->layout().parameters;
         std::memcpy(vectors.params, params.data(), n * sizeof(float));
         for (std::size_t k = 0; k * n < state.size(); ++k) std::memcpy(vectors.state[k], state.data() + k * n, n * sizeof(float));
         region_->record(0).version = version;
+        region_->record(0).env_steps = env_steps;
         region_->control().hogwild_version.store(version, std::memory_order_relaxed);
+        region_->control().hogwild_env_steps.store(env_steps, std::memory_order_relaxed);
         region_->control().current.store(ParamStore::pack(version, 0), std::memory_order_seq_cst);
     }
 
