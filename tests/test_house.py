@@ -26,7 +26,17 @@ FLOORS = [
         "bench.env",
         "bench.updates",
     ],
-    ["cli.options", "cli.endings", "cli.train", "cli.compare", "cli.bench", "cli", "__main__"],
+    [
+        "cli.options",
+        "cli.endings",
+        "cli.runs",
+        "cli.train",
+        "cli.resume",
+        "cli.compare",
+        "cli.bench",
+        "cli",
+        "__main__",
+    ],
 ]
 ORDER = [room for floor in FLOORS for room in floor]
 DOORS = {
@@ -34,7 +44,10 @@ DOORS = {
     "matplotlib": {"compare.plots"},
     "scipy": {"compare.statistics"},
     "safetensors": {"checkpoint"},
-    "click": {"cli", "cli.options", "cli.endings", "cli.train", "cli.compare", "cli.bench"},
+    "click": {
+        "cli",
+        *(f"cli.{room}" for room in ("options", "endings", "runs", "train", "resume", "compare", "bench")),
+    },
     "rich": {"progress", "compare.tables", "bench.env", "bench.updates", "cli.compare", "cli.bench"},
     "torch": {"policy", "objective", "launch"},
 }

@@ -68,8 +68,9 @@ class Keeping:
     def jobs(self, save: Callable[[Pathlike], None], history: Callable[[], History]) -> list[Periodic]:
         """What is done from time to time while it runs."""
         path, tell = self.path, self.on_checkpoint
-        jobs = [] if path is None else [Periodic(self.every_s, lambda: save(path))]
-        jobs += [] if tell is None else [Periodic(self.every_s, lambda: tell(history()))]
+        jobs = [] if tell is None else [Periodic(self.every_s, lambda: tell(history()))]
+        # After that, so that what is told reaches at least as far as what is saved.
+        jobs += [] if path is None else [Periodic(self.every_s, lambda: save(path))]
         return jobs if self.every_s > 0 else []
 
 
@@ -132,7 +133,7 @@ class Algorithm(ABC):
                 and at the end, however it ends. A killed program loses what came after the last of them.
             checkpoint_every_s: 0 saves at the end only. Saving takes a twentieth of the time at most: where it is
                 slow, it is done less often.
-            on_checkpoint: called about as often, with the history so far.
+            on_checkpoint: called about as often, each time before the model is saved, with the history so far.
             progress_bar: shows one on stderr, under the given label if it is a text.
 
         Raises:

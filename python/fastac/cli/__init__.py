@@ -10,6 +10,7 @@ import click
 from fastac._core import __version__
 from fastac.cli.bench import bench
 from fastac.cli.compare import compare
+from fastac.cli.resume import resume
 from fastac.cli.train import train
 
 
@@ -21,10 +22,12 @@ def main() -> None:
     \b
     fastac compare --quick                   A3C against A2C in two minutes
     fastac train a3c --workers 4             train, and keep the model in runs/
+    fastac resume runs/NAME                  finish a run that was interrupted
     fastac bench env                         the env against Gymnasium's
     """
 
 
 main.add_command(train)
+main.add_command(resume)
 main.add_command(compare)
 main.add_command(bench)
