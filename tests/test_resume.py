@@ -87,6 +87,7 @@ def test_a_killed_a2c_is_finished_with_the_same_bits_and_the_same_tables(tmp_pat
     updates, expected = rows(folder, "updates"), rows(whole, "updates")
     assert {row["part"] for row in updates} == {"1", "2"}
     missing = len(expected) - len(updates)
+    assert 8 * 4 * missing == earlier["num_timesteps"] - earlier["tables_until_env_steps"]
     first = next(i for i, row in enumerate(updates) if row["part"] == "2")
     assert untimed(updates[:first]) == untimed(expected[:first])
     assert untimed(updates[first:]) == untimed(expected[first + missing :])
@@ -164,6 +165,26 @@ def test_a_damaged_checkpoint_gives_way_to_the_previous_one(tmp_path):
     assert result.output.count("notice: ") == 2  # the tables are missing here, too
     assert "damaged: array" in result.output and f"load {previous_of(path)} instead; this is done" in result.output
     assert fastac.A2C.load(path).num_timesteps == model.num_timesteps + 64
+
+
+def test_a_failed_run_can_be_tried_again(tmp_path):
+    words = [
+        "--learning-rate",
+        "1e30",
+        "--max-grad-norm",
+        0,
+        "--total-timesteps",
+        90_000,
+        "--runs",
+        tmp_path,
+        "--name",
+        "x",
+    ]
+    assert invoke("train", "a2c", *SMALL, *words).exit_code == 1
+    result = invoke("resume", tmp_path / "x")
+    assert result.exit_code == 1 and "fastac: NonFiniteGradientError: worker 0, update 10" in result.output
+    told = record(tmp_path / "x")
+    assert [told["status"], told["earlier_parts"][0]["status"]] == ["failed: NonFiniteGradientError"] * 2
 
 
 def test_nothing_whole_is_one_message(tmp_path):

@@ -37,15 +37,15 @@ class RunFolder:
     def __init__(self, folder: Path, model: Algorithm) -> None:
         self.folder = folder
         self._model = model
+        self._begin = model.num_timesteps
+        self._earlier = {name: self._rows_before_the_checkpoint(name) for name in TABLES}
         before = rundir.read_json(folder / "run.json")
         self._earlier_parts: list[dict[str, Any]] = before.pop("earlier_parts", [])
         if before:
-            if before["status"] == "running":  # and nobody holds the folder
+            if before.get("status") == "running":  # and nobody holds the folder
                 before["status"] = "killed"
-            kept = {"num_timesteps": model.num_timesteps, "version": model.version}
+            kept = {"num_timesteps": self._begin, "version": model.version, "tables_until_env_steps": self._last_row}
             self._earlier_parts.append({name: before.get(name) for name in _OF_A_PART} | kept)
-        self._begin = model.num_timesteps
-        self._earlier = {name: self._rows_before_the_checkpoint(name) for name in TABLES}
 
     @property
     def part(self) -> int:
@@ -59,11 +59,17 @@ class RunFolder:
         kept = table["env_steps"] <= self._begin
         return {column: values[kept] for column, values in table.items()}
 
-    def missing(self) -> str:
-        """Which rows the earlier parts did not live to write, in words; empty if none."""
+    @property
+    def _last_row(self) -> int:
+        """Env steps up to which the tables of the earlier parts tell."""
         updates = self._earlier["updates"]
-        last = 0 if updates is None or len(updates["env_steps"]) == 0 else int(updates["env_steps"][-1])
-        return "" if last >= self._begin else f"the tables have no rows between {last:,} and {self._begin:,} env steps"
+        return 0 if updates is None or len(updates["env_steps"]) == 0 else int(updates["env_steps"][-1])
+
+    def missing(self) -> str:
+        """Which rows the latest of the earlier parts did not live to write, in words; empty if none."""
+        if self._last_row >= self._begin:
+            return ""
+        return f"the tables have no rows between {self._last_row:,} and {self._begin:,} env steps"
 
     def mark_as_done(self) -> None:
         """For a run that was killed between its last checkpoint and its last record."""
