@@ -31,7 +31,9 @@ FLOORS = [
     [
         "cli.options",
         "cli.endings",
+        "cli.runs",
         "cli.train",
+        "cli.resume",
         "cli.compare",
         "cli.bench",
         "cli.doctor",
@@ -46,7 +48,13 @@ DOORS = {
     "matplotlib": {"compare.plots"},
     "scipy": {"compare.statistics"},
     "safetensors": {"checkpoint"},
-    "click": {"cli", "cli.options", "cli.endings", "cli.train", "cli.compare", "cli.bench", "cli.doctor", "cli.check"},
+    "click": {
+        "cli",
+        *(
+            f"cli.{room}"
+            for room in ("options", "endings", "runs", "train", "resume", "compare", "bench", "doctor", "check")
+        ),
+    },
     "rich": {
         "progress",
         "compare.tables",

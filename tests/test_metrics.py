@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastac.metrics import EPISODE, UPDATE, HistoryBuilder, row
+from fastac.metrics import EPISODE, UPDATE, HistoryBuilder, Position, row
 
 
 def update(time_s, worker, env_steps, grad_norm, applied=1):
@@ -43,6 +43,17 @@ def test_workers_are_put_in_the_order_of_time():
         "episode_length": [7.0],
     }
     assert history.train_s == 3.0
+
+
+def test_a_resumed_run_counts_on():
+    builder = HistoryBuilder(100.0, Position(total_timesteps=900, env_steps=500, updates=40, wall_s=7.0))
+    builder.add_rows(np.stack([update(101.0, 0, 5, 0.5), row(EPISODE, 101.0, 0, 5, 33.0, 7)]))
+    builder.add_moment(102.0, {"staleness_sum": 0, "applied": 1, "env_steps": 505, "staleness_max": 0}, 0)
+    history = builder.build()
+    assert [history.updates[name].tolist() for name in ("wall_s", "env_steps")] == [[8.0], [505.0]]
+    assert [history.episodes[name].tolist() for name in ("wall_s", "env_steps", "updates")] == [[8.0], [505.0], [41.0]]
+    assert [history.moments[name].tolist() for name in ("wall_s", "env_steps", "updates")] == [[9.0], [505.0], [41.0]]
+    assert history.train_s == 1.0
 
 
 def test_an_empty_run():

@@ -17,6 +17,7 @@ from fastac.errors import (
     FastacError,
     LedgerError,
     NonFiniteGradientError,
+    NothingToResumeError,
     WorkerDiedError,
     WorkerError,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "FastacError",
     "LedgerError",
     "NonFiniteGradientError",
+    "NothingToResumeError",
     "WorkerDiedError",
     "WorkerError",
     "__version__",

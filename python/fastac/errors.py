@@ -27,5 +27,9 @@ class LedgerError(FastacError):
     """The books of a run do not balance: a gradient was lost or applied twice."""
 
 
+class NothingToResumeError(FastacError, RuntimeError):
+    """resume() was called on a model whose learn() was not interrupted, or was never called."""
+
+
 class CheckpointError(FastacError):
     """A file is no checkpoint of fastac, is damaged, or does not fit the model."""

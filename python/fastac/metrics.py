@@ -45,9 +45,22 @@ def row(kind: float, wall_s: float, worker: int, worker_env_steps: int, *values:
     return out
 
 
+@dataclass(frozen=True)
+class Position:
+    """How far a learn() is, over all its parts: one that was interrupted goes on from here."""
+
+    total_timesteps: int  # env steps it was asked for
+    env_steps: int = 0
+    updates: int = 0
+    wall_s: float = 0.0
+
+
 @dataclass
 class History:
     """A run, as tables of equally long columns.
+
+    That of a resume() holds the rows since then; its env_steps, updates and wall_s count from the beginning of the
+    learn() that it finishes.
 
     Attributes:
         episodes: wall_s, env_steps, updates, worker, episode_return (undiscounted, unscaled), episode_length; in the
@@ -55,7 +68,7 @@ class History:
         updates: wall_s, env_steps, worker and UPDATE_COLUMNS; in the order in which they were submitted. `applied`
             is 1, or 0 for a gradient that was rejected: only the former count as updates.
         moments: MOMENT_COLUMNS, sampled by the parent; staleness_mean is over the updates since the row before.
-        startup_s: from the call of learn() until the first worker started.
+        startup_s: from the call of learn() or resume() until the first worker started.
         train_s: from there until the last update.
         cpu_s: processor time of all workers and of the parent over train_s.
     """
@@ -102,8 +115,9 @@ def _empty(columns: tuple[str, ...]) -> Table:
 class HistoryBuilder:
     """Collects rows of several workers while they run and puts them in order at the end."""
 
-    def __init__(self, start_s: float) -> None:
-        self.start_s = start_s
+    def __init__(self, start_s: float, start: Position | None = None) -> None:
+        self.start = start or Position(0)
+        self.zero_s = start_s - self.start.wall_s
         self._rows: list[Floats] = []
         self._moments: list[tuple[float, ...]] = []
         self._before = (0.0, 0.0)  # sum of staleness and applied updates at the last moment
@@ -121,8 +135,8 @@ class HistoryBuilder:
         self._before = (stale, applied)
         self._moments.append(
             (
-                wall_s - self.start_s,
-                applied,
+                wall_s - self.zero_s,
+                self.start.updates + applied,
                 float(snapshot["env_steps"]),
                 mean,
                 float(snapshot["staleness_max"]),
@@ -139,10 +153,10 @@ class HistoryBuilder:
             return history
         rows = np.concatenate(self._rows)
         rows = rows[np.argsort(rows[:, 1], kind="stable")]
-        rows[:, 1] -= self.start_s
+        rows[:, 1] -= self.zero_s
         is_update = rows[:, 0] == UPDATE
-        env_steps = np.cumsum(_increments(rows[:, 2], rows[:, 3]))
-        updates = np.cumsum(is_update & (rows[:, _APPLIED] == 1))
+        env_steps = self.start.env_steps + np.cumsum(_increments(rows[:, 2], rows[:, 3]))
+        updates = self.start.updates + np.cumsum(is_update & (rows[:, _APPLIED] == 1))
         episodes = ~is_update
         head = {
             "wall_s": rows[:, 1],
@@ -156,7 +170,7 @@ class HistoryBuilder:
         history.updates = {name: head[name][is_update] for name in ("wall_s", "env_steps", "worker")} | {
             name: rows[is_update, 4 + i] for i, name in enumerate(UPDATE_COLUMNS)
         }
-        history.train_s = float(rows[-1, 1])
+        history.train_s = float(rows[-1, 1]) - self.start.wall_s
         return history
 
 

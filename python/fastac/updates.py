@@ -6,6 +6,7 @@ side of the same region is a session each (shared.py); `Recorder` is how they re
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from fastac import _core
 from fastac.config import Config
 from fastac.errors import NonFiniteGradientError
-from fastac.metrics import EPISODE, UPDATE, History, HistoryBuilder, row
+from fastac.metrics import EPISODE, UPDATE, History, HistoryBuilder, Position, row
 from fastac.objective import GradientStats
 from fastac.progress import WaitingProgress, return_note
 from fastac.rollout import Rollout
@@ -30,18 +31,44 @@ _TICK_S = 0.05  # between two looks at the logs
 _MAX_NONFINITE_IN_A_ROW = 10
 _FLUSH_DEADLINE_S = 10.0
 _STOPPED_FLUSH_S = 1.0
+_REST = 20  # a periodic job rests this many times as long as it takes
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A run between two updates: one record of the store, and how far the learn() is with it."""
+
+    params: Float32  # [P]
+    state: Float32  # [S, P]
+    version: int
+    position: Position
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a run leaves behind."""
 
-    params: Float32  # [P]
-    state: Float32  # [S, P]
-    version: int
-    env_steps: int
+    last: Moment
     ledger: Ledger
     history: History
+
+
+class Periodic:
+    """A job of the parent, done every `every_s` seconds, or less often: it takes a twentieth of the time at most."""
+
+    def __init__(self, every_s: float, job: Callable[[], None]) -> None:
+        self._every_s = every_s
+        self._job = job
+        self._next = time.monotonic() + every_s
+
+    def do_if_due(self) -> None:
+        started = time.monotonic()
+        if started < self._next:
+            return
+        self._next = math.inf  # a job that failed is not tried again while the run is taken down for it
+        self._job()
+        now = time.monotonic()
+        self._next = now + max(self._every_s, _REST * (now - started))
 
 
 class Run:
@@ -57,12 +84,15 @@ class Run:
         workers: int,
         update: str,
         progress: WaitingProgress,
+        begin: Position,
     ) -> None:
         self.update = update
         self.region = create_region(config, workers=workers, update=update, n_params=len(params))
         self.session = observer_of(self.region)
-        self.session.initialize(params, state, version)
+        self.session.initialize(params, state, version, begin.env_steps)
         self.progress = progress
+        self.begin = begin
+        self.jobs: list[Periodic] = []
         self.worker_cpu_s = 0.0  # of worker processes, as they report it when they leave
         self._opened = time.monotonic()
         self._next_tick = 0.0
@@ -81,13 +111,13 @@ class Run:
 
     def start(self) -> None:
         """The clock of the run starts now; called again once all workers are ready."""
-        self.progress.start()
+        self.progress.start(self.begin.env_steps)
         self._started = time.monotonic()
         self._cpu = time.process_time()
-        self._builder = HistoryBuilder(self._started)
+        self._builder = HistoryBuilder(self._started, self.begin)
 
     def tick(self, *, now: bool = False) -> None:
-        """Takes what the workers logged, every 50 ms at most."""
+        """Takes what the workers logged, every 50 ms at most, and does what is due, until the run is stopped."""
         time_s = time.monotonic()
         if not now and time_s < self._next_tick:
             return
@@ -100,6 +130,25 @@ class Run:
         self._builder.add_moment(time_s, snapshot, snapshot["retries"])
         mean_return = float(np.mean(self._recent)) if self._recent else float("nan")
         self.progress.update(snapshot["env_steps"], return_note(mean_return))
+        if not self.session.stop_requested:
+            for job in self.jobs:
+                job.do_if_due()
+
+    def moment(self) -> Moment:
+        """Copies of one whole record (`hogwild`: of parameters that are being written)."""
+        params = np.empty(self.region.parameters, np.float32)
+        state = np.empty(self._state_shape, np.float32)
+        at = self.session.copy_record(params, state)
+        wall_s = self.begin.wall_s + time.monotonic() - self._started
+        position = Position(self.begin.total_timesteps, at["env_steps"], self.begin.updates + at["applied"], wall_s)
+        return Moment(params, state, at["version"], position)
+
+    def history(self) -> History:
+        """What was logged so far."""
+        history = self._builder.build()
+        history.startup_s = self._started - self._opened
+        history.cpu_s = time.process_time() - self._cpu + self.worker_cpu_s
+        return history
 
     def close(self) -> Outcome:
         """Once all workers have left: applies what they published, and adds everything up."""
@@ -108,15 +157,9 @@ class Run:
             self._learner.join()
         self.session.drain()
         self.tick(now=True)
-        history = self._builder.build()
-        history.startup_s = self._started - self._opened
-        history.cpu_s = time.process_time() - self._cpu + self.worker_cpu_s
-        params = np.empty(self.region.parameters, np.float32)
-        state = np.empty(self._state_shape, np.float32)
-        last = self.session.copy_record(params, state)
-        ledger = Ledger.of(self.session, self.update)
+        outcome = Outcome(self.moment(), Ledger.of(self.session, self.update), self.history())
         self.session.close()
-        return Outcome(params, state, last["version"], last["env_steps"], ledger, history)
+        return outcome
 
 
 class Recorder:
