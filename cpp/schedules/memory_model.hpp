@@ -14,6 +14,8 @@ namespace schedules {
 inline constexpr std::size_t lanes = 8;  // fibers of a schedule, each with a time of its own
 using Time = std::int16_t;
 inline constexpr Time never = INT16_MAX;
+/// Where a seq_cst operation stands in their one total order S. Unordered ones may have the same; 0: none.
+using Position = std::uint32_t;
 
 /// Ends the program: the code under test has broken a rule. Defined by the program, which knows seed and scenario.
 [[noreturn]] void violated(const std::string& what);
@@ -40,9 +42,11 @@ private:
     std::uint64_t state_;
 };
 
-/// What a fiber knows: everything that fiber k did up to its time at[k] happened before.
+/// What a fiber knows: everything that fiber k did up to its time at[k] happened before, and every seq_cst operation beyond
+/// `position` may still stand behind its next one in S.
 struct alignas(16) VectorClock {
     Time at[lanes] = {};
+    Position position = 0;
 
     static VectorClock filled(Time time) noexcept {
         VectorClock clock;
@@ -51,6 +55,7 @@ struct alignas(16) VectorClock {
     }
     void join(const VectorClock& other) noexcept {
         for (std::size_t k = 0; k < lanes; ++k) at[k] = std::max(at[k], other.at[k]);
+        position = std::max(position, other.position);
     }
     /// Whether this clock has reached any of these times.
     [[nodiscard]] bool reaches_any(const VectorClock& times) const noexcept {
@@ -73,46 +78,65 @@ constexpr bool releases(std::memory_order order) noexcept {
 }
 
 struct Store {
-    std::uint64_t value;
-    VectorClock teaches;  // what an acquire load of this store learns: its release sequence
-    VectorClock seen;     // when each fiber first read or wrote it
+    std::uint64_t value = 0;
+    VectorClock teaches{};  // what an acquire load of this store learns: its release sequence
+    VectorClock seen{};     // when each fiber first read or wrote it
+    Position stored_at = 0, first_read_at = 0, last_read_at = 0;  // by seq_cst operations
 };
 
-/// The last stores to one atomic, in modification order.
+/// The last stores to one atomic, in modification order. The seq_cst operations on it stand in S in the order of what they
+/// stored or returned; where a store is returned instead of a newer one, they also stand in an order of their own choice.
 class Location {
 public:
     /// The value from before the schedule: everybody knows it.
     void begin(std::uint64_t value) noexcept {
-        newest_ = seq_cst_floor_ = 0;
-        stores_[0] = {value, VectorClock{}, VectorClock{}};
+        newest_ = 0;
+        dropped_ = 0;
+        stores_[0] = {.value = value};
     }
     [[nodiscard]] std::uint32_t newest() const noexcept { return newest_; }
     [[nodiscard]] Store& store(std::uint32_t i) noexcept { return stores_[i % kept]; }
+    [[nodiscard]] std::uint32_t oldest() const noexcept { return newest_ < kept ? 0 : newest_ - kept + 1; }
 
-    /// The oldest store that a load by the owner of this clock may return. A store that it or anything that happened before
-    /// has seen hides all older ones; so does, from a seq_cst load, one that a seq_cst operation stored or returned.
-    [[nodiscard]] std::uint32_t oldest_visible(const VectorClock& clock, bool seq_cst) noexcept {
-        const std::uint32_t oldest = std::max(newest_ >= kept ? newest_ - kept + 1 : 0, seq_cst ? seq_cst_floor_ : 0);
+    /// The oldest store that a load by the owner of this clock may return: one that it has seen, or that anything has seen
+    /// that happened before, hides all older ones.
+    [[nodiscard]] std::uint32_t oldest_visible(const VectorClock& clock) noexcept {
         std::uint32_t i = newest_;
-        while (i > oldest && !clock.reaches_any(store(i).seen)) --i;
+        while (i > oldest() && !clock.reaches_any(store(i).seen)) --i;
         return i;
     }
-    void append(std::uint64_t value, const VectorClock& teaches, std::size_t fiber, Time now, bool seq_cst) noexcept {
-        Store& s = store(++newest_);
-        s = {value, teaches, VectorClock::filled(never)};
-        s.seen.at[fiber] = now;
-        if (seq_cst) seq_cst_floor_ = newest_;
+    /// Behind which position a seq_cst load must stand that returns store i, and a seq_cst store behind it.
+    [[nodiscard]] Position behind(std::uint32_t i, bool stores) noexcept {
+        Position last = std::max(dropped_, stores ? store(i).last_read_at : 0);
+        for (std::uint32_t k = oldest(); k <= i; ++k) last = std::max({last, store(k).stored_at, k < i ? store(k).last_read_at : 0});
+        return last;
     }
-    void mark_read(std::uint32_t i, std::size_t fiber, Time now, bool seq_cst) noexcept {
-        Time& first = store(i).seen.at[fiber];
-        first = std::min(first, now);
-        if (seq_cst) seq_cst_floor_ = std::max(seq_cst_floor_, i);
+    /// And before which position. 0: none.
+    [[nodiscard]] Position before(std::uint32_t i) noexcept {
+        Position first = 0;
+        while (++i <= newest_)
+            for (const Position at : {store(i).stored_at, store(i).first_read_at})
+                if (at != 0 && (first == 0 || at < first)) first = at;
+        return first;
+    }
+    void append(std::uint64_t value, const VectorClock& teaches, std::size_t fiber, Time now, Position at) noexcept {
+        Store& s = store(++newest_);
+        if (newest_ >= kept) dropped_ = std::max({dropped_, s.stored_at, s.last_read_at});
+        s = {.value = value, .teaches = teaches, .seen = VectorClock::filled(never), .stored_at = at};
+        s.seen.at[fiber] = now;
+    }
+    void mark_read(std::uint32_t i, std::size_t fiber, Time now, Position at) noexcept {
+        Store& s = store(i);
+        s.seen.at[fiber] = std::min(s.seen.at[fiber], now);
+        if (at == 0) return;
+        s.first_read_at = s.first_read_at == 0 ? at : std::min(s.first_read_at, at);
+        s.last_read_at = std::max(s.last_read_at, at);
     }
 
 private:
     static constexpr std::uint32_t kept = 8;
     std::uint32_t newest_ = 0;
-    std::uint32_t seq_cst_floor_ = 0;
+    Position dropped_ = 0;  // the last of the stores that are not kept
     Store stores_[kept];
 };
 
@@ -122,14 +146,16 @@ public:
     std::uint64_t stale_loads = 0;  // that returned another store than the newest
 
     /// Forgets all: [base, base + bytes) holds the values from before the schedule. `stale_percent` of the loads that may
-    /// return an old store do.
-    void begin(void* base, std::size_t bytes, std::uint64_t seed, std::uint64_t stale_percent) {
+    /// return an old store do; `early_percent` of the seq_cst operations stand as early in S as they may, the others last.
+    void begin(void* base, std::size_t bytes, std::uint64_t seed, std::uint64_t stale_percent, std::uint64_t early_percent) {
         base_ = static_cast<std::byte*>(base);
         location_of_.assign(bytes / word, 0);
         locations_used_ = 0;
         lines_.assign(bytes / line, Line{});
         random_ = Random(seed);
         stale_percent_ = stale_percent;
+        early_percent_ = early_percent;
+        last_ = 0;
         for (VectorClock& clock : clocks_) clock = VectorClock{};
     }
 
@@ -145,23 +171,25 @@ public:
     /// The loads and stores of fiber `f` at `at`; `raw` is what the memory itself holds, which is always the newest value.
     /// `newer` says how many newer stores a load has passed over.
     std::uint64_t load(std::size_t f, const void* at, std::uint64_t raw, std::memory_order order, std::uint32_t& newer) {
-        const std::size_t known = location_of_[index(at)];
         newer = 0;
-        if (known == 0) return raw;  // nobody has stored yet
-        Location& l = locations_[known - 1];
+        if (location_of_[index(at)] == 0 && order != std::memory_order_seq_cst) return raw;  // nobody has stored yet
+        Location& l = location(at, raw);
         const std::uint32_t i = choose(l, f, order);
         newer = l.newest() - i;
         return take(l, i, f, order);
     }
     void store(std::size_t f, const void* at, std::uint64_t raw, std::uint64_t value, std::memory_order order) {
-        append(location(at, raw), f, value, VectorClock{}, order);
+        Location& l = location(at, raw);
+        append(l, f, value, VectorClock{}, order, place_store(l, f, order));
     }
     /// The stores of a read-modify-write that has read `raw`. It goes on with the release sequence of what it read.
     void exchange(std::size_t f, const void* at, std::uint64_t raw, std::uint64_t value, std::memory_order order) {
         Location& l = location(at, raw);
-        const VectorClock sequence = l.store(l.newest()).teaches;
-        take(l, l.newest(), f, order);
-        append(l, f, value, sequence, order);
+        const Store& read = l.store(l.newest());
+        const VectorClock sequence = read.teaches;
+        const Position position = place_store(l, f, order);
+        if (acquires(order)) clocks_[f].join(sequence);
+        append(l, f, value, sequence, order, position);
     }
     /// A failing compare-and-swap is a load and may be served an old store as well.
     bool compare_exchange(std::size_t f, const void* at, std::uint64_t raw, std::uint64_t& expected, std::uint64_t desired, std::memory_order success,
@@ -196,6 +224,7 @@ public:
 
 private:
     static constexpr std::size_t word = 4, line = 64;
+    static constexpr Position spacing = 1024;  // room for those that stand early
     struct Line {
         VectorClock reads;  // since the last write
         Time write_time = 0;
@@ -216,19 +245,46 @@ private:
         return locations_[known - 1];
     }
     std::uint32_t choose(Location& l, std::size_t f, std::memory_order order) {
-        const std::uint32_t newest = l.newest(), oldest = l.oldest_visible(clocks_[f], order == std::memory_order_seq_cst);
+        const std::uint32_t newest = l.newest();
+        std::uint32_t oldest = l.oldest_visible(clocks_[f]);
         if (oldest == newest || always_newest_ || !random_.percent(stale_percent_)) return newest;
+        if (order == std::memory_order_seq_cst)
+            while (oldest < newest && !has_place(l, oldest, f)) ++oldest;
         return static_cast<std::uint32_t>(random_.between(oldest, newest));
+    }
+    /// Whether a seq_cst load that returns store i can stand somewhere in S.
+    bool has_place(Location& l, std::uint32_t i, std::size_t f) {
+        const Position before = l.before(i);
+        return before == 0 || std::max(l.behind(i, false), clocks_[f].position) + 1 < before;
+    }
+    Position place(Position behind, bool early) noexcept {
+        const Position position = early ? behind + 1 : last_ + spacing;
+        last_ = std::max(last_, position);
+        return position;
+    }
+    Position place_store(Location& l, std::size_t f, std::memory_order order) {
+        if (order != std::memory_order_seq_cst) return 0;
+        return place(std::max(l.behind(l.newest(), true), clocks_[f].position), random_.percent(early_percent_));
+    }
+    Position place_load(Location& l, std::uint32_t i, std::size_t f, std::memory_order order) {
+        if (order != std::memory_order_seq_cst) return 0;
+        const bool early = l.before(i) != 0 || random_.percent(early_percent_);
+        return place(std::max(l.behind(i, false), clocks_[f].position), early);
     }
     std::uint64_t take(Location& l, std::uint32_t i, std::size_t f, std::memory_order order) {
         if (i != l.newest()) ++stale_loads;
-        l.mark_read(i, f, clocks_[f].at[f], order == std::memory_order_seq_cst);
+        const Position position = place_load(l, i, f, order);
+        l.mark_read(i, f, clocks_[f].at[f], position);
         if (acquires(order)) clocks_[f].join(l.store(i).teaches);
+        clocks_[f].position = std::max(clocks_[f].position, position);
         return l.store(i).value;
     }
-    void append(Location& l, std::size_t f, std::uint64_t value, VectorClock teaches, std::memory_order order) {
+    /// What is released does not hold the operation's own place in S: through it alone, an acquire load that is not seq_cst
+    /// does not come after it there (P0668).
+    void append(Location& l, std::size_t f, std::uint64_t value, VectorClock teaches, std::memory_order order, Position position) {
         if (releases(order)) teaches.join(clocks_[f]);
-        l.append(value, teaches, f, clocks_[f].at[f], order == std::memory_order_seq_cst);
+        l.append(value, teaches, f, clocks_[f].at[f], position);
+        clocks_[f].position = std::max(clocks_[f].position, position);
         if (releases(order)) tick(f);  // what comes now is not released
     }
     void tick(std::size_t f) {
@@ -244,6 +300,8 @@ private:
     VectorClock clocks_[lanes];
     Random random_{0};
     std::uint64_t stale_percent_ = 0;
+    std::uint64_t early_percent_ = 0;
+    Position last_ = 0;
     bool always_newest_ = false;
 };
 

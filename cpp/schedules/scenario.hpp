@@ -17,11 +17,13 @@ struct Scenario {
     std::uint64_t first_sequence = 0;  // published, begun, consumed and, cut to 32 bits, the signals of `queue`
     std::uint64_t first_row = 0;       // log_written, log_read
     std::uint64_t stale_percent = 0;   // of the loads that may return an old value do
+    std::uint64_t early_percent = 0;   // of the seq_cst operations stand as early in their order as they may
     std::uint64_t crashes = 0;         // at most
     std::uint64_t nonfinite_percent = 0;
     bool observer_drains = false;
     bool learner = false;     // somebody sits in the learner's seat: under `queue` it serves, else it drains now and then
     bool loses_seat = false;  // a worker that lives is declared dead, between two verbs
+    bool hands_over = false;  // a worker leaves in order, and another who has heard nothing of it waits for the seat
     Plan plan{};
 
     [[nodiscard]] std::size_t workers() const noexcept { return config.workers; }
@@ -42,14 +44,16 @@ struct Scenario {
         s.config.optimizer.kind = fastac::OptimizerKind::sgd;
         s.config.wait_deadline_ms = 3'600'000;
         if (random.percent(30)) s.config.max_staleness = random.below(3);
-        s.pushes = random.between(1, 3);
+        s.pushes = random.between(1, 4);
         if (random.percent(80)) s.begin_about_to_wrap();
         s.stale_percent = random.percent(25) ? 0 : random.between(1, 50);
+        s.early_percent = random.percent(50) ? 100 : random.below(100);
         s.crashes = random.percent(50) ? random.between(1, 2) : 0;
         s.nonfinite_percent = random.percent(25) ? 20 : 0;
         s.observer_drains = random.percent(50);
         s.learner = s.config.scheme == queue || random.percent(50);
         s.loses_seat = random.percent(15);
+        s.hands_over = random.percent(15);
         s.draw_plan(random);
         return s;
     }
@@ -62,7 +66,7 @@ struct Scenario {
                number(config.parameters) + ", " + number(config.slots) + " slots, counters from " + number(first_sequence) + ", max_staleness " +
                (config.max_staleness == fastac::no_staleness_limit ? "none" : number(config.max_staleness)) + ", at most " + number(crashes) + " crashes, " +
                number(stale_percent) + " % stale loads" + (observer_drains ? ", observer drains" : "") + (learner ? ", learner" : "") +
-               (loses_seat ? ", a seat is lost" : "") + ", " + strategies[static_cast<std::size_t>(plan.strategy)] + " (" + number(plan.burst) + ")";
+               (loses_seat ? ", a seat is lost" : "") + (hands_over ? ", a seat is handed over" : "") + ", " + strategies[static_cast<std::size_t>(plan.strategy)] + " (" + number(plan.burst) + ")";
     }
 
 private:
@@ -78,6 +82,7 @@ private:
         plan.burst = random.between(2, 40);
         plan.suspend_permille = random.percent(50) ? random.between(1, 20) : 0;
         plan.hold_percent = random.percent(40) ? random.between(5, 60) : 0;
+        if (random.percent(30)) plan.longest = 1'000'000;
         if (config.scheme == fastac::UpdateScheme::queue) return;  // its workers wait for the learner
         plan.alone_permille = random.percent(50) ? random.between(1, 10) : 0;
         plan.alone_bound = most_steps_alone();

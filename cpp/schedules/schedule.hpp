@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -33,7 +34,7 @@ public:
         : scenario_(Scenario::draw(seed)), random_(~seed), region_(fastac::SharedRegion::create(scenario_.config, seed)), books_(scenario_), workers_(scenario_.workers()) {
         begin_counters();
         for (Sitter& sitter : sitters_) sitter.params.resize(scenario_.config.parameters);
-        memory.begin(const_cast<fastac::RegionHeader*>(&region_.header()), region_.layout().bytes, seed + 1, scenario_.stale_percent);
+        memory.begin(const_cast<fastac::RegionHeader*>(&region_.header()), region_.layout().bytes, seed + 1, scenario_.stale_percent, scenario_.early_percent);
         scheduler.begin(scenario_.plan, seed + 2);
         // A sleeper's time may run out where somebody died before it could wake him, and at the end.
         scheduler.may_time_out = [this] { return reaped_ > 0 || stopping_; };
@@ -50,7 +51,7 @@ public:
     }
 
 private:
-    static constexpr std::size_t none = lanes;
+    static constexpr std::size_t none = lanes, heir = lanes - 2, successor = lanes - 1;
 
     struct Worker {
         std::uint64_t pushes_left = 0;
@@ -112,8 +113,16 @@ private:
         std::unique_ptr<Session>& session = sitters_[lane].session;
         // That of a dead fiber is kept: no destructor runs where a process is killed.
         if (session) left_behind_.push_back(std::move(session));
-        verb([&] { session = std::make_unique<Session>(region_, seat); });
+        while (!verb([&] { return try_to_sit(session, seat); })) expect(lane == heir, "a free seat is taken");
         return *session;
+    }
+    bool try_to_sit(std::unique_ptr<Session>& session, std::size_t seat) const {
+        try {
+            session = std::make_unique<Session>(region_, seat);
+        } catch (const std::logic_error&) {
+            return false;
+        }
+        return true;
     }
     void leave(std::size_t lane) {
         verb([&] { sitters_[lane].session.reset(); });
@@ -125,6 +134,7 @@ private:
         Session& session = sit(w, lane);
         Worker& me = workers_[w];
         while (me.pushes_left > 0) {
+            if (scenario_.hands_over && !handed_over_ && random_.percent(50)) return hand_over(w, lane);
             const std::uint64_t version = read(session, lane);
             if (random_.percent(30)) write_row(session, w);
             if (scenario_.loses_seat && !seat_lost_ && random_.percent(50)) return lose_seat(session, w, lane);
@@ -161,7 +171,7 @@ private:
     auto count_retries(std::size_t w, Verb run) {
         const std::uint64_t before = peek(region_.worker(w).retries), reaped = reaped_;
         const auto result = verb(run);
-        if (reaped_ == reaped && workers_[w].lane == w && scheme_is(fastac::UpdateScheme::lockfree)) {
+        if (reaped_ == reaped && scheme_is(fastac::UpdateScheme::lockfree)) {
             const std::uint64_t settles = reaped > 0 ? 2 : 1;  // those before it in its seat may have left one
             expect(peek(region_.worker(w).retries) - before <= settles * scenario_.builders(), "more builds of a push were vain than there are others who build, and one");
         }
@@ -201,11 +211,18 @@ private:
     void write_row(Session& session, std::size_t w) {
         const auto row = row_of(w, workers_[w].rows);
         if (verb([&] { return session.log(row.data()); })) ++workers_[w].rows;
+        else expect(workers_[w].rows >= scenario_.config.log_rows, "a log that was never full refuses a row");
     }
     static std::array<double, fastac::log_columns> row_of(std::size_t w, std::uint64_t serial) {
         std::array<double, fastac::log_columns> row{};
         for (std::size_t k = 0; k < row.size(); ++k) row[k] = static_cast<double>(1000 * w + 100 * serial + k);
         return row;
+    }
+
+    void hand_over(std::size_t w, std::size_t lane) {
+        handed_over_ = true;
+        leave(lane);
+        start_worker(w, heir, none);
     }
 
     /// Lives, and is declared dead while it does nothing. When it goes on, its seat is another's.
@@ -278,7 +295,7 @@ private:
             Worker& worker = workers_[w];
             if (worker.hangs) {
                 reap(session, w, worker.lane);
-                start_worker(w, lanes - 1, observer());
+                start_worker(w, successor, observer());
                 worker.hangs = false;
                 scheduler.notify();
                 return true;
@@ -364,6 +381,7 @@ private:
     std::uint64_t crashes_left_ = 0;
     std::uint64_t reaped_ = 0;
     bool seat_lost_ = false;
+    bool handed_over_ = false;
     bool learner_done_ = false;
     bool stopping_ = false;
 };

@@ -26,6 +26,7 @@ struct Plan {
     std::uint64_t burst = 1;             // steps between two switches: a mean for bursts, exact for round_robin
     std::uint64_t suspend_permille = 0;  // of the steps suspend their fiber for long
     std::uint64_t hold_percent = 0;      // of the read-modify-writes do so just before
+    std::uint64_t longest = 2000;        // steps that a fiber is suspended for, unless all others are stuck
     std::uint64_t alone_permille = 0;    // of the steps freeze all others until the verb ends
     std::uint64_t alone_bound = 0;       // steps that it may take then
 };
@@ -87,7 +88,7 @@ public:
             alone_ = true;
             alone_steps_ = 0;
         } else {
-            if (random_.permille(plan_.suspend_permille) || (read_modify_write && random_.percent(plan_.hold_percent))) me.wakes = steps_ + random_.between(20, 2000);
+            if (random_.permille(plan_.suspend_permille) || (read_modify_write && random_.percent(plan_.hold_percent))) me.wakes = steps_ + random_.between(20, plan_.longest);
             switch_to(choose());
         }
     }
