@@ -232,9 +232,9 @@ void staleness_divides_the_learning_rate() {
         RegionConfig c = harness::config(1, 1, scheme);
         c.staleness_lr = StalenessLr::inverse;
         const SharedRegion region = harness::region(c);
-        const harness::Learner learner(region);
         Session worker(region, 0);
         worker.initialize(std::vector<float>{0.0F}, {}, 4);
+        const harness::Learner learner(region);
         std::vector<float> p(1);
         float expected = 0.0F;
         for (const std::uint64_t staleness : {0U, 1U, 2U, 4U}) {
