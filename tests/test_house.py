@@ -16,7 +16,7 @@ FLOORS = [
     ["config", "seeding", "returns", "metrics", "machine", "rundir", "progress", "signals"],
     ["env", "policy", "shared", "checkpoint"],
     ["rollout", "objective", "updates", "launch"],
-    ["algorithm", "a2c", "a3c", "evaluation"],
+    ["algorithm", "a2c", "a3c", "preload", "evaluation"],
     [
         "compare.experiment",
         "compare.statistics",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastac import rundir
-from fastac.cli.endings import ends_in_order, stopped
+from fastac.cli.endings import ends_in_order, signals_raised, stopped
 from fastac.cli.options import config_options, new_folder, run_options, timesteps_option
 from fastac.config import A2CConfig, A3CConfig
 from fastac.errors import FastacError
@@ -58,26 +58,29 @@ def _train(kind: str, total_timesteps: int, name: str | None, runs: Path, **opti
         import fastac
 
         model: Algorithm = {"a2c": fastac.A2C, "a3c": fastac.A3C}[kind](**options)
-        folder = new_folder(runs, name, kind)
-        try:
-            model.learn(total_timesteps, progress_bar=True)
-        except KeyboardInterrupt as stop:
-            if model.num_timesteps == 0:
-                folder.rmdir()
-                stopped("nothing was trained yet", stop)
-            with signals_deferred():
-                path = _save(model, folder, "stopped")
-            stopped(f"{model.num_timesteps:,} of {total_timesteps:,} env steps done, saved in {path}", stop)
-        except FastacError as error:
-            with signals_deferred():
-                path = _save(model, folder, f"failed: {type(error).__name__}")
-            click.echo(f"saved: {path}, after {model.num_timesteps:,} env steps", err=True)
-            raise
-        with signals_deferred():
-            path = _save(model, folder, "done")
+        with signals_raised():
+            path = _learn(model, new_folder(runs, name, kind), total_timesteps)
         _report(model, path)
 
 
+def _learn(model: Algorithm, folder: Path, total_timesteps: int) -> Path:
+    """Trains and saves, however the training ended; returns the model's file."""
+    try:
+        model.learn(total_timesteps, progress_bar=True)
+    except KeyboardInterrupt as stop:
+        if model.num_timesteps == 0:
+            folder.rmdir()
+            stopped("nothing was trained yet", stop)
+        path = _save(model, folder, "stopped")
+        stopped(f"{model.num_timesteps:,} of {total_timesteps:,} env steps done, saved in {path}", stop)
+    except FastacError as error:
+        path = _save(model, folder, f"failed: {type(error).__name__}")
+        click.echo(f"saved: {path}, after {model.num_timesteps:,} env steps", err=True)
+        raise
+    return _save(model, folder, "done")
+
+
+@signals_deferred()
 def _save(model: Algorithm, folder: Path, status: str) -> Path:
     from fastac import machine
 
