@@ -7,7 +7,10 @@ package already imports libraries. Whoever imports fastac as a library keeps the
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
+import sys
 
 
 def end_at_once_on_ctrl_c() -> None:
@@ -17,7 +20,20 @@ def end_at_once_on_ctrl_c() -> None:
 
 
 def main() -> None:
+    """The command line. Leaves without taking the libraries apart, which costs up to a second after all is done."""
+    code = 1
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
     end_at_once_on_ctrl_c()
+    atexit.register(leave)  # the first registered is called last: what others have to do at the end is done then
     from fastac.cli import main as command_line
 
-    command_line(prog_name="fastac")
+    try:
+        command_line(prog_name="fastac")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        raise

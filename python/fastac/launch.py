@@ -252,9 +252,11 @@ def _context() -> Any:
     try:
         with _nothing_to_import_from_main():
             os.environ[PARENT_PID] = str(os.getpid())
-            forkserver.ensure_running()
+            try:
+                forkserver.ensure_running()
+            finally:
+                del os.environ[PARENT_PID]
     finally:
-        os.environ.pop(PARENT_PID, None)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 

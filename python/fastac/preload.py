@@ -6,6 +6,7 @@ is done, the server dies with the thread that started it, which waits for nothin
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
@@ -27,3 +28,6 @@ if PARENT_PID in os.environ:  # imported by the server, and by nobody else
     import fastac.a3c  # noqa: F401
 
     _when_the_parent_dies(0)
+    atexit.register(
+        os._exit, 0
+    )  # called before any other: the server has nothing to put in order, and torch takes long
