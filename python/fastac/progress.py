@@ -7,11 +7,20 @@ import sys
 import time
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.constrain import Constrain
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 _SILENT_S = 2.0
 _LINE_EVERY_S = 5.0
+_ROOM_FOR_ECHO = 8
+
+
+class _Bar(Progress):
+    """Leaves room at its right: a terminal writes ^C there, and a line that wraps is not wiped away at the end."""
+
+    def get_renderable(self) -> RenderableType:
+        return Constrain(super().get_renderable(), max(self.console.width - _ROOM_FOR_ECHO, 1))
 
 
 class WaitingProgress:
@@ -28,7 +37,7 @@ class WaitingProgress:
         self._console = Console(stderr=True)
         self._opened = self._started = time.monotonic()
         self._next_line = 0.0
-        self._bar: Progress | None = None
+        self._bar: _Bar | None = None
         self._task = TaskID(0)
 
     def __enter__(self) -> WaitingProgress:
@@ -59,8 +68,8 @@ class WaitingProgress:
             parts = [f"{done:,} of {self.total:,} {self.unit}", f"{_rate(rate)} per s", note, left]
             print(f"{self.label}: {', '.join(part for part in parts if part)}", file=sys.stderr, flush=True)
 
-    def _open_bar(self) -> Progress:
-        self._bar = Progress(
+    def _open_bar(self) -> _Bar:
+        self._bar = _Bar(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + self.unit),

@@ -10,8 +10,8 @@ No traceback and no rest of a progress bar; the cursor can be seen; the exit cod
 
 Half of the moments count from our first line on, half from the beginning of the work. What Python does before our first
 line is not ours to mend. /proc tells when it is over: that line takes away the handler of SIGINT that Python has just
-set. The handlers that come with the work are seen in the same way. A command that took too long, on a machine with other
-work to do, is tried once more, alone; the figures say how many.
+set. The handlers that come with the work are seen in the same way. A command that took too long, on a machine with
+other work to do, is tried once more, alone; the figures say how many.
 """
 
 from __future__ import annotations
@@ -98,7 +98,6 @@ def _attempt(trial: Trial, terminal: Terminal, runs: Path) -> Outcome:
     end = time.monotonic() + trial.after_s
     while time.monotonic() < end:
         terminal.read(min(0.05, trial.after_s))
-    before = len([line for line in terminal.screen.lines() if "stopped" in line])
     working = catches(pid, signal.SIGTERM)
 
     _send(trial, terminal, pid)
@@ -109,9 +108,9 @@ def _attempt(trial: Trial, terminal: Terminal, runs: Path) -> Outcome:
     prompt_s = time.monotonic() - sent
     gone = wait_until(lambda: not terminal.started(), 30.0)
     gone_s = time.monotonic() - sent
-    faults = [] if back else ["no prompt within 30 s"]
+    faults = [] if back else [f"no prompt within 30 s: {terminal.screen.lines()}"]
     faults += [] if gone else [f"still there after 30 s: {members(terminal.session)}"]
-    faults += _faults(trial, terminal, working) if back and not before else []
+    faults += _faults(trial, terminal, working) if back else []
     return Outcome(trial, working, prompt_s, gone_s, tuple(faults))
 
 
@@ -139,8 +138,7 @@ def _send(trial: Trial, terminal: Terminal, pid: int) -> None:
 
 def _faults(trial: Trial, terminal: Terminal, working: bool) -> list[str]:
     terminal.read(0.05)
-    lines = [line for line in terminal.screen.lines()[1:] if not _SHOWN_BEFORE.match(line)]
-    said = [line for line in lines if line not in ("^C", terminal.PROMPT, f"{terminal.PROMPT} ^C")]
+    said = [line for line in terminal.said() if not _SHOWN_BEFORE.match(line)]
     in_order = len(said) == 1 and said[0].startswith("stopped: ")
     at_once = said == (["Terminated"] if trial.number == signal.SIGTERM else [])
     faults = [] if in_order or (at_once and not working) else [f"the screen shows {said}"]

@@ -164,7 +164,7 @@ class Terminal:
 
     def at_prompt(self) -> bool:
         self.read()
-        return self.screen.lines()[-1] == self.PROMPT
+        return _without_echo(self.screen.lines()[-1]) == self.PROMPT
 
     def wait_for_prompt(self, deadline_s: float) -> bool:
         return wait_until(self.at_prompt, deadline_s)
@@ -177,6 +177,10 @@ class Terminal:
         """The command that the shell waits for."""
         return next((process.pid for process in self.started() if process.parent == self.session), None)
 
+    def said(self) -> list[str]:
+        """The lines below the first command line, without what the shell and the terminal wrote."""
+        return [line for line in self.screen.lines()[1:] if _without_echo(line) not in ("", self.PROMPT)]
+
     def in_order(self) -> bool:
         """The cursor can be seen and the settings are those from before the command."""
         return self.screen.cursor_visible and termios.tcgetattr(self._master) == self._settings
@@ -186,6 +190,11 @@ class Terminal:
             kill(process.pid)
         self._shell.wait()
         os.close(self._master)
+
+
+def _without_echo(line: str) -> str:
+    """A terminal writes ^C where the cursor is, before a line or after it."""
+    return line.replace("^C", "").strip()
 
 
 class Screen:
