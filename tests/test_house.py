@@ -13,10 +13,10 @@ PACKAGE = Path(fastac.__file__).parent
 # From the bottom up; on a floor, from left to right. A room may import only rooms that stand before it.
 FLOORS = [
     ["_core", "errors"],
-    ["config", "seeding", "returns", "metrics", "machine", "rundir", "progress", "signals"],
+    ["config", "seeding", "returns", "metrics", "machine", "limits", "rundir", "progress", "signals"],
     ["env", "policy", "shared", "checkpoint"],
     ["rollout", "objective", "updates", "launch"],
-    ["algorithm", "a2c", "a3c", "preload", "evaluation"],
+    ["algorithm", "a2c", "a3c", "evaluation"],
     [
         "compare.experiment",
         "compare.statistics",
@@ -25,8 +25,20 @@ FLOORS = [
         "bench.rounds",
         "bench.env",
         "bench.updates",
+        "doctor",
+        "check",
     ],
-    ["cli.options", "cli.endings", "cli.train", "cli.compare", "cli.bench", "cli", "__main__"],
+    [
+        "cli.options",
+        "cli.endings",
+        "cli.train",
+        "cli.compare",
+        "cli.bench",
+        "cli.doctor",
+        "cli.check",
+        "cli",
+        "__main__",
+    ],
 ]
 ORDER = [room for floor in FLOORS for room in floor]
 DOORS = {
@@ -34,9 +46,18 @@ DOORS = {
     "matplotlib": {"compare.plots"},
     "scipy": {"compare.statistics"},
     "safetensors": {"checkpoint"},
-    "click": {"cli", "cli.options", "cli.endings", "cli.train", "cli.compare", "cli.bench"},
-    "rich": {"progress", "compare.tables", "bench.env", "bench.updates", "cli.compare", "cli.bench"},
-    "torch": {"policy", "objective", "launch"},
+    "click": {"cli", "cli.options", "cli.endings", "cli.train", "cli.compare", "cli.bench", "cli.doctor", "cli.check"},
+    "rich": {
+        "progress",
+        "compare.tables",
+        "bench.env",
+        "bench.updates",
+        "cli.compare",
+        "cli.bench",
+        "cli.doctor",
+        "cli.check",
+    },
+    "torch": {"policy", "objective", "launch", "doctor"},
 }
 
 

@@ -26,7 +26,6 @@ from fastac import _core
 from fastac.errors import FastacError, WorkerDiedError, WorkerError
 
 READY = "ready"
-PARENT_PID = "FASTAC_PARENT_PID"  # in the environment of the forkserver, for preload.py
 START_DEADLINE_S = 120.0  # a cold start imports torch, which takes seconds on a loaded machine
 STOP_DEADLINE_S = 2.0
 _POLL_S = 0.02
@@ -245,17 +244,13 @@ def _context() -> Any:
     """A forkserver with torch already imported: a worker starts in 15 ms instead of 2 s. Never a bare fork, which
     copies locks that other threads hold; a child forked after OpenMP was warm hung."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fastac.preload"])
+    context.set_forkserver_preload(["fastac.a3c"])
     resource_tracker.ensure_running()  # by itself it would unblock SIGINT in the midst of the following
     # The server and all that it forks inherit the mask: Ctrl-C in a terminal is for the parent, which tells them.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with _nothing_to_import_from_main():
-            os.environ[PARENT_PID] = str(os.getpid())
-            try:
-                forkserver.ensure_running()
-            finally:
-                del os.environ[PARENT_PID]
+            forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context

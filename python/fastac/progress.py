@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import sys
 import time
+from dataclasses import dataclass
 from types import TracebackType
 
-from rich.console import Console, RenderableType
-from rich.constrain import Constrain
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 _SILENT_S = 2.0
@@ -16,11 +16,19 @@ _LINE_EVERY_S = 5.0
 _ROOM_FOR_ECHO = 8
 
 
-class _Bar(Progress):
+@dataclass(frozen=True)
+class _Narrower:
     """Leaves room at its right: a terminal writes ^C there, and a line that wraps is not wiped away at the end."""
 
+    what: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from console.render(self.what, options.update(max_width=max(options.max_width - _ROOM_FOR_ECHO, 1)))
+
+
+class _Bar(Progress):
     def get_renderable(self) -> RenderableType:
-        return Constrain(super().get_renderable(), max(self.console.width - _ROOM_FOR_ECHO, 1))
+        return _Narrower(super().get_renderable())
 
 
 class WaitingProgress:
