@@ -1,0 +1,100 @@
+"""Seeded mutants: wrong versions of the core, each of which some gate must catch. A gate is worth what it catches.
+
+python tests/gates/mutants.py [--report docs/mutants.md] [NAME ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from mutant_list import MUTANTS, Mutant
+from toolchain import compile_program, copy_headers, run, unusable
+
+_ATTEMPTS = 5  # a race shows itself in nearly every run, not in every one
+_DEADLINE_S = 120.0
+_HANG_S = 10.0  # what a gate takes at most that is caught by never ending
+
+
+class Verdict(NamedTuple):
+    mutant: Mutant
+    caught: bool
+    words: str  # what the gate said
+
+
+def judge(mutant: Mutant) -> Verdict:
+    """Builds the mutant's gate on the changed headers and runs it until it fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        headers = copy_headers(Path(folder))
+        for header, old, new in mutant.changes:
+            text = (headers / header).read_text()
+            if text.count(old) != 1:
+                return Verdict(mutant, False, f"{header} holds this {text.count(old)} times, expected once: {old}")
+            (headers / header).write_text(text.replace(old, new))
+        program = Path(folder, mutant.gate)
+        compile_program(mutant.gate, mutant.build, Path(folder), program)
+        for _ in range(_ATTEMPTS):
+            try:
+                done = run([program, *mutant.arguments], timeout=_DEADLINE_S if mutant.says else _HANG_S)
+            except subprocess.TimeoutExpired:
+                return Verdict(mutant, not mutant.says, "does not come to an end")
+            if done.returncode != 0:
+                line = next((line for line in done.stdout.splitlines() if mutant.says in line), "")
+                caught = bool(mutant.says) and bool(line)
+                return Verdict(mutant, caught, line.strip() if caught else done.stdout[-2000:])
+    return Verdict(mutant, False, f"{mutant.gate} passed {_ATTEMPTS} times")
+
+
+def judge_all(mutants: Sequence[Mutant]) -> list[Verdict]:
+    usable = [mutant for mutant in mutants if not unusable(mutant.build)]
+    for mutant in set(mutants) - set(usable):
+        print(f"skipped: {mutant.name}: {unusable(mutant.build)}", file=sys.stderr)
+    verdicts = []
+    with ThreadPoolExecutor(2) as pool:
+        for verdict in pool.map(judge, usable):
+            verdicts.append(verdict)
+            if not verdict.caught:
+                print(f"NOT CAUGHT: {verdict.mutant.name}: {verdict.words}", file=sys.stderr, flush=True)
+    return verdicts
+
+
+def report(verdicts: Sequence[Verdict]) -> str:
+    lines = [
+        "# Seeded mutants",
+        "",
+        "Wrong versions of the core, and the gate that catches each. `python tests/gates/mutants.py --report docs/mutants.md`",
+        "builds them, runs the gate, and writes this page. The changes themselves are in `tests/gates/mutant_list.py`.",
+        "",
+        "| mutant | header | caught by | build | it says |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for mutant, caught, words in verdicts:
+        said = words.replace("|", "\\|").split("/")[-1][:100] if caught else "**not caught**"
+        headers = ", ".join(dict.fromkeys(f"`{header}`" for header, _, _ in mutant.changes))
+        lines.append(f"| {mutant.name} | {headers} | `{mutant.gate}` | {mutant.build} | {said} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--report", type=Path, help="write the table here")
+    parser.add_argument("names", nargs="*", help="parts of names; all by default")
+    arguments = parser.parse_args()
+    chosen = [m for m in MUTANTS if not arguments.names or any(part in m.name for part in arguments.names)]
+    verdicts = judge_all(chosen)
+    if arguments.report:
+        arguments.report.write_text(report(verdicts))
+    caught = sum(verdict.caught for verdict in verdicts)
+    gates = len({(verdict.mutant.gate, verdict.mutant.build) for verdict in verdicts})
+    print(f"mutants: {caught} of {len(verdicts)} wrong versions of the core caught, by {gates} gates")
+    return 0 if caught == len(verdicts) > 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
