@@ -5,6 +5,13 @@ Importing it registers the env "fastac/CartPole-v1" with Gymnasium. Torch is imp
 
 from __future__ import annotations
 
+import sys
+
+if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("fastac", "-mfastac"):  # `python -m fastac`
+    import fastac_command
+
+    fastac_command.end_at_once_on_ctrl_c()
+
 from typing import TYPE_CHECKING, Any
 
 from fastac import env as _env

@@ -5,13 +5,30 @@ from __future__ import annotations
 import math
 import sys
 import time
+from dataclasses import dataclass
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 _SILENT_S = 2.0
 _LINE_EVERY_S = 5.0
+_ROOM_FOR_ECHO = 8
+
+
+@dataclass(frozen=True)
+class _Narrower:
+    """Leaves room at its right: a terminal writes ^C there, and a line that wraps is not wiped away at the end."""
+
+    what: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from console.render(self.what, options.update(max_width=max(options.max_width - _ROOM_FOR_ECHO, 1)))
+
+
+class _Bar(Progress):
+    def get_renderable(self) -> RenderableType:
+        return _Narrower(super().get_renderable())
 
 
 class WaitingProgress:
@@ -29,7 +46,7 @@ class WaitingProgress:
         self._opened = self._started = time.monotonic()
         self._done_before = 0
         self._next_line = 0.0
-        self._bar: Progress | None = None
+        self._bar: _Bar | None = None
         self._task = TaskID(0)
 
     def __enter__(self) -> WaitingProgress:
@@ -61,8 +78,8 @@ class WaitingProgress:
             parts = [f"{done:,} of {self.total:,} {self.unit}", f"{_rate(rate)} per s", note, left]
             print(f"{self.label}: {', '.join(part for part in parts if part)}", file=sys.stderr, flush=True)
 
-    def _open_bar(self) -> Progress:
-        self._bar = Progress(
+    def _open_bar(self) -> _Bar:
+        self._bar = _Bar(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + self.unit),

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from fastac import machine
 from fastac._core import MAX_WORKERS
-from fastac.cli.endings import ends_in_order, stopped
+from fastac.cli.endings import ends_in_order, signals_raised, stopped
 from fastac.config import A3CConfig
 from fastac.progress import WaitingProgress
 
@@ -53,7 +53,7 @@ def check(seconds: float, workers: int, as_json: bool) -> None:
 
         results: list[Result] = []
         try:
-            with WaitingProgress(len(cases()), "checking", "cases") as progress:
+            with signals_raised(), WaitingProgress(len(cases()), "checking", "cases") as progress:
                 for result in run_all(seconds, workers, progress.update):
                     results.append(result)
         except KeyboardInterrupt as stop:

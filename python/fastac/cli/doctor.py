@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fastac._core import MAX_WORKERS
-from fastac.cli.endings import ends_in_order
+from fastac.cli.endings import ends_in_order, signals_raised
 from fastac.config import A3CConfig
 
 if TYPE_CHECKING:
@@ -41,10 +41,11 @@ def doctor(workers: int, as_json: bool) -> None:
         from fastac.doctor import PROBLEM, examine
 
         findings: list[Finding] = []
-        for finding in examine(workers):
-            findings.append(finding)
-            if not as_json:
-                _show(finding)
+        with signals_raised():
+            for finding in examine(workers):
+                findings.append(finding)
+                if not as_json:
+                    _show(finding)
         problems = sum(finding.status == PROBLEM for finding in findings)
         if as_json:
             record = {"workers": workers, "ready": problems == 0}

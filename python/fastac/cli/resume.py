@@ -9,7 +9,7 @@ import click
 
 from fastac import rundir
 from fastac.checkpoint import file_of, load_checkpoint, previous_of
-from fastac.cli.endings import ends_in_order
+from fastac.cli.endings import ends_in_order, signals_raised
 from fastac.cli.options import checkpoint_option
 from fastac.cli.runs import RunFolder, train_in
 from fastac.errors import CheckpointError
@@ -39,7 +39,8 @@ def resume(folder: Path, checkpoint_every_s: float) -> None:
             run.mark_as_done()
             click.echo(f"{folder}: finished, with {model.num_timesteps:,} env steps; nothing is left to do")
             return
-        train_in(run, model, model.resume, model.unfinished.total_timesteps, checkpoint_every_s)
+        with signals_raised():
+            train_in(run, model, model.resume, model.unfinished.total_timesteps, checkpoint_every_s)
 
 
 def _load(folder: Path) -> Algorithm:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastac import rundir
-from fastac.cli.endings import ends_in_order
+from fastac.cli.endings import ends_in_order, signals_raised
 from fastac.cli.options import checkpoint_option, config_options, new_folder, run_options, timesteps_option
 from fastac.cli.runs import RunFolder, train_in
 from fastac.config import A2CConfig, A3CConfig
@@ -61,7 +61,8 @@ def _train(
         import fastac
 
         model: Algorithm = {"a2c": fastac.A2C, "a3c": fastac.A3C}[kind](**options)
-        folder = new_folder(runs, name, kind)
-        with rundir.locked(folder):
-            learn = functools.partial(model.learn, total_timesteps)
-            train_in(RunFolder(folder, model), model, learn, total_timesteps, checkpoint_every_s)
+        with signals_raised():
+            folder = new_folder(runs, name, kind)
+            with rundir.locked(folder):
+                learn = functools.partial(model.learn, total_timesteps)
+                train_in(RunFolder(folder, model), model, learn, total_timesteps, checkpoint_every_s)
