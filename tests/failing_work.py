@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from fastac.launch import READY
+from fastac.worker import READY
 
 
 def _push(session, n_params):

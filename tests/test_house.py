@@ -13,10 +13,10 @@ PACKAGE = Path(fastac.__file__).parent
 # From the bottom up; on a floor, from left to right. A room may import only rooms that stand before it.
 FLOORS = [
     ["_core", "errors"],
-    ["config", "seeding", "returns", "metrics", "machine", "rundir", "progress", "signals"],
+    ["config", "seeding", "returns", "metrics", "machine", "rundir", "progress", "signals", "lifeline", "watch"],
     ["env", "policy", "shared", "checkpoint"],
-    ["rollout", "objective", "updates", "launch"],
-    ["algorithm", "a2c", "a3c", "evaluation"],
+    ["rollout", "objective", "updates", "forking", "worker", "launch"],
+    ["algorithm", "a2c", "a3c", "evaluation", "preload"],
     [
         "compare.experiment",
         "compare.statistics",
@@ -36,7 +36,7 @@ DOORS = {
     "safetensors": {"checkpoint"},
     "click": {"cli", "cli.options", "cli.endings", "cli.train", "cli.compare", "cli.bench"},
     "rich": {"progress", "compare.tables", "bench.env", "bench.updates", "cli.compare", "cli.bench"},
-    "torch": {"policy", "objective", "launch"},
+    "torch": {"policy", "objective", "worker"},
 }
 
 

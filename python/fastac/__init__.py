@@ -17,8 +17,10 @@ from fastac.errors import (
     FastacError,
     LedgerError,
     NonFiniteGradientError,
+    WorkerDeathWarning,
     WorkerDiedError,
     WorkerError,
+    WorkerStuckWarning,
 )
 
 if TYPE_CHECKING:
@@ -41,8 +43,10 @@ __all__ = [
     "FastacError",
     "LedgerError",
     "NonFiniteGradientError",
+    "WorkerDeathWarning",
     "WorkerDiedError",
     "WorkerError",
+    "WorkerStuckWarning",
     "__version__",
     "evaluate_policy",
 ]
