@@ -153,8 +153,8 @@ class Crew:
         elif self._on_death == "fail":
             raise WorkerDiedError(words)
         elif self._on_death == "continue":
-            left = sum(other.working for other in self._workers)
-            if left == 0 and not any(other.end for other in self._workers):
+            left = sum(not other.lost for other in self._workers)
+            if left == 0:
                 raise WorkerDiedError(f"{words}; it was the last worker")
             done = f"the run goes on with {left} of {len(self._workers)} workers"
         elif seat.deaths_in_a_row == MAX_DEATHS_IN_A_ROW:
