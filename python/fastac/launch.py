@@ -183,11 +183,11 @@ class Crew:
     def _tell_the_stuck(self) -> None:
         for number, still_s in self._watch.news().items():
             worker = next(seat.worker for seat in self._workers + self._learner if seat.number == number)
+            # The time of day tells this standstill from the next: Python shows a warning of the same text only once.
+            since = time.strftime("%H:%M:%S", time.localtime(time.time() - still_s))
+            words = f"{worker.name} has given no sign of life for {still_s:.0f} s, since {since}"
             state = _STATES.get(kernel_state(worker.task), "").format(task=worker.task)
-            note = f"; {state}" if state else ""
-            warnings.warn(
-                WorkerStuckWarning(f"{worker.name} gave no sign of life for {still_s:.0f} s{note}"), stacklevel=2
-            )
+            warnings.warn(WorkerStuckWarning(f"{words}; {state}" if state else words), stacklevel=2)
 
     def _end_the_stuck(self) -> None:
         """Once all env steps are done nobody waits for a worker that stands still."""
