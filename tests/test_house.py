@@ -13,10 +13,22 @@ PACKAGE = Path(fastac.__file__).parent
 # From the bottom up; on a floor, from left to right. A room may import only rooms that stand before it.
 FLOORS = [
     ["_core", "errors"],
-    ["config", "seeding", "returns", "metrics", "machine", "limits", "rundir", "progress", "signals"],
+    [
+        "config",
+        "seeding",
+        "returns",
+        "metrics",
+        "machine",
+        "limits",
+        "rundir",
+        "progress",
+        "signals",
+        "lifeline",
+        "watch",
+    ],
     ["env", "policy", "shared", "checkpoint"],
-    ["rollout", "objective", "updates", "launch"],
-    ["algorithm", "a2c", "a3c", "evaluation"],
+    ["rollout", "objective", "updates", "forking", "worker", "launch"],
+    ["algorithm", "a2c", "a3c", "evaluation", "preload"],
     [
         "compare.experiment",
         "compare.statistics",
@@ -65,7 +77,7 @@ DOORS = {
         "cli.doctor",
         "cli.check",
     },
-    "torch": {"policy", "objective", "launch", "doctor"},
+    "torch": {"policy", "objective", "worker", "doctor"},
 }
 
 

@@ -25,8 +25,10 @@ from fastac.errors import (
     LedgerError,
     NonFiniteGradientError,
     NothingToResumeError,
+    WorkerDeathWarning,
     WorkerDiedError,
     WorkerError,
+    WorkerStuckWarning,
 )
 
 if TYPE_CHECKING:
@@ -50,8 +52,10 @@ __all__ = [
     "LedgerError",
     "NonFiniteGradientError",
     "NothingToResumeError",
+    "WorkerDeathWarning",
     "WorkerDiedError",
     "WorkerError",
+    "WorkerStuckWarning",
     "__version__",
     "evaluate_policy",
 ]

@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 Table = dict[str, Floats]
 
 EPISODE, UPDATE = 0.0, 1.0
-_HEAD = ("kind", "wall_s", "worker", "worker_env_steps")
+_HEAD = ("kind", "wall_s", "worker", "new_env_steps")
 EPISODE_COLUMNS = ("episode_return", "episode_length")
 UPDATE_COLUMNS = (
     "version_read",
@@ -38,10 +38,13 @@ MOMENT_COLUMNS = ("wall_s", "updates", "env_steps", "staleness_mean", "staleness
 assert len(_HEAD) + max(len(EPISODE_COLUMNS), len(UPDATE_COLUMNS)) <= LOG_COLUMNS
 
 
-def row(kind: float, wall_s: float, worker: int, worker_env_steps: int, *values: float) -> Floats:
-    """One event as the log carries it, float64[16]."""
+def row(kind: float, wall_s: float, worker: int, new_env_steps: int, *values: float) -> Floats:
+    """One event as the log carries it, float64[16].
+
+    new_env_steps: those that the event adds. Not a worker's count, which begins again with the next one in its seat.
+    """
     out = np.zeros(LOG_COLUMNS)
-    out[: 4 + len(values)] = (kind, wall_s, worker, worker_env_steps, *values)
+    out[: 4 + len(values)] = (kind, wall_s, worker, new_env_steps, *values)
     return out
 
 
@@ -155,7 +158,7 @@ class HistoryBuilder:
         rows = rows[np.argsort(rows[:, 1], kind="stable")]
         rows[:, 1] -= self.zero_s
         is_update = rows[:, 0] == UPDATE
-        env_steps = self.start.env_steps + np.cumsum(_increments(rows[:, 2], rows[:, 3]))
+        env_steps = self.start.env_steps + np.cumsum(rows[:, 3])
         updates = self.start.updates + np.cumsum(is_update & (rows[:, _APPLIED] == 1))
         episodes = ~is_update
         head = {
@@ -172,12 +175,3 @@ class HistoryBuilder:
         }
         history.train_s = float(rows[-1, 1]) - self.start.wall_s
         return history
-
-
-def _increments(worker: Floats, worker_env_steps: Floats) -> Floats:
-    """How many env steps each event adds to what its worker had reported before."""
-    added = np.zeros_like(worker_env_steps)
-    for w in np.unique(worker):
-        its = worker == w
-        added[its] = np.diff(worker_env_steps[its], prepend=0.0)
-    return added

@@ -43,15 +43,15 @@ class Collector:
     actions, so that what env e lives through does not depend on which worker or batch holds it.
     """
 
-    def __init__(self, config: Config, first: int, n_envs: int, call: int = 0) -> None:
+    def __init__(self, config: Config, first: int, n_envs: int, call: int = 0, incarnation: int = 0) -> None:
         if config.seed is None:
             raise ValueError("expected a config with a seed: use config.resolve_seed()")
         self.config = config
         self.first = first
         self.envs = _core.CartPole(n_envs, config.max_episode_steps, "same_step")
-        self.envs.seed(np.arange(n_envs), seeding.env_words(config.seed, call, first, n_envs))
+        self.envs.seed(np.arange(n_envs), seeding.env_words(config.seed, call, first, n_envs, incarnation))
         self.envs.reset()
-        self._actions = _core.UniformStreams(seeding.action_words(config.seed, call, first, n_envs))
+        self._actions = _core.UniformStreams(seeding.action_words(config.seed, call, first, n_envs, incarnation))
         self._return = np.zeros(n_envs)
         self._length = np.zeros(n_envs, np.int64)
         shape = (config.n_steps, n_envs)

@@ -7,7 +7,6 @@ side of the same region is a session each (shared.py); `Recorder` is how they re
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from fastac.metrics import EPISODE, UPDATE, History, HistoryBuilder, Position, r
 from fastac.objective import GradientStats
 from fastac.progress import WaitingProgress, return_note
 from fastac.rollout import Rollout
-from fastac.shared import Ledger, create_region, learner_of, observer_of, serve_until_stopped
+from fastac.shared import Ledger, Toll, create_region, observer_of
 
 Float32 = npt.NDArray[np.float32]
 
@@ -72,7 +71,7 @@ class Periodic:
 
 
 class Run:
-    """The parent's half of a run: one region, the observer's seat and, under `queue`, the learner's thread."""
+    """The parent's half of a run: one region and the observer's seat."""
 
     def __init__(
         self,
@@ -93,20 +92,11 @@ class Run:
         self.progress = progress
         self.begin = begin
         self.jobs: list[Periodic] = []
-        self.worker_cpu_s = 0.0  # of worker processes, as they report it when they leave
+        self.toll = Toll()
         self._opened = time.monotonic()
         self._next_tick = 0.0
         self._recent: deque[float] = deque(maxlen=100)
         self._state_shape = state.shape
-        self._learner: threading.Thread | None = None
-        if update == "queue":
-            self._learner = threading.Thread(
-                target=serve_until_stopped,
-                args=(learner_of(self.region),),
-                name="fastac-learner",
-                daemon=True,
-            )
-            self._learner.start()
         self.start()
 
     def start(self) -> None:
@@ -147,17 +137,15 @@ class Run:
         """What was logged so far."""
         history = self._builder.build()
         history.startup_s = self._started - self._opened
-        history.cpu_s = time.process_time() - self._cpu + self.worker_cpu_s
+        history.cpu_s = time.process_time() - self._cpu + self.toll.cpu_s
         return history
 
     def close(self) -> Outcome:
         """Once all workers have left: applies what they published, and adds everything up."""
         self.session.request_stop()
-        if self._learner is not None:
-            self._learner.join()
         self.session.drain()
         self.tick(now=True)
-        outcome = Outcome(self.moment(), Ledger.of(self.session, self.update), self.history())
+        outcome = Outcome(self.moment(), Ledger.of(self.session, self.update, self.toll), self.history())
         self.session.close()
         return outcome
 
@@ -168,7 +156,6 @@ class Recorder:
     def __init__(self, session: _core.Session, worker: int) -> None:
         self._session = session
         self._worker = worker
-        self._env_steps = 0
         self._updates = 0
         self._nonfinite_in_a_row = 0
         self._backlog: deque[npt.NDArray[np.float64]] = deque()
@@ -183,7 +170,6 @@ class Recorder:
         submitted: str,
     ) -> None:
         """Raises NonFiniteGradientError after ten rejected gradients in a row."""
-        self._env_steps += rollout.env_steps
         self._updates += 1
         now = time.monotonic()
         self._backlog.append(
@@ -191,7 +177,7 @@ class Recorder:
                 UPDATE,
                 now,
                 self._worker,
-                self._env_steps,
+                rollout.env_steps,
                 version,
                 stats.grad_norm,
                 stats.policy_loss,
@@ -203,11 +189,11 @@ class Recorder:
                 learning_rate,
                 ent_coef,
                 # One that was published when the run was stopped is applied by the last drain.
-                submitted != "rejected_nonfinite",
+                submitted in ("applied", "stopped"),
             )
         )
         for episode_return, length in rollout.episodes:
-            self._backlog.append(row(EPISODE, now, self._worker, self._env_steps, episode_return, length))
+            self._backlog.append(row(EPISODE, now, self._worker, 0, episode_return, length))
         self._write()
         self._nonfinite_in_a_row = self._nonfinite_in_a_row + 1 if submitted == "rejected_nonfinite" else 0
         if self._nonfinite_in_a_row == _MAX_NONFINITE_IN_A_ROW:
@@ -217,7 +203,7 @@ class Recorder:
             )
 
     def flush(self, wait: Callable[[], None]) -> None:
-        """At the end of the work: calls `wait` until the parent has read what is left.
+        """At the end of the work: calls `wait` until the parent has read what is left. Each try is a sign of life.
 
         Raises TimeoutError when it reads nothing for 10 s, or 1 s after the run was stopped.
         """

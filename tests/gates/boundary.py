@@ -62,7 +62,13 @@ def drive(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     }
     command = [sys.executable, "-W", "error", str(HERE / "boundary_driver.py"), *arguments]
     return subprocess.run(
-        command, env=env, text=True, errors="replace", timeout=DEADLINE_S, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        env=env,
+        text=True,
+        errors="replace",
+        timeout=DEADLINE_S,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
 
 

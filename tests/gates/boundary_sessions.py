@@ -123,7 +123,7 @@ class Sessions:
             _core.Region.attach,
             fd,
             nonce,
-            raises=() if good and known or pick == 2 else (RuntimeError, OSError),
+            raises=() if (good and known) or pick == 2 else (RuntimeError, OSError),
             may=RuntimeError if pick == 2 else (),
         )
         if opened >= 0:
@@ -166,7 +166,9 @@ class Sessions:
         if d.random() < 0.05:
             self.call(_core.Session, d.choice([None, 1, _core]), seat, fits=False)
         taken = fits and place.taken(int(seat)) is not None
-        session = self.call(_core.Session, d.choice(place.regions), seat, fits=fits, raises=RuntimeError if taken else ())
+        session = self.call(
+            _core.Session, d.choice(place.regions), seat, fits=fits, raises=RuntimeError if taken else ()
+        )
         if not failed(session):
             assert session.seat == seat
             place.holders.append(Holder(session, int(seat)))

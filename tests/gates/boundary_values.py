@@ -8,7 +8,20 @@ from typing import Any
 import numpy as np
 
 NO_ARRAYS: list[Any] = [None, 1, 1.5, "array", b"\0" * 64, [0.0] * 5, (), {}, object(), np.float32(1), range(5)]
-NO_INTS: list[Any] = [None, "1", b"1", 1.5, float("nan"), [], object(), 1j, np.array([1, 2]), -(2**63) - 1, 2**64, 2**200]
+NO_INTS: list[Any] = [
+    None,
+    "1",
+    b"1",
+    1.5,
+    float("nan"),
+    [],
+    object(),
+    1j,
+    np.array([1, 2]),
+    -(2**63) - 1,
+    2**64,
+    2**200,
+]
 NO_FLOATS: list[Any] = [None, "1.0", b"1", [], object(), 1j, 2**2000]
 NO_TEXTS: list[Any] = [None, 1, b"lockfree", b"\xff", [], object()]
 BAD_TEXTS = ["", "Lockfree", "lock\0free", "\ud800", "ä" * 300, "lockfree "]
@@ -34,9 +47,7 @@ def fits(value: Any, dtype: str, shape: tuple[int | None, ...], write: bool = Fa
 class Draw(random.Random):
     """Draws arguments; the same number gives the same ones."""
 
-    def array(
-        self, dtype: str, shape: tuple[int | None, ...], fill: Any = 0, write: bool = False
-    ) -> tuple[Any, bool]:
+    def array(self, dtype: str, shape: tuple[int | None, ...], fill: Any = 0, write: bool = False) -> tuple[Any, bool]:
         """An array argument and whether it fits; two of three do."""
         sizes = tuple(self.randrange(6) if n is None else n for n in shape)
         good = np.full(sizes, fill, dtype) if np.isscalar(fill) else np.ascontiguousarray(fill, dtype).reshape(sizes)
