@@ -13,10 +13,23 @@ PACKAGE = Path(fastac.__file__).parent
 # From the bottom up; on a floor, from left to right. A room may import only rooms that stand before it.
 FLOORS = [
     ["_core", "errors"],
-    ["config", "seeding", "returns", "metrics", "machine", "rundir", "progress", "signals", "exclusive"],
+    [
+        "config",
+        "seeding",
+        "returns",
+        "metrics",
+        "machine",
+        "limits",
+        "rundir",
+        "progress",
+        "signals",
+        "lifeline",
+        "watch",
+        "exclusive",
+    ],
     ["env", "policy", "shared", "checkpoint"],
-    ["rollout", "objective", "updates", "launch"],
-    ["algorithm", "a2c", "a3c", "evaluation"],
+    ["rollout", "objective", "updates", "forking", "worker", "launch"],
+    ["algorithm", "a2c", "a3c", "evaluation", "preload"],
     [
         "compare.experiment",
         "compare.statistics",
@@ -25,8 +38,22 @@ FLOORS = [
         "bench.rounds",
         "bench.env",
         "bench.updates",
+        "doctor",
+        "check",
     ],
-    ["cli.options", "cli.endings", "cli.train", "cli.compare", "cli.bench", "cli", "__main__"],
+    [
+        "cli.options",
+        "cli.endings",
+        "cli.runs",
+        "cli.train",
+        "cli.resume",
+        "cli.compare",
+        "cli.bench",
+        "cli.doctor",
+        "cli.check",
+        "cli",
+        "__main__",
+    ],
 ]
 ORDER = [room for floor in FLOORS for room in floor]
 DOORS = {
@@ -34,9 +61,24 @@ DOORS = {
     "matplotlib": {"compare.plots"},
     "scipy": {"compare.statistics"},
     "safetensors": {"checkpoint"},
-    "click": {"cli", "cli.options", "cli.endings", "cli.train", "cli.compare", "cli.bench"},
-    "rich": {"progress", "compare.tables", "bench.env", "bench.updates", "cli.compare", "cli.bench"},
-    "torch": {"policy", "objective", "launch"},
+    "click": {
+        "cli",
+        *(
+            f"cli.{room}"
+            for room in ("options", "endings", "runs", "train", "resume", "compare", "bench", "doctor", "check")
+        ),
+    },
+    "rich": {
+        "progress",
+        "compare.tables",
+        "bench.env",
+        "bench.updates",
+        "cli.compare",
+        "cli.bench",
+        "cli.doctor",
+        "cli.check",
+    },
+    "torch": {"policy", "objective", "worker", "doctor"},
 }
 
 

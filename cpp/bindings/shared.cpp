@@ -230,12 +230,12 @@ void bind_session(py::module_& m) {
         .def("close", &PySession::close)
         .def_property_readonly("seat", [](const PySession& s) { return s.flags().seat(); })
         .def("initialize",
-             [](const PySession& s, const py::object& params, const py::object& state, std::uint64_t version) {
+             [](const PySession& s, const py::object& params, const py::object& state, std::uint64_t version, std::uint64_t env_steps) {
                  const auto p = s.vector(params, "params", Access::read);
-                 if (state.is_none()) return s.get()->initialize(p, {}, version);
-                 s.get()->initialize(p, expect_array<float>(state, "state", {s.states(), s.parameters()}), version);
+                 if (state.is_none()) return s.get()->initialize(p, {}, version, env_steps);
+                 s.get()->initialize(p, expect_array<float>(state, "state", {s.states(), s.parameters()}), version, env_steps);
              },
-             py::arg("params"), py::arg("state") = py::none(), py::arg("version") = 0)
+             py::arg("params"), py::arg("state") = py::none(), py::arg("version") = 0, py::arg("env_steps") = 0)
         .def("read",
              [](const PySession& s, const py::object& params) {
                  const Snapshot now = s.get()->read(s.vector(params, "params", Access::write));

@@ -5,6 +5,13 @@ Importing it registers the env "fastac/CartPole-v1" with Gymnasium. Torch is imp
 
 from __future__ import annotations
 
+import sys
+
+if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("fastac", "-mfastac"):  # `python -m fastac`
+    import fastac_command
+
+    fastac_command.end_at_once_on_ctrl_c()
+
 from typing import TYPE_CHECKING, Any
 
 from fastac import env as _env
@@ -18,8 +25,11 @@ from fastac.errors import (
     FastacError,
     LedgerError,
     NonFiniteGradientError,
+    NothingToResumeError,
+    WorkerDeathWarning,
     WorkerDiedError,
     WorkerError,
+    WorkerStuckWarning,
 )
 
 if TYPE_CHECKING:
@@ -43,8 +53,11 @@ __all__ = [
     "FastacError",
     "LedgerError",
     "NonFiniteGradientError",
+    "NothingToResumeError",
+    "WorkerDeathWarning",
     "WorkerDiedError",
     "WorkerError",
+    "WorkerStuckWarning",
     "__version__",
     "evaluate_policy",
 ]

@@ -1,5 +1,5 @@
 """`python -m fastac`: the command line."""
 
-from fastac.cli import main
+from fastac_command import main
 
-main(prog_name="fastac")
+main()

@@ -5,13 +5,30 @@ from __future__ import annotations
 import math
 import sys
 import time
+from dataclasses import dataclass
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 _SILENT_S = 2.0
 _LINE_EVERY_S = 5.0
+_ROOM_FOR_ECHO = 8
+
+
+@dataclass(frozen=True)
+class _Narrower:
+    """Leaves room at its right: a terminal writes ^C there, and a line that wraps is not wiped away at the end."""
+
+    what: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from console.render(self.what, options.update(max_width=max(options.max_width - _ROOM_FOR_ECHO, 1)))
+
+
+class _Bar(Progress):
+    def get_renderable(self) -> RenderableType:
+        return _Narrower(super().get_renderable())
 
 
 class WaitingProgress:
@@ -27,8 +44,9 @@ class WaitingProgress:
         self.visible = visible
         self._console = Console(stderr=True)
         self._opened = self._started = time.monotonic()
+        self._done_before = 0
         self._next_line = 0.0
-        self._bar: Progress | None = None
+        self._bar: _Bar | None = None
         self._task = TaskID(0)
 
     def __enter__(self) -> WaitingProgress:
@@ -40,16 +58,17 @@ class WaitingProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def start(self) -> None:
-        """The work begins only now: what came before does not count for its speed."""
+    def start(self, done: int = 0) -> None:
+        """The work begins only now, with `done` of it done earlier: what came before does not count for its speed."""
         self._started = time.monotonic()
+        self._done_before = done
 
     def update(self, done: int, note: str = "") -> None:
         """`note` stands beside the speed."""
         now = time.monotonic()
         if not self.visible or now - self._opened < _SILENT_S:
             return
-        rate = done / (now - self._started) if now > self._started else 0.0
+        rate = (done - self._done_before) / (now - self._started) if now > self._started else 0.0
         if self._console.is_terminal:
             bar = self._bar or self._open_bar()
             bar.update(self._task, completed=min(done, self.total), rate=_rate(rate), note=note)
@@ -59,8 +78,8 @@ class WaitingProgress:
             parts = [f"{done:,} of {self.total:,} {self.unit}", f"{_rate(rate)} per s", note, left]
             print(f"{self.label}: {', '.join(part for part in parts if part)}", file=sys.stderr, flush=True)
 
-    def _open_bar(self) -> Progress:
-        self._bar = Progress(
+    def _open_bar(self) -> _Bar:
+        self._bar = _Bar(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + self.unit),

@@ -39,10 +39,12 @@ class Verbs:
         state, b = d.array("f4", (place.states, place.parameters), 0.5)
         b = b or state is None
         version, c = d.choice([(0, True), (7, True), (2**48 - 2, True), (2**63, True), (-1, False), (2**64, False)])
+        env_steps, e = d.integer(0, 100, 2**64 - 1)
         begun = RuntimeError if any(place.published) else ()
-        fits = a and b and c
+        fits = a and b and c and e
         raises = self.sessions.refusal(h) or (begun if fits else ())
-        if not failed(self.call(h.session.initialize, array, state, version, fits=fits, raises=raises)):
+        arguments = (array, state, version, env_steps)
+        if not failed(self.call(h.session.initialize, *arguments, fits=fits, raises=raises)):
             place.version = version
             place.expected = np.asarray(array, np.float64).copy()
 

@@ -9,7 +9,10 @@ import click
 
 from fastac._core import __version__
 from fastac.cli.bench import bench
+from fastac.cli.check import check
 from fastac.cli.compare import compare
+from fastac.cli.doctor import doctor
+from fastac.cli.resume import resume
 from fastac.cli.train import train
 
 
@@ -19,12 +22,18 @@ def main() -> None:
     """Asynchronous and synchronous advantage actor-critic on one native CartPole.
 
     \b
+    fastac doctor                            is this machine ready, and what to do where not
+    fastac check                             is every gradient applied exactly once, whatever dies?
     fastac compare --quick                   A3C against A2C in two minutes
     fastac train a3c --workers 4             train, and keep the model in runs/
+    fastac resume runs/NAME                  finish a run that was interrupted
     fastac bench env                         the env against Gymnasium's
     """
 
 
 main.add_command(train)
+main.add_command(resume)
 main.add_command(compare)
 main.add_command(bench)
+main.add_command(doctor)
+main.add_command(check)

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from fastac import machine, rundir
 from fastac._core import MAX_WORKERS
-from fastac.cli.endings import ends_in_order
+from fastac.cli.endings import ends_in_order, signals_raised, stopped
 from fastac.cli.options import comma_separated, new_folder, run_options
 from fastac.progress import WaitingProgress
 
@@ -48,9 +48,8 @@ def bench_env(sizes: tuple[int, ...], rounds: int, round_s: float, name: str | N
     with ends_in_order():
         from fastac.bench import env
 
-        folder = new_folder(runs, name, "bench-env")
         where = machine.describe()  # now: afterwards the load is our own
-        with _rounds(rounds * len(sizes)) as tick:
+        with _measuring(new_folder(runs, name, "bench-env"), rounds * len(sizes)) as (folder, tick):
             results = env.measure(sizes, rounds, round_s, tick)
         _show(env.table(results), env.as_json(results), where, folder / "bench-env.json")
 
@@ -93,9 +92,8 @@ def bench_updates(
             raise click.UsageError(
                 f"workers * n_updates: expected <= {updates.MOST_ADDITIONS:,}, so that sums stay exact"
             )
-        folder = new_folder(runs, name, "bench-updates")
         where = machine.describe()
-        with _rounds(rounds * len(workers)) as tick:
+        with _measuring(new_folder(runs, name, "bench-updates"), rounds * len(workers)) as (folder, tick):
             results = updates.measure(workers, n_params, rounds, n_updates, tick)
         _show(updates.table(results, n_params), updates.as_json(results), where, folder / "bench-updates.json")
 
@@ -109,8 +107,12 @@ def _show(table: Any, figures: dict[str, Any], where: dict[str, Any], path: Path
 
 
 @contextlib.contextmanager
-def _rounds(total: int) -> Iterator[Callable[[], None]]:
-    """A progress display that is told of each finished round."""
+def _measuring(folder: Path, total: int) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """The folder, and a progress display that is told of each finished round. Stopped, it leaves no folder."""
     done = itertools.count(1)
-    with WaitingProgress(total, "measuring", "rounds") as progress:
-        yield lambda: progress.update(next(done))
+    try:
+        with signals_raised(), WaitingProgress(total, "measuring", "rounds") as progress:
+            yield folder, lambda: progress.update(next(done))
+    except KeyboardInterrupt as stop:
+        folder.rmdir()
+        stopped("nothing was measured to the end", stop)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fastac import machine
 from fastac._core import UPDATE_SCHEMES
-from fastac.cli.endings import ends_in_order, stopped
+from fastac.cli.endings import ends_in_order, signals_raised, stopped
 from fastac.cli.options import config_options, new_folder, run_options, timesteps_option
 from fastac.config import BACKENDS, Config
 from fastac.errors import FastacError
@@ -78,7 +78,8 @@ def compare(
     """
     with ends_in_order():
         Config(**options)
-        from fastac.compare import experiment
+        # All imports now, while Ctrl-C may still end everything at once.
+        from fastac.compare import experiment, plots, tables  # noqa: F401
 
         if quick:
             seeds = seeds if _given("seeds") else experiment.QUICK_SEEDS
@@ -86,20 +87,34 @@ def compare(
         all_seeds = tuple(range(first_seed, first_seed + seeds))
         arms = experiment.QUICK_ARMS if quick else experiment.ARMS
         plan = experiment.Plan(total_timesteps, all_seeds, n_envs, update, backend, arms, options)
-        folder = new_folder(runs, name, "compare")
         where = machine.describe()  # now: afterwards the load is our own
-        results: list[Any] = []
-        try:
-            for result in experiment.run(plan, progress_bar=True):
-                results.append(result)
-                click.echo(_result_line(result))
-        except KeyboardInterrupt as stop:
-            done = f"{len(results)} of {len(plan.seeds) * len(plan.arms)} runs done"
-            stopped(f"{done}, written to {folder}" if _write_comparison(folder, results, plan, where) else done, stop)
-        except FastacError:
-            _write_comparison(folder, results, plan, where)
-            raise
-        _write_comparison(folder, results, plan, where)
+        with signals_raised():
+            _compare(plan, new_folder(runs, name, "compare"), where)
+
+
+def _compare(plan: Any, folder: Path, where: dict[str, Any]) -> None:
+    """Runs, writes and shows it. Where it is stopped or fails, the runs that ended are in the tables."""
+    from fastac.compare import experiment, plots, tables
+
+    results: list[Any] = []
+    try:
+        for result in experiment.run(plan, progress_bar=True):
+            results.append(result)
+            click.echo(_result_line(result))
+        _write_tables(folder, results, plan, where)
+        console = Console()
+        console.print(tables.terminal_table(results, plan))
+        plots.draw_curves(folder / "compare.png", results, plan)
+        plots.draw_time_to_solve(folder / "time_to_solve.png", results, plan)
+    except KeyboardInterrupt as stop:
+        done = f"{len(results)} of {len(plan.seeds) * len(plan.arms)} runs done"
+        stopped(f"{done}, tables in {folder}" if _write_tables(folder, results, plan, where) else done, stop)
+    except FastacError:
+        _write_tables(folder, results, plan, where)
+        raise
+    written = "compare.csv, compare.json, compare.png, time_to_solve.png"
+    for line in (tables.footer(where), f"Written: {folder}/{written}"):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _given(option: str) -> bool:
@@ -117,19 +132,12 @@ def _result_line(result: Any) -> str:
 
 
 @signals_deferred()
-def _write_comparison(folder: Path, results: list[Any], plan: Any, where: dict[str, Any]) -> bool:
-    """Writes and shows what there is, without being interrupted; nothing, and no folder, where no run has ended."""
-    from fastac.compare import plots, tables
+def _write_tables(folder: Path, results: list[Any], plan: Any, where: dict[str, Any]) -> bool:
+    """Keeps what there is; nothing, and no folder, where no run has ended."""
+    from fastac.compare import tables
 
     if not results:
         folder.rmdir()
         return False
     tables.write(folder, results, plan, where)
-    plots.draw_curves(folder / "compare.png", results, plan)
-    plots.draw_time_to_solve(folder / "time_to_solve.png", results, plan)
-    console = Console()
-    console.print(tables.terminal_table(results, plan))
-    written = "compare.csv, compare.json, compare.png, time_to_solve.png"
-    for line in (tables.footer(where), f"Written: {folder}/{written}"):
-        console.print(line, highlight=False, soft_wrap=True)
     return True

@@ -1,16 +1,25 @@
-"""How a command ends: in order, whatever happened, with an exit code that scripts can use."""
+"""How a command ends: in order, whatever happened, with an exit code that scripts can use.
+
+A command has two parts. As long as it only imports and checks, signals end it at once (fastac_command.py): it says
+nothing. Once it has a folder or workers, it puts them in order and says what became of them: `signals_raised`.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import sys
+import time
 from collections.abc import Iterator
+from types import FrameType
 from typing import NoReturn
 
 import click
 
 from fastac.errors import ConfigError, FastacError
+
+_REPEATED_S = 3.0  # an order that is given again within that time is being carried out
 
 
 class Terminated(KeyboardInterrupt):
@@ -19,12 +28,7 @@ class Terminated(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def ends_in_order() -> Iterator[None]:
-    """Bad values are usage errors (2); a failed run is one message (1); SIGTERM (143) is handled like Ctrl-C (130)."""
-
-    def terminate(*_: object) -> NoReturn:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
+    """Bad values are usage errors (2); a failed run is one message (1); Ctrl-C (130) and SIGTERM (143) one line."""
     try:
         yield
     except ConfigError as error:
@@ -34,8 +38,28 @@ def ends_in_order() -> Iterator[None]:
     except (FastacError, OSError) as error:
         click.echo(f"fastac: {type(error).__name__}: {error}", err=True)
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def signals_raised() -> Iterator[None]:
+    """Inside, Ctrl-C raises KeyboardInterrupt, SIGTERM raises Terminated; impatient repetitions do nothing."""
+    raised = -math.inf
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal raised
+        if time.monotonic() - raised > _REPEATED_S:
+            raised = time.monotonic()
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # a shell has jobs in its background ignore Ctrl-C
+            signal.signal(number, stop)
+    try:
+        yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def stopped(what: str, stop: KeyboardInterrupt) -> NoReturn:

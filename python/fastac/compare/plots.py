@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from fastac.compare.experiment import THRESHOLDS, Plan, Result
 from fastac.compare.statistics import FEWEST_FOR_INTERVAL, curve, median_interval, time_to
 from fastac.compare.tables import of_arm
+from fastac.signals import signals_deferred
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -20,6 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette: told apart by colour-blind readers and in grey.
 _COLORS = {"A3C": "#D55E00", "A2C": "#0072B2", "A2C split": "#009E73"}
@@ -68,8 +71,7 @@ def draw_curves(path: Path, results: Sequence[Result], plan: Plan) -> None:
             "median, and the middle half of the seeds shaded",
             fontsize=12,
         )
-        figure.savefig(path)
-        plt.close(figure)
+        _save(figure, path)
 
 
 def draw_time_to_solve(path: Path, results: Sequence[Result], plan: Plan) -> None:
@@ -85,8 +87,16 @@ def draw_time_to_solve(path: Path, results: Sequence[Result], plan: Plan) -> Non
             f"Time to solve CartPole-v1, {_seeds(results)}: a mark for each; line: median and {_spread(results)}",
             fontsize=12,
         )
-        figure.savefig(path)
-        plt.close(figure)
+        _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Whole or not at all: a signal can come while it is drawn."""
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    plt.close(figure)
+    with signals_deferred():
+        path.write_bytes(image.getvalue())
 
 
 def _seeds(results: Sequence[Result]) -> str:

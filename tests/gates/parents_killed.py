@@ -1,0 +1,167 @@
+"""SIGKILL to the parent of a run, at random moments: after 2 s nothing of the run is left.
+
+    python tests/gates/parents_killed.py kills=50 seed=0
+
+Nothing: no process of its session alive, no zombie, no shared segment held by anybody, nothing new in /dev/shm. This
+process adopts what is orphaned and reaps it, as process 1 does; a zombie is one that it cannot reap, because the parent
+it has still lives. Half of the moments count from the start of the command, half from the start of its first process,
+and one kill in five meets a parent that was stopped before. What was late, on a machine with other work to do, is tried
+once more, alone; the figures say how many.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from whole_runs import (
+    COMMAND,
+    adopt_orphans,
+    arguments,
+    kill,
+    members,
+    processes,
+    segments,
+    shm_files,
+    wait_until,
+)
+
+LIMIT_S = 2.0
+AT_A_TIME = 2
+KINDS = (
+    "--backend process",
+    "--backend process --update queue",
+    "--backend process --update lock",
+    "--backend process --update hogwild",
+    "--backend thread",
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    kind: str
+    from_first_process: bool
+    after_s: float
+    stop_first: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    trial: Trial
+    phase: str  # at the kill
+    at_s: float  # after the start
+    gone_s: float  # after the kill
+    orphans: int
+    zombies: int
+    segments: int
+
+    @property
+    def late(self) -> bool:
+        return self.gone_s > LIMIT_S
+
+    @property
+    def left(self) -> bool:
+        return self.orphans + self.zombies + self.segments > 0
+
+
+def plan(kills: int, seed: int) -> list[Trial]:
+    draw = random.Random(seed)
+    trials = []
+    for index in range(kills):
+        kind = KINDS[index % len(KINDS)]
+        later = "process" in kind and index // len(KINDS) % 2 == 1
+        after_s = draw.uniform(0.0, 4.0) if later else draw.uniform(0.05, 6.0)
+        trials.append(Trial(kind, later, after_s, draw.random() < 0.2))
+    return trials
+
+
+def attempt(trial: Trial) -> Outcome:
+    with tempfile.TemporaryDirectory() as runs:
+        words = [COMMAND, "train", "a3c", *trial.kind.split(), "--total-timesteps", "50000000", "--runs", runs]
+        # multiprocessing's own temporary folder is not ours to clear away after a SIGKILL
+        environment = {**os.environ, "TMPDIR": runs}
+        started = time.monotonic()
+        parent = subprocess.Popen(words, stderr=subprocess.DEVNULL, env=environment, start_new_session=True)
+        if trial.from_first_process:
+            wait_until(lambda: len(members(parent.pid)) > 1, 120.0)
+        time.sleep(trial.after_s)
+        return _kill(trial, parent, started)
+
+
+def _kill(trial: Trial, parent: subprocess.Popen[bytes], started: float) -> Outcome:
+    session = parent.pid
+    if trial.stop_first:
+        kill(session, signal.SIGSTOP)
+        time.sleep(0.2)
+    alive = members(session)
+    held = segments(alive)
+    phase = _phase(held, session)
+
+    parent.kill()
+    killed = time.monotonic()
+    parent.wait()
+    gone = wait_until(lambda: not members(session), LIMIT_S)
+    orphans = len(members(session))
+    _reap(session)
+    zombies = sum(process.session == session for process in processes()) - orphans
+    left = segments()
+    outcome = (orphans, zombies, len(held.keys() & left.keys()))
+    gone = wait_until(lambda: not members(session), 60.0)
+    gone_s = time.monotonic() - killed
+    for process in members(session):
+        kill(process.pid)
+    _reap(session)
+    assert gone or outcome[0] > 0
+    return Outcome(trial, phase, killed - started, gone_s, *outcome)
+
+
+def _phase(held: dict[int, set[int]], parent: int) -> str:
+    if not held:
+        return "importing"
+    others = any(holders - {parent} for holders in held.values())
+    return "with workers" if others else "on its own"
+
+
+def _reap(session: int) -> None:
+    """What this process has adopted of the session and has come to its end."""
+    for process in processes():
+        if process.session == session and process.parent == os.getpid():
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(process.pid, os.WNOHANG)
+
+
+def main() -> int:
+    given = arguments(kills=50, seed=0)
+    adopt_orphans()
+    shm = shm_files()
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        outcomes = list(pool.map(attempt, plan(given.kills, given.seed)))
+    again = [attempt(outcome.trial) for outcome in outcomes if outcome.left]
+    for outcome in outcomes + again:
+        if outcome.left:
+            print(outcome, file=sys.stderr)
+    final = [outcome for outcome in outcomes if not outcome.left] + again
+    new = [] if wait_until(lambda: not shm_files() - shm, LIMIT_S) else sorted(shm_files() - shm)
+    phases = collections.Counter(outcome.phase for outcome in outcomes)
+    times = sorted(outcome.at_s for outcome in outcomes)
+    print(
+        f"parents killed: {len(outcomes)} SIGKILLs {times[0]:.1f} to {times[-1]:.1f} s after the start "
+        f"({', '.join(f'{count} {phase}' for phase, count in sorted(phases.items()))}): after {LIMIT_S:g} s "
+        f"{sum(outcome.orphans for outcome in final)} orphans, {sum(outcome.segments for outcome in final)} segments, "
+        f"{sum(outcome.zombies for outcome in final)} zombies, {len(new)} files in /dev/shm (slowest gone after "
+        f"{max(outcome.gone_s for outcome in final):.2f} s); {len(again)} tried again alone"
+    )
+    return int(any(outcome.left for outcome in final) or bool(new))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

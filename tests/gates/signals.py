@@ -1,0 +1,176 @@
+"""Ctrl-C and SIGTERM at random moments of commands at a terminal: back at the prompt within 2 s, with one line.
+
+    python tests/gates/signals.py signals=100 seed=0
+
+A shell at a pseudo-terminal runs the command; Ctrl-C is typed at that terminal, SIGTERM goes to the command. Half of
+the signals are sent a second time within 0.3 s, as impatient people do. Afterwards the screen shows what it showed and
+- one line more, `stopped: ...`, where the command had begun its work; or
+- nothing more where it was still importing and is simply killed: for SIGTERM the shell's own word, "Terminated".
+No traceback and no rest of a progress bar; the cursor can be seen; the exit code is 130 or 143; nothing is left of it.
+
+Half of the moments count from our first line on, half from the beginning of the work. What Python does before our first
+line is not ours to mend. /proc tells when it is over: that line takes away the handler of SIGINT that Python has just
+set. The handlers that come with the work are seen in the same way. A command that took too long, on a machine with
+other work to do, is tried once more, alone; the figures say how many.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import shlex
+import signal
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from whole_runs import COMMAND, Terminal, arguments, catches, kill, members, wait_until
+
+LIMIT_S = 2.0
+AT_A_TIME = 2
+LATEST_S = 4.0
+FIRST_LINE, WORK, PICTURES = "our first line", "the beginning of its work", "the beginning of its pictures"
+LONG = "--total-timesteps 50000000"
+KINDS = {
+    "a2c": f"train a2c {LONG}",
+    "a3c thread": f"train a3c --backend thread {LONG}",
+    "a3c process": f"train a3c --backend process {LONG}",
+    "compare": "compare --quick",
+    PICTURES: "compare --quick --seeds 1 --total-timesteps 2000",
+}
+_SHOWN_BEFORE = re.compile(r"A[23]C .*seed \d+ +return|CartPole-v1, |[┏┃┡│├└ ]")  # results of a comparison
+
+
+@dataclass(frozen=True)
+class Trial:
+    kind: str
+    number: signal.Signals
+    since: str  # FIRST_LINE, WORK or PICTURES
+    after_s: float
+    again_s: float | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    trial: Trial
+    working: bool  # when the signal came
+    prompt_s: float
+    gone_s: float
+    faults: tuple[str, ...]
+
+    @property
+    def late(self) -> bool:
+        return max(self.prompt_s, self.gone_s) > LIMIT_S
+
+
+def plan(signals: int, seed: int) -> list[Trial]:
+    """Every kind gets both signals; the pictures, which take long to come to, only every tenth trial."""
+    draw = random.Random(seed)
+    trials = []
+    for index in range(signals):
+        kind = PICTURES if index % 10 == 9 else list(KINDS)[index % 4]
+        number = (signal.SIGINT, signal.SIGTERM)[index // 4 % 2]
+        since = PICTURES if kind == PICTURES else (FIRST_LINE, WORK)[index // 8 % 2]
+        after_s = draw.uniform(0.0, LATEST_S if since == FIRST_LINE else 0.5 * LATEST_S)
+        trials.append(Trial(kind, number, since, after_s, draw.uniform(0.0, 0.3) if draw.random() < 0.5 else None))
+    return trials
+
+
+def attempt(trial: Trial) -> Outcome:
+    terminal = Terminal(columns=160)
+    try:
+        with tempfile.TemporaryDirectory() as runs:
+            return _attempt(trial, terminal, Path(runs))
+    finally:
+        terminal.close()
+
+
+def _attempt(trial: Trial, terminal: Terminal, runs: Path) -> Outcome:
+    terminal.type(f"{shlex.quote(str(COMMAND))} {KINDS[trial.kind]} --runs {runs}\n")
+    pid = _our_first_line(terminal)
+    if trial.since == WORK:
+        wait_until(lambda: catches(pid, signal.SIGTERM), 120.0)
+    elif trial.since == PICTURES:
+        wait_until(lambda: any(runs.glob("*/compare.csv")), 300.0)
+    end = time.monotonic() + trial.after_s
+    while time.monotonic() < end:
+        terminal.read(min(0.05, trial.after_s))
+    working = catches(pid, signal.SIGTERM)
+
+    _send(trial, terminal, pid)
+    sent = time.monotonic()
+    if trial.again_s is not None and not wait_until(terminal.at_prompt, trial.again_s):
+        _send(trial, terminal, pid)
+    back = terminal.wait_for_prompt(30.0)
+    prompt_s = time.monotonic() - sent
+    gone = wait_until(lambda: not terminal.started(), 30.0)
+    gone_s = time.monotonic() - sent
+    faults = [] if back else [f"no prompt within 30 s: {terminal.screen.lines()}"]
+    faults += [] if gone else [f"still there after 30 s: {members(terminal.session)}"]
+    faults += _faults(trial, terminal, working) if back else []
+    return Outcome(trial, working, prompt_s, gone_s, tuple(faults))
+
+
+def _our_first_line(terminal: Terminal) -> int:
+    """The command's pid, once Python has run its first line of ours; a second later at the latest."""
+    pid: int | None = None
+
+    def caught() -> bool:
+        nonlocal pid
+        pid = terminal.foreground()
+        return pid is not None and catches(pid, signal.SIGINT)
+
+    wait_until(caught, 10.0, every_s=0.001)
+    assert pid is not None, terminal.screen.lines()
+    wait_until(lambda: not catches(pid, signal.SIGINT), 1.0, every_s=0.001)
+    return pid
+
+
+def _send(trial: Trial, terminal: Terminal, pid: int) -> None:
+    if trial.number == signal.SIGINT:
+        terminal.type("\x03")
+    else:
+        kill(pid, signal.SIGTERM)
+
+
+def _faults(trial: Trial, terminal: Terminal, working: bool) -> list[str]:
+    terminal.read(0.05)
+    said = [line for line in terminal.said() if not _SHOWN_BEFORE.match(line)]
+    in_order = len(said) == 1 and said[0].startswith("stopped: ")
+    at_once = said == (["Terminated"] if trial.number == signal.SIGTERM else [])
+    faults = [] if in_order or (at_once and not working) else [f"the screen shows {said}"]
+    if not terminal.in_order():
+        faults.append("the terminal is not as it was before")
+    terminal.type("echo code=$?\n")
+    code = f"code={128 + trial.number}"
+    if not wait_until(lambda: terminal.at_prompt() and code in terminal.screen.lines(), 5.0):
+        faults.append(f"expected {code}, got {terminal.screen.lines()[-2]}")
+    return faults
+
+
+def main() -> int:
+    given = arguments(signals=100, seed=0)
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        outcomes = list(pool.map(attempt, plan(given.signals, given.seed)))
+    repeated = [attempt(outcome.trial) for outcome in outcomes if outcome.late]
+    final = [outcome for outcome in outcomes if not outcome.late] + repeated
+    for outcome in outcomes + repeated:
+        if outcome.late or outcome.faults:
+            print(outcome, file=sys.stderr)
+    faulty = sum(bool(outcome.faults) for outcome in outcomes + repeated)
+    late = sum(outcome.late for outcome in final)
+    working = sum(outcome.working for outcome in outcomes)
+    print(
+        f"signals: {len(outcomes)} at random moments of {len(KINDS)} commands ({working} at work, "
+        f"{len(outcomes) - working} importing): {faulty} not in order, {late} later than {LIMIT_S:g} s; slowest at the "
+        f"prompt after {max(outcome.prompt_s for outcome in final):.2f} s, gone after "
+        f"{max(outcome.gone_s for outcome in final):.2f} s; {len(repeated)} tried again alone"
+    )
+    return int(faulty > 0 or late > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
