@@ -70,12 +70,7 @@ def drive(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         errors="replace",
         timeout=DEADLINE_S,
-<<<<<<< HEAD
         capture_output=True,
-=======
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
->>>>>>> main
     )
 
 

@@ -197,11 +197,7 @@ class Envs:
         first = self.call(streams.random)
         assert first.shape == (n,) and ((first >= 0) & (first < 1)).all()
         wrong, fits = d.array("u8", (n, 4), d.choice([0, 2, saved]))
-<<<<<<< HEAD
         fits = fits and bool((wrong == saved).all())
-=======
-        fits = (fits and n == 0) or (fits and bool((wrong == saved).all()))
->>>>>>> main
         self.call(setattr, streams, "state", wrong, fits=fits)
         self.call(setattr, streams, "state", saved)
         out, fits = d.array("f8", (n,), 7.0, write=True)
