@@ -13,10 +13,22 @@ PACKAGE = Path(fastac.__file__).parent
 # From the bottom up; on a floor, from left to right. A room may import only rooms that stand before it.
 FLOORS = [
     ["_core", "errors"],
-    ["config", "seeding", "returns", "metrics", "machine", "rundir", "progress", "signals", "lifeline", "watch"],
+    [
+        "config",
+        "seeding",
+        "returns",
+        "metrics",
+        "machine",
+        "rundir",
+        "progress",
+        "signals",
+        "lifeline",
+        "preload",
+        "watch",
+    ],
     ["env", "policy", "shared", "checkpoint"],
     ["rollout", "objective", "updates", "forking", "worker", "launch"],
-    ["algorithm", "a2c", "a3c", "evaluation", "preload"],
+    ["algorithm", "a2c", "a3c", "evaluation"],
     [
         "compare.experiment",
         "compare.statistics",
