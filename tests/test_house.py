@@ -24,11 +24,12 @@ FLOORS = [
         "progress",
         "signals",
         "lifeline",
+        "preload",
         "watch",
     ],
     ["env", "policy", "shared", "checkpoint"],
     ["rollout", "objective", "updates", "forking", "worker", "launch"],
-    ["algorithm", "a2c", "a3c", "evaluation", "preload"],
+    ["algorithm", "a2c", "a3c", "evaluation"],
     [
         "compare.experiment",
         "compare.statistics",

@@ -77,7 +77,7 @@ def _give_up(thread: threading.Thread) -> None:
 
 def _ensure_forkserver() -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fastac.preload"])
+    context.set_forkserver_preload(["fastac.preload", "fastac.a3c"])
     resource_tracker.ensure_running()  # by itself it would unblock SIGINT in the midst of the following
     pid = _forkserver_pid()
     if pid is not None and is_stopped(str(pid)):
