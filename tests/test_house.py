@@ -26,6 +26,7 @@ FLOORS = [
         "lifeline",
         "preload",
         "watch",
+        "exclusive",
     ],
     ["env", "policy", "shared", "checkpoint"],
     ["rollout", "objective", "updates", "forking", "worker", "launch"],
