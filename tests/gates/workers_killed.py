@@ -6,8 +6,8 @@ First as many kills as told, one every 0.25 s: each is counted as a death and re
 lost, nobody is left over. Then the forkserver is killed in the midst of a run. Then each seed must solve CartPole (a
 mean return of 475 over 100 episodes) within 400,000 env steps while a worker is killed every few seconds.
 
-Kills begin once the workers train. Nine in ten victims have done so for a while (they have used processor time), one in
-ten is whoever it hits: three deaths in a row in one seat without a gradient in between would end the run, as they should.
+Kills begin once the workers train. Nine in ten victims have done so for a while (they have used processor time), one
+in ten is whoever it hits: three deaths in a row in one seat, no gradient in between, would end the run, and should.
 """
 
 from __future__ import annotations
