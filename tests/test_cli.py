@@ -54,6 +54,7 @@ def test_train_leaves_a_run_folder(kind, tmp_path):
     folder = tmp_path / "first"
     assert sorted(path.name for path in folder.iterdir()) == [
         "episodes.csv",
+        "model.previous.safetensors",
         "model.safetensors",
         "moments.csv",
         "run.json",

@@ -44,6 +44,11 @@ def test_refused_by_each_algorithm():
         A3CConfig(workers=65)
     with pytest.raises(ConfigError, match="update: expected one of lockfree, lock, queue, hogwild, got 'sync'"):
         A3CConfig(update="sync")
+    with pytest.raises(ConfigError, match="on_worker_death: expected one of restart, continue, fail, got 'ignore'"):
+        A3CConfig(on_worker_death="ignore")
+    with pytest.raises(ConfigError, match="max_staleness: expected >= 0 and <= 1e\\+09, got -1"):
+        A3CConfig(max_staleness=-1)
+    assert A3CConfig().max_staleness is None and A3CConfig(max_staleness=0).max_staleness == 0
     with pytest.raises(ConfigError, match="split: expected a divisor of n_envs=4, got 3"):
         A2CConfig(split=3)
     with pytest.raises(ConfigError, match="lr: no such field; known are env"):

@@ -13,10 +13,22 @@ PACKAGE = Path(fastac.__file__).parent
 # From the bottom up; on a floor, from left to right. A room may import only rooms that stand before it.
 FLOORS = [
     ["_core", "errors"],
-    ["config", "seeding", "returns", "metrics", "machine", "limits", "rundir", "progress", "signals"],
+    [
+        "config",
+        "seeding",
+        "returns",
+        "metrics",
+        "machine",
+        "limits",
+        "rundir",
+        "progress",
+        "signals",
+        "lifeline",
+        "watch",
+    ],
     ["env", "policy", "shared", "checkpoint"],
-    ["rollout", "objective", "updates", "launch"],
-    ["algorithm", "a2c", "a3c", "evaluation"],
+    ["rollout", "objective", "updates", "forking", "worker", "launch"],
+    ["algorithm", "a2c", "a3c", "evaluation", "preload"],
     [
         "compare.experiment",
         "compare.statistics",
@@ -31,7 +43,9 @@ FLOORS = [
     [
         "cli.options",
         "cli.endings",
+        "cli.runs",
         "cli.train",
+        "cli.resume",
         "cli.compare",
         "cli.bench",
         "cli.doctor",
@@ -46,7 +60,13 @@ DOORS = {
     "matplotlib": {"compare.plots"},
     "scipy": {"compare.statistics"},
     "safetensors": {"checkpoint"},
-    "click": {"cli", "cli.options", "cli.endings", "cli.train", "cli.compare", "cli.bench", "cli.doctor", "cli.check"},
+    "click": {
+        "cli",
+        *(
+            f"cli.{room}"
+            for room in ("options", "endings", "runs", "train", "resume", "compare", "bench", "doctor", "check")
+        ),
+    },
     "rich": {
         "progress",
         "compare.tables",
@@ -57,7 +77,7 @@ DOORS = {
         "cli.doctor",
         "cli.check",
     },
-    "torch": {"policy", "objective", "launch", "doctor"},
+    "torch": {"policy", "objective", "worker", "doctor"},
 }
 
 

@@ -3,32 +3,34 @@
 import numpy as np
 import pytest
 
-from fastac.metrics import EPISODE, UPDATE, HistoryBuilder, row
+from fastac.metrics import EPISODE, UPDATE, HistoryBuilder, Position, row
 
 
-def update(time_s, worker, env_steps, grad_norm, applied=1):
-    return row(UPDATE, time_s, worker, env_steps, 0, grad_norm, 0, 0, 0, 0, 0, 0, 0, 0, applied)
+def update(time_s, worker, new_env_steps, grad_norm, applied=1):
+    return row(UPDATE, time_s, worker, new_env_steps, 0, grad_norm, 0, 0, 0, 0, 0, 0, 0, 0, applied)
 
 
 def test_a_rejected_gradient_is_no_update():
     builder = HistoryBuilder(0.0)
     builder.add_rows(
-        np.stack([update(1, 0, 5, 1.0), update(2, 0, 10, np.nan, applied=0), row(EPISODE, 2, 0, 10, 9.0, 9)])
+        np.stack([update(1, 0, 5, 1.0), update(2, 0, 5, np.nan, applied=0), row(EPISODE, 2, 0, 0, 9.0, 9)])
     )
-    assert builder.build().episodes["updates"].tolist() == [1.0]
+    history = builder.build()
+    assert history.episodes["updates"].tolist() == [1.0]
+    assert history.episodes["env_steps"].tolist() == [10.0]
 
 
 def history_of(returns, first_s=0.0):
     builder = HistoryBuilder(first_s)
-    builder.add_rows(np.stack([row(EPISODE, first_s + i, 0, 10 * (i + 1), r, 10) for i, r in enumerate(returns)]))
+    builder.add_rows(np.stack([row(EPISODE, first_s + i, 0, 10, r, 10) for i, r in enumerate(returns)]))
     return builder.build()
 
 
 def test_workers_are_put_in_the_order_of_time():
     builder = HistoryBuilder(100.0)
-    # Worker 0 reports 5 env steps at 1 s and 10 at 3 s; worker 1 reports 7 at 2 s, with an episode that ended then.
-    builder.add_rows(np.stack([update(101.0, 0, 5, 0.5), update(103.0, 0, 10, 0.25)]))
-    builder.add_rows(np.stack([update(102.0, 1, 7, 0.125), row(EPISODE, 102.0, 1, 7, 33.0, 7)]))
+    # Worker 0 reports 5 env steps at 1 s and 5 more at 3 s; worker 1 reports 7 at 2 s, with an episode that ended then.
+    builder.add_rows(np.stack([update(101.0, 0, 5, 0.5), update(103.0, 0, 5, 0.25)]))
+    builder.add_rows(np.stack([update(102.0, 1, 7, 0.125), row(EPISODE, 102.0, 1, 0, 33.0, 7)]))
     history = builder.build()
     assert history.updates["wall_s"].tolist() == [1.0, 2.0, 3.0]
     assert history.updates["worker"].tolist() == [0.0, 1.0, 0.0]
@@ -43,6 +45,17 @@ def test_workers_are_put_in_the_order_of_time():
         "episode_length": [7.0],
     }
     assert history.train_s == 3.0
+
+
+def test_a_resumed_run_counts_on():
+    builder = HistoryBuilder(100.0, Position(total_timesteps=900, env_steps=500, updates=40, wall_s=7.0))
+    builder.add_rows(np.stack([update(101.0, 0, 5, 0.5), row(EPISODE, 101.0, 0, 5, 33.0, 7)]))
+    builder.add_moment(102.0, {"staleness_sum": 0, "applied": 1, "env_steps": 505, "staleness_max": 0}, 0)
+    history = builder.build()
+    assert [history.updates[name].tolist() for name in ("wall_s", "env_steps")] == [[8.0], [505.0]]
+    assert [history.episodes[name].tolist() for name in ("wall_s", "env_steps", "updates")] == [[8.0], [505.0], [41.0]]
+    assert [history.moments[name].tolist() for name in ("wall_s", "env_steps", "updates")] == [[9.0], [505.0], [41.0]]
+    assert history.train_s == 1.0
 
 
 def test_an_empty_run():

@@ -42,6 +42,14 @@ def test_the_start_up_does_not_count_for_the_speed(clock, capsys):
     assert capsys.readouterr().err == "A3C: 40 of 1,000 env steps, 4.0 per s, 240 s left\n"
 
 
+def test_what_was_done_earlier_does_not_count_for_the_speed(clock, capsys):
+    with WaitingProgress(1000, "A3C", "env steps") as shown:
+        shown.start(600)
+        clock[0] = 10.0
+        shown.update(700)
+    assert capsys.readouterr().err == "A3C: 700 of 1,000 env steps, 10 per s, 30 s left\n"
+
+
 def test_invisible(clock, capsys):
     with WaitingProgress(1000, "A2C", "env steps", visible=False) as shown:
         clock[0] = 30.0

@@ -35,6 +35,17 @@ def ones(n: int = 5) -> np.ndarray:
 TAG = {"version_read": 0, "env_steps": 1, "learning_rate": 1.0}
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_version_and_env_steps_count_on(scheme: str) -> None:
+    region = create(1, scheme=scheme)
+    observer, worker = _core.Session(region, 1), _core.Session(region, 0)
+    observer.initialize(ones(), version=7, env_steps=300)
+    assert worker.read(ones()) == (7, 300)
+    if scheme != "queue":  # there a learner would apply it
+        worker.submit(ones(), version_read=7, env_steps=20, learning_rate=1.0)
+        assert worker.read(ones()) == (8, 320) and observer.ledger()["applied"] == 1
+
+
 # ---- what is refused -------------------------------------------------------------------------------------
 
 

@@ -12,8 +12,10 @@ from fastac.signals import signals_deferred
 def test_ctrl_c_is_raised_at_the_end():
     steps = []
     with pytest.raises(KeyboardInterrupt):
-        with signals_deferred():
+        with signals_deferred() as arrived:
+            assert arrived == []
             os.kill(os.getpid(), signal.SIGINT)
+            assert arrived == [signal.SIGINT]
             steps.append("after the signal")
         steps.append("after the block")
     assert steps == ["after the signal"]

@@ -84,7 +84,7 @@ def test_learning_again_goes_on():
     once.learn(960)
     assert once.num_timesteps == 1920 and once.version == 2 * version and once.learn_calls == 2
     assert not np.array_equal(once.policy.params, params)
-    # The second call continues the optimizer's state and plays new episodes.
+    # The second call continues the optimizer's state and the episodes under way.
     again = fastac.A2C(**SMALL).learn(960).learn(960)
     assert bits(once) == bits(again)
 

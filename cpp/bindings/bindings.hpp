@@ -1,4 +1,4 @@
-// What the binding files share: how arrays are checked, and the functions that fill the module.
+// What the binding files share: how arguments are checked and objects are made, and the functions that fill the module.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -20,6 +20,28 @@ inline std::string shape_text(const py::ssize_t* shape, std::size_t rank) {
     std::string text = "[";
     for (std::size_t k = 0; k < rank; ++k) text += (k > 0 ? ", " : "") + (shape[k] == any_length ? std::string("n") : std::to_string(shape[k]));
     return text + "]";
+}
+
+/// The base of every class that Python sees. Where an object's __init__ never ran (`Class.__new__(Class)`) pybind11 asks the
+/// class for memory and would hand it to us as it is; here that is refused. Objects are made by std::make_shared, which asks
+/// nobody.
+struct MadeByInit {
+    static void* operator new(std::size_t) { throw py::type_error("expected an object that was made by calling its class, got one whose __init__ never ran"); }
+};
+
+/// What pickle and copy are told of a class that they cannot copy. Without it pickle's protocols 0 and 1 would call pybind11's
+/// base class, and that ends the program.
+template <class Class>
+void refuse_copies(Class& c, const char* instead) {
+    c.def("__reduce__", [instead](py::handle self) -> py::object {
+        throw py::type_error("cannot copy or pickle a " + std::string(py::str(py::type::of(self).attr("__name__"))) + ": " + instead);
+    });
+}
+
+/// A value as Python writes it, in ASCII and cut where it is long: for messages.
+inline std::string written(const py::handle& value) {
+    const std::string text = py::reinterpret_steal<py::str>(PyObject_ASCII(value.ptr()));
+    return text.size() <= 80 ? text : text.substr(0, 77) + "...";
 }
 
 enum class Access { read, write };

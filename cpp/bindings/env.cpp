@@ -41,12 +41,13 @@ py::array words_to_array(const std::vector<Pcg64::Words>& words) {
 
 // What Python holds: the env and the views of its output buffers, made once. The views keep the env alive (through a
 // capsule), not this handle: a handle that owns views that own it would never be freed.
-class CartPoleHandle {
+class CartPoleHandle : public MadeByInit {
 public:
-    CartPoleHandle(std::size_t num_envs, std::int64_t max_episode_steps, const std::string& autoreset_mode,
+    CartPoleHandle(std::size_t num_envs, std::int64_t max_episode_steps, const py::str& autoreset_mode,
                    bool sutton_barto_reward)
         : env_(std::make_shared<CartPole>(num_envs, max_episode_steps, parse_mode(autoreset_mode),
                                           sutton_barto_reward)),
+          sutton_barto_reward_(sutton_barto_reward),
           obs(view(env_->obs(), {size(), 4})),
           final_obs(view(env_->final_obs(), {size(), 4})),
           reward(view(env_->reward(), {size()})),
@@ -64,7 +65,12 @@ public:
             env_->reset(low, high);
             return;
         }
-        env_->reset(expect_array<bool>(mask, "mask", {size()}), low, high);
+        // A bool of numpy may be a view of any byte; in C++ it may be 0 or 1 and nothing else.
+        const std::span<const bool> flags = expect_array<bool>(mask, "mask", {size()});
+        const auto bytes = std::as_bytes(flags);
+        const auto checked = std::make_unique<bool[]>(bytes.size());
+        std::transform(bytes.begin(), bytes.end(), checked.get(), [](std::byte b) { return b != std::byte{0}; });
+        env_->reset({checked.get(), bytes.size()}, low, high);
     }
 
     void seed(py::handle indices, py::handle words) {
@@ -101,11 +107,12 @@ public:
     }
 
     void set_state(const py::dict& saved) {
-        const auto entry = [&saved](const char* key) {  // the dict keeps what it returns alive
+        std::vector<py::object> kept;  // a subclass of dict may make up what it returns
+        const auto entry = [&](const char* key) -> py::handle {
             if (!saved.contains(key)) {
                 throw py::value_error(std::string("saved state: expected the key '") + key + "', got none");
             }
-            return py::object(saved[key]);
+            return kept.emplace_back(saved[key]);
         };
         const auto state = expect_array<double>(entry("state"), "state", {4, size()});
         const auto elapsed = expect_array<std::int64_t>(entry("elapsed"), "elapsed", {size()});
@@ -119,16 +126,32 @@ public:
         env_->restore(snapshot);
     }
 
+    // For pickle and copy: the constructor's arguments, and what set_state takes.
+    [[nodiscard]] py::tuple pickled() const {
+        return py::make_tuple(size(), env_->max_episode_steps(), mode_name(), sutton_barto_reward_, get_state());
+    }
+
+    static std::shared_ptr<CartPoleHandle> unpickled(const py::tuple& saved) {
+        if (saved.size() != 5) throw py::value_error("expected what pickle has saved of a CartPole");
+        auto env = std::make_shared<CartPoleHandle>(saved[0].cast<std::size_t>(), saved[1].cast<std::int64_t>(),
+                                                    saved[2].cast<py::str>(), saved[3].cast<bool>());
+        env->set_state(saved[4].cast<py::dict>());
+        return env;
+    }
+
+    [[nodiscard]] const char* mode_name() const { return mode_names[static_cast<std::size_t>(env_->autoreset_mode())]; }
     [[nodiscard]] CartPole& core() const { return *env_; }
     [[nodiscard]] py::ssize_t size() const { return static_cast<py::ssize_t>(env_->num_envs()); }
 
 private:
     std::shared_ptr<CartPole> env_;  // before the views, which are built from it
+    bool sutton_barto_reward_;
 
-    static AutoresetMode parse_mode(const std::string& name) {
-        const auto* found = std::find(std::begin(mode_names), std::end(mode_names), name);
+    static AutoresetMode parse_mode(const py::str& name) {
+        const auto* found = std::find_if(std::begin(mode_names), std::end(mode_names),
+                                         [&name](const char* known) { return name.equal(py::str(known)); });
         if (found == std::end(mode_names)) {
-            throw py::value_error("autoreset_mode: expected 'next_step', 'same_step' or 'disabled', got '" + name + "'");
+            throw py::value_error("autoreset_mode: expected 'next_step', 'same_step' or 'disabled', got " + written(name));
         }
         return static_cast<AutoresetMode>(found - std::begin(mode_names));
     }
@@ -148,18 +171,24 @@ public:
     const py::array truncated;
 };
 
+struct Streams : UniformStreams, MadeByInit {
+    using UniformStreams::UniformStreams;
+};
+
 void bind_streams(py::module_& m) {
-    py::class_<UniformStreams>(m, "UniformStreams",
-                               "n independent PCG64 streams, equal to numpy's Generator(PCG64).random().\n\n"
-                               "seeds: uint64[n, 4], row i = SeedSequence(seed_i).generate_state(4, uint64).")
-        .def(py::init([](py::handle seeds) {
-                 return std::make_unique<UniformStreams>(words_from(seeds, "seeds", any_length));
-             }),
+    py::class_<Streams, std::shared_ptr<Streams>> streams(
+        m, "UniformStreams",
+        "n independent PCG64 streams, equal to numpy's Generator(PCG64).random().\n\n"
+        "seeds: uint64[n, 4], row i = SeedSequence(seed_i).generate_state(4, uint64). Threads may share an object: every\n"
+        "call holds the GIL from its start to its end.");
+    refuse_copies(streams, "keep its `state`, and give it to another one");
+    streams
+        .def(py::init([](py::handle seeds) { return std::make_shared<Streams>(words_from(seeds, "seeds", any_length)); }),
              py::arg("seeds"))
-        .def("__len__", &UniformStreams::size)
+        .def("__len__", [](const Streams& self) { return self.size(); })
         .def(
             "random",
-            [](UniformStreams& self) {
+            [](Streams& self) {
                 py::array_t<double> out(static_cast<py::ssize_t>(self.size()));
                 self.fill(out.mutable_data());
                 return out;
@@ -167,13 +196,13 @@ void bind_streams(py::module_& m) {
             "One draw in [0, 1) from each stream: float64[n], a copy.")
         .def(
             "random_into",
-            [](UniformStreams& self, py::handle out) {
+            [](Streams& self, py::handle out) {
                 self.fill(expect_array<double>(out, "out", {static_cast<py::ssize_t>(self.size())}, Access::write).data());
             },
             py::arg("out"), "The same draws, written into out: float64[n].")
         .def_property(
-            "state", [](const UniformStreams& self) { return words_to_array(self.words()); },
-            [](UniformStreams& self, py::handle state) {
+            "state", [](const Streams& self) { return words_to_array(self.words()); },
+            [](Streams& self, py::handle state) {
                 self.set_words(words_from(state, "state", static_cast<py::ssize_t>(self.size())));
             },
             "uint64[n, 4], a copy: state high, state low, increment high, increment low.");
@@ -184,13 +213,28 @@ void bind_streams(py::module_& m) {
 void bind_env(py::module_& m) {
     py::register_exception<fastac::ResetNeeded>(m, "ResetNeeded", PyExc_RuntimeError);
     bind_streams(m);
-    py::class_<CartPoleHandle> cartpole(m, "CartPole", "N CartPole envs, bit-identical to Gymnasium's CartPole-v1.");
+    py::class_<CartPoleHandle, std::shared_ptr<CartPoleHandle>> cartpole(
+        m, "CartPole",
+        "N CartPole envs, bit-identical to Gymnasium's CartPole-v1.\n\n"
+        "Threads may share an object: every call holds the GIL from its start to its end. In what order they step it, and\n"
+        "what they then find in the views, is theirs to say. copy, deepcopy and pickle make an independent env that goes on\n"
+        "bit for bit, as set_state does.");
     cartpole.attr("NO_TIME_LIMIT") = CartPole::no_time_limit;
     cartpole.attr("NEVER_RESET") = static_cast<int>(EnvStatus::never_reset);
     cartpole
-        .def(py::init<std::size_t, std::int64_t, const std::string&, bool>(), py::arg("num_envs"),
-             py::arg("max_episode_steps") = 500, py::arg("autoreset_mode") = "next_step",
+        .def(py::init([](std::size_t num_envs, std::int64_t max_episode_steps, const py::str& autoreset_mode,
+                         bool sutton_barto_reward) {
+                 return std::make_shared<CartPoleHandle>(num_envs, max_episode_steps, autoreset_mode, sutton_barto_reward);
+             }),
+             py::arg("num_envs"), py::arg("max_episode_steps") = 500, py::arg("autoreset_mode") = "next_step",
              py::arg("sutton_barto_reward") = false)
+        .def(py::pickle([](const CartPoleHandle& self) { return self.pickled(); }, &CartPoleHandle::unpickled))
+        // The way of pickle's protocol 2, for all of them: by itself 0 and 1 would call pybind11's base class.
+        .def("__reduce__",
+             [](py::handle self) {
+                 const auto new_object = py::module_::import("copyreg").attr("__newobj__");
+                 return py::make_tuple(new_object, py::make_tuple(py::type::of(self)), self.attr("__getstate__")());
+             })
         .def("step", &CartPoleHandle::step, py::arg("actions"),
              "Advance every env by 0.02 s. actions: int64[N], 0 (left) or 1 (right). Overwrites the views.")
         .def("reset", &CartPoleHandle::reset, py::arg("mask") = py::none(),
@@ -215,8 +259,5 @@ void bind_env(py::module_& m) {
         .def_property_readonly("num_envs", &CartPoleHandle::size)
         .def_property_readonly("max_episode_steps",
                                [](const CartPoleHandle& self) { return self.core().max_episode_steps(); })
-        .def_property_readonly("autoreset_mode",
-                               [](const CartPoleHandle& self) {
-                                   return mode_names[static_cast<std::size_t>(self.core().autoreset_mode())];
-                               });
+        .def_property_readonly("autoreset_mode", &CartPoleHandle::mode_name);
 }

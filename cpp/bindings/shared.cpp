@@ -5,6 +5,7 @@
 #include <cmath>
 #include <memory>
 #include <optional>
+#include <system_error>
 
 #include "bindings.hpp"
 #include "fastac/updates.hpp"
@@ -25,13 +26,13 @@ constexpr Name<StalenessLr> staleness_lr_names[] = {{"constant", StalenessLr::co
 constexpr const char* submitted_names[] = {"applied", "rejected_nonfinite", "rejected_stale", "stopped"};
 
 template <class Enum, std::size_t N>
-Enum parse(const Name<Enum> (&names)[N], const std::string& text, const char* field) {
+Enum parse(const Name<Enum> (&names)[N], const py::str& text, const char* field) {
     std::string known;
     for (const auto& name : names) {
-        if (text == name.text) return name.value;
+        if (text.equal(py::str(name.text))) return name.value;
         known += (known.empty() ? "" : ", ") + std::string(name.text);
     }
-    throw py::value_error(std::string(field) + ": expected one of " + known + ", got '" + text + "'");
+    throw py::value_error(std::string(field) + ": expected one of " + known + ", got " + written(text));
 }
 
 template <class Enum, std::size_t N>
@@ -69,10 +70,14 @@ struct SessionForked : std::runtime_error {
     SessionForked() : std::runtime_error("this session belongs to the process that opened it; a forked child needs a seat and a session of its own") {}
 };
 
+struct PyRegion : SharedRegion, MadeByInit {
+    explicit PyRegion(SharedRegion&& region) : SharedRegion(std::move(region)) {}
+};
+
 /// A session keeps its region mapped, and can be closed before Python forgets it.
-class PySession {
+class PySession : public MadeByInit {
 public:
-    PySession(std::shared_ptr<SharedRegion> region, std::size_t seat) : region_(std::move(region)), session_(std::make_unique<Session>(*region_, seat)) {}
+    PySession(std::shared_ptr<PyRegion> region, std::size_t seat) : region_(std::move(region)), session_(std::make_unique<Session>(*region_, seat)) {}
     PySession(const PySession&) = delete;
     PySession& operator=(const PySession&) = delete;
     ~PySession() {
@@ -143,14 +148,18 @@ private:
         if (forked()) throw SessionForked();
     }
 
-    std::shared_ptr<SharedRegion> region_;
+    std::shared_ptr<PyRegion> region_;
     std::unique_ptr<Session> session_;
     std::uint32_t opened_after_ = forks.load(std::memory_order_relaxed);
     mutable std::atomic<bool> busy_{false};
 };
 
-GradientTag gradient_tag(std::uint64_t version_read, std::uint64_t env_steps, double learning_rate, std::uint32_t n_summed) {
+void expect_rate(double learning_rate) {
     if (!std::isfinite(learning_rate)) throw py::value_error("learning_rate: expected a finite number, got " + std::to_string(learning_rate));
+}
+
+GradientTag gradient_tag(std::uint64_t version_read, std::uint64_t env_steps, double learning_rate, std::uint32_t n_summed) {
+    expect_rate(learning_rate);
     if (n_summed < 1) throw py::value_error("n_summed: expected at least 1, got 0");
     return {version_read, env_steps, learning_rate, n_summed, false};
 }
@@ -163,6 +172,8 @@ std::tuple<double, double, double> submit_many(Session& session, std::span<const
     std::vector<float> params(p);
     Clock::duration spent[3] = {};
     const bool in_place = session.region().config().scheme == UpdateScheme::hogwild;
+    // What was pushed in this seat and not settled: the ring may be full of it.
+    if (!in_place) session.settle(session.published(session.seat()));
     for (std::uint64_t i = 0; i < n && !session.stop_requested(); ++i) {
         const auto t0 = Clock::now();
         const GradientTag tag{session.read(params).version, 1, learning_rate, 1, false};
@@ -171,7 +182,7 @@ std::tuple<double, double, double> submit_many(Session& session, std::span<const
         const auto sequence = in_place ? std::nullopt : session.push(grad, tag);
         const auto t2 = Clock::now();
         if (in_place) session.submit(grad, tag);
-        else session.settle(sequence ? *sequence : session.published(session.seat()));
+        else session.settle(sequence.value());
         spent[0] += t1 - t0;
         spent[1] += t2 - t1;
         spent[2] += Clock::now() - t2;
@@ -181,45 +192,50 @@ std::tuple<double, double, double> submit_many(Session& session, std::span<const
 }
 
 void bind_region(py::module_& m) {
-    py::class_<SharedRegion, std::shared_ptr<SharedRegion>>(m, "Region")
+    py::class_<PyRegion, std::shared_ptr<PyRegion>> regions(m, "Region");
+    refuse_copies(regions, "it is shared; another process attaches to it by its `fd` and `nonce`");
+    regions
         .def_static(
             "create",
-            [](std::uint32_t workers, std::uint32_t parameters, const std::string& scheme, const std::string& optimizer, double alpha, double beta1,
+            [](std::uint32_t workers, std::uint32_t parameters, const py::str& scheme, const py::str& optimizer, double alpha, double beta1,
                double beta2, double eps, bool eps_inside_root, double max_grad_norm, std::uint32_t slots, std::uint32_t log_rows,
-               std::uint32_t wait_deadline_ms, std::optional<std::uint64_t> max_staleness, const std::string& staleness_lr, std::uint64_t nonce) {
+               std::uint32_t wait_deadline_ms, std::optional<std::uint64_t> max_staleness, const py::str& staleness_lr, std::uint64_t nonce) {
                 const OptimizerConfig optimizer_config{parse(optimizer_names, optimizer, "optimizer"), eps_inside_root ? 1U : 0U, alpha, beta1, beta2, eps, max_grad_norm};
                 const RegionConfig config{workers, parameters, slots, log_rows, parse(scheme_names, scheme, "scheme"), wait_deadline_ms,
                                           max_staleness.value_or(no_staleness_limit), parse(staleness_lr_names, staleness_lr, "staleness_lr"), optimizer_config};
-                return std::make_shared<SharedRegion>(SharedRegion::create(config, nonce));
+                return std::make_shared<PyRegion>(SharedRegion::create(config, nonce));
             },
             py::kw_only(), py::arg("workers"), py::arg("parameters"), py::arg("scheme") = "lockfree", py::arg("optimizer") = "rmsprop",
             py::arg("alpha") = 0.99, py::arg("beta1") = 0.9, py::arg("beta2") = 0.999, py::arg("eps") = 1e-5, py::arg("eps_inside_root") = false,
             py::arg("max_grad_norm") = 0.0, py::arg("slots") = 4, py::arg("log_rows") = 1024, py::arg("wait_deadline_ms") = 30'000,
             py::arg("max_staleness") = py::none(), py::arg("staleness_lr") = "constant", py::arg("nonce") = 0)
         .def_static(
-            "attach", [](int fd, std::uint64_t nonce) { return std::make_shared<SharedRegion>(SharedRegion::attach(fd, nonce)); }, py::arg("fd"), py::arg("nonce"))
-        .def_property_readonly("fd", &SharedRegion::fd)
-        .def_property_readonly("nonce", [](const SharedRegion& r) { return r.header().nonce; })
-        .def_property_readonly("nbytes", [](const SharedRegion& r) { return r.layout().bytes; })
-        .def_property_readonly("workers", [](const SharedRegion& r) { return r.layout().workers; })
-        .def_property_readonly("parameters", [](const SharedRegion& r) { return r.layout().parameters; })
-        .def_property_readonly("state_vectors", [](const SharedRegion& r) { return state_vectors(r.config().optimizer.kind); })
-        .def_property_readonly("scheme", [](const SharedRegion& r) { return scheme_names[static_cast<std::size_t>(r.config().scheme)].text; });
+            "attach", [](int fd, std::uint64_t nonce) { return std::make_shared<PyRegion>(SharedRegion::attach(fd, nonce)); }, py::arg("fd"), py::arg("nonce"))
+        .def_property_readonly("fd", [](const PyRegion& r) { return r.fd(); })
+        .def_property_readonly("nonce", [](const PyRegion& r) { return r.header().nonce; })
+        .def_property_readonly("nbytes", [](const PyRegion& r) { return r.layout().bytes; })
+        .def_property_readonly("workers", [](const PyRegion& r) { return r.layout().workers; })
+        .def_property_readonly("parameters", [](const PyRegion& r) { return r.layout().parameters; })
+        .def_property_readonly("state_vectors", [](const PyRegion& r) { return state_vectors(r.config().optimizer.kind); })
+        .def_property_readonly("scheme", [](const PyRegion& r) { return scheme_names[static_cast<std::size_t>(r.config().scheme)].text; });
 }
 
 void bind_session(py::module_& m) {
     using NoGil = py::gil_scoped_release;
-    py::class_<PySession>(m, "Session")
-        .def(py::init<std::shared_ptr<SharedRegion>, std::size_t>(), py::arg("region"), py::arg("seat"))
+    py::class_<PySession, std::shared_ptr<PySession>> sessions(m, "Session");
+    refuse_copies(sessions, "a seat has one holder; open a session of your own at another seat");
+    sessions
+        .def(py::init([](const std::shared_ptr<PyRegion>& region, std::size_t seat) { return std::make_shared<PySession>(region, seat); }),
+             py::arg("region").none(false), py::arg("seat"))
         .def("close", &PySession::close)
         .def_property_readonly("seat", [](const PySession& s) { return s.flags().seat(); })
         .def("initialize",
-             [](const PySession& s, const py::object& params, const py::object& state, std::uint64_t version) {
+             [](const PySession& s, const py::object& params, const py::object& state, std::uint64_t version, std::uint64_t env_steps) {
                  const auto p = s.vector(params, "params", Access::read);
-                 if (state.is_none()) return s.get()->initialize(p, {}, version);
-                 s.get()->initialize(p, expect_array<float>(state, "state", {s.states(), s.parameters()}), version);
+                 if (state.is_none()) return s.get()->initialize(p, {}, version, env_steps);
+                 s.get()->initialize(p, expect_array<float>(state, "state", {s.states(), s.parameters()}), version, env_steps);
              },
-             py::arg("params"), py::arg("state") = py::none(), py::arg("version") = 0)
+             py::arg("params"), py::arg("state") = py::none(), py::arg("version") = 0, py::arg("env_steps") = 0)
         .def("read",
              [](const PySession& s, const py::object& params) {
                  const Snapshot now = s.get()->read(s.vector(params, "params", Access::write));
@@ -245,12 +261,19 @@ void bind_session(py::module_& m) {
                  return s.worker()->push(s.vector(grad, "grad", Access::read), gradient_tag(version_read, env_steps, learning_rate, 1));
              },
              py::arg("grad"), py::kw_only(), py::arg("version_read"), py::arg("env_steps"), py::arg("learning_rate"))
-        .def("settle", [](const PySession& s, std::uint64_t sequence) { return s.worker()->settle(sequence); }, py::arg("sequence"), py::call_guard<NoGil>())
+        .def("settle",
+             [](const PySession& s, std::uint64_t sequence) {
+                 const auto session = s.worker();  // under the GIL: close() of another thread comes before or after
+                 const NoGil unlocked;
+                 return session->settle(sequence);
+             },
+             py::arg("sequence"))
         .def("submit_many",
              [](const PySession& s, const py::object& grads, std::uint64_t n, double learning_rate) {
                  const auto session = s.worker();
                  const auto g = expect_array<float>(grads, "grads", {any_length, s.parameters()});
                  if (g.empty()) throw py::value_error("grads: expected at least one gradient, got none");
+                 expect_rate(learning_rate);
                  const NoGil unlocked;
                  return submit_many(*session, g, n, learning_rate);
              },
@@ -309,6 +332,13 @@ void bind_shared(py::module_& m) {
     m.attr("OPTIMIZERS") = texts(optimizer_names);
     m.attr("STALENESS_LRS") = texts(staleness_lr_names);
     pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1, std::memory_order_relaxed); });
+    py::register_local_exception_translator([](std::exception_ptr thrown) {
+        try {
+            if (thrown) std::rethrow_exception(thrown);
+        } catch (const std::system_error& error) {
+            PyErr_SetObject(PyExc_OSError, py::make_tuple(error.code().value(), error.what()).ptr());
+        }
+    });
     py::register_exception<WaitTimeout>(m, "WaitTimeout", PyExc_TimeoutError);
     py::register_exception<SeatLost>(m, "SeatLost", PyExc_RuntimeError);
     py::register_exception<SessionClosed>(m, "SessionClosed", PyExc_RuntimeError);
@@ -317,11 +347,12 @@ void bind_shared(py::module_& m) {
     bind_region(m);
     bind_session(m);
     m.def(
-        "state_vectors", [](const std::string& optimizer) { return state_vectors(parse(optimizer_names, optimizer, "optimizer")); }, py::arg("optimizer"));
+        "state_vectors", [](const py::str& optimizer) { return state_vectors(parse(optimizer_names, optimizer, "optimizer")); }, py::arg("optimizer"));
     m.def(
         "clip_grad_norm",
         [](const py::object& grad, double max_norm) {
             const auto g = expect_array<float>(grad, "grad", {any_length}, Access::write);
+            if (std::isnan(max_norm)) throw py::value_error("max_norm: expected a number, got nan");
             return clip_grad_norm(g.data(), g.size(), max_norm);
         },
         py::arg("grad"), py::arg("max_norm"));

@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <barrier>
 #include <chrono>
 #include <cstdint>
@@ -56,6 +57,26 @@ inline void together(std::size_t n, const std::function<void(std::size_t)>& body
         });
     for (std::thread& t : threads) t.join();
 }
+
+/// The learner of `queue`, in a thread of its own for as long as this lives; under the other schemes nobody.
+class Learner {
+public:
+    explicit Learner(const fastac::SharedRegion& region) : session_(region, region.layout().workers + 1) {
+        if (region.config().scheme == fastac::UpdateScheme::queue)
+            thread_ = std::thread([this] {
+                while (!done_.load()) session_.serve(std::chrono::milliseconds(20));
+            });
+    }
+    ~Learner() {
+        done_.store(true);
+        if (thread_.joinable()) thread_.join();
+    }
+
+private:
+    fastac::Session session_;
+    std::atomic<bool> done_{false};
+    std::thread thread_;
+};
 
 /// A child process that runs body and leaves with the number of its failed checks. Call while no thread runs.
 inline pid_t child(const std::function<void()>& body) {

@@ -18,26 +18,6 @@ GradientTag tag(std::uint64_t version_read, double learning_rate = 1.0, std::uin
     return {version_read, 5, learning_rate, n_summed, false};
 }
 
-/// The learner of `queue`, in a thread of its own for as long as this lives.
-class Learner {
-public:
-    explicit Learner(const SharedRegion& region) : session_(region, region.layout().workers + 1) {
-        if (region.config().scheme == queue)
-            thread_ = std::thread([this] {
-                while (!done_.load()) session_.serve(std::chrono::milliseconds(20));
-            });
-    }
-    ~Learner() {
-        done_.store(true);
-        if (thread_.joinable()) thread_.join();
-    }
-
-private:
-    Session session_;
-    std::atomic<bool> done_{false};
-    std::thread thread_;
-};
-
 // ---- one thread, by hand --------------------------------------------------------------------------------
 
 void two_workers_by_hand() {
@@ -213,7 +193,7 @@ void stale_gradients_are_rejected() {
         RegionConfig c = harness::config(2, 3, scheme);
         c.max_staleness = 1;
         const SharedRegion region = harness::region(c);
-        const Learner learner(region);
+        const harness::Learner learner(region);
         Session a(region, 0), b(region, 1);
         const std::vector<float> one(3, 1.0F);
         CHECK(a.submit(one, tag(0)) == Submitted::applied);         // version 1
@@ -252,9 +232,9 @@ void staleness_divides_the_learning_rate() {
         RegionConfig c = harness::config(1, 1, scheme);
         c.staleness_lr = StalenessLr::inverse;
         const SharedRegion region = harness::region(c);
-        const Learner learner(region);
         Session worker(region, 0);
         worker.initialize(std::vector<float>{0.0F}, {}, 4);
+        const harness::Learner learner(region);
         std::vector<float> p(1);
         float expected = 0.0F;
         for (const std::uint64_t staleness : {0U, 1U, 2U, 4U}) {
@@ -349,7 +329,7 @@ void counters_wrap_around() {
         region.control().pushed_signal.store(UINT32_MAX - 3);
         region.record(0).version = version;
         region.control().current.store(ParamStore::pack(version, 0));
-        const Learner learner(region);
+        const harness::Learner learner(region);
         {
             Session observer(region, 2);
             harness::together(2, [&](std::size_t w) {
@@ -456,7 +436,7 @@ void nothing_is_lost(UpdateScheme scheme, std::uint32_t workers, std::uint32_t p
     const std::uint64_t n = static_cast<std::uint64_t>((scheme == queue ? 4'000 : 20'000) / harness::shorter);
     const SharedRegion region = harness::region(harness::config(workers, p, scheme));
     {
-        const Learner learner(region);
+        const harness::Learner learner(region);
         harness::together(workers, [&](std::size_t w) {
             Session session(region, w);
             std::vector<float> grad(p), params(p);
@@ -511,7 +491,7 @@ void reads_are_never_torn(UpdateScheme scheme, bool second_drainer) {
     const std::uint64_t n = static_cast<std::uint64_t>((scheme == queue ? 3'000 : 10'000) / harness::shorter);
     const SharedRegion region = harness::region(harness::config(workers, p, scheme));
     std::atomic<std::uint32_t> at_work{workers};
-    const Learner learner(region);
+    const harness::Learner learner(region);
     harness::together(workers + 1, [&](std::size_t seat) {
         Session session(region, seat);
         std::vector<float> params(p), state;
@@ -583,7 +563,7 @@ void one_worker_is_one_arithmetic(OptimizerKind kind) {
         std::vector<float> params(p), state(p * state_vectors(kind)), grad(p);
         for (std::size_t i = 0; i < p; ++i) params[i] = 0.1F * static_cast<float>(i);
         worker.initialize(params, {}, 0);
-        const Learner learner(region);
+        const harness::Learner learner(region);
         for (std::uint64_t k = 0; k < 50; ++k) {
             const std::uint64_t version = worker.read(params).version;
             for (std::size_t i = 0; i < p; ++i) grad[i] = std::sin(static_cast<float>(i + 3 * k)) + 0.01F * params[i];

@@ -24,8 +24,11 @@ from fastac.errors import (
     FastacError,
     LedgerError,
     NonFiniteGradientError,
+    NothingToResumeError,
+    WorkerDeathWarning,
     WorkerDiedError,
     WorkerError,
+    WorkerStuckWarning,
 )
 
 if TYPE_CHECKING:
@@ -48,8 +51,11 @@ __all__ = [
     "FastacError",
     "LedgerError",
     "NonFiniteGradientError",
+    "NothingToResumeError",
+    "WorkerDeathWarning",
     "WorkerDiedError",
     "WorkerError",
+    "WorkerStuckWarning",
     "__version__",
     "evaluate_policy",
 ]

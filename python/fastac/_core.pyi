@@ -112,7 +112,11 @@ class Session:
     @property
     def seat(self) -> int: ...
     def initialize(
-        self, params: npt.NDArray[np.float32], state: npt.NDArray[np.float32] | None = None, version: int = 0
+        self,
+        params: npt.NDArray[np.float32],
+        state: npt.NDArray[np.float32] | None = None,
+        version: int = 0,
+        env_steps: int = 0,
     ) -> None: ...
     def read(self, params: npt.NDArray[np.float32]) -> tuple[int, int]: ...
     def submit(

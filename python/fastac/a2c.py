@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from itertools import cycle
 from typing import Any
 
 from fastac import _core
 from fastac.algorithm import Algorithm, config_from
+from fastac.checkpoint import Arrays
 from fastac.config import A2CConfig, schedule
 from fastac.objective import compute_gradient
 from fastac.progress import WaitingProgress
-from fastac.rollout import Collector
+from fastac.rollout import Groups
+from fastac.signals import signals_deferred
 from fastac.updates import Recorder, Run
 
 
@@ -19,6 +20,10 @@ class A2C(Algorithm):
 
     A run is reproducible to the last bit from its seed. With `split=k` the envs form k groups that
     update in turn, each from fresh parameters: the update size of A3C without its staleness.
+
+    The envs belong to the model: a next learn(), or a resume() after load(), goes on in the midst of their episodes. So
+    an interrupted learn() that is resumed ends with the same bits as one that never was, and, where schedules are
+    constant and `a` is the end of an update, learn(a) and learn(b) with the same as learn(a + b).
 
     Args:
         env: "CartPole-v1", played by the native env.
@@ -33,6 +38,7 @@ class A2C(Algorithm):
 
     def __init__(self, env: str = "CartPole-v1", **options: Any) -> None:
         super().__init__(config_from(A2CConfig, env, options))
+        self._envs = Groups(self.config)
 
     def _open(self, progress: WaitingProgress) -> Run:
         return self._new_run(
@@ -43,22 +49,27 @@ class A2C(Algorithm):
         config, policy = self.config, self.policy
         session = _core.Session(run.region, 0)
         recorder = Recorder(session, 0)
-        size = config.n_envs // config.split
-        groups = [Collector(config, first, size, self.learn_calls) for first in range(0, config.n_envs, size)]
         policy.warm_up()
         run.start()
-        for collector in cycle(groups):
-            version, env_steps = session.read(policy.params)
-            if env_steps >= total_timesteps:
-                break
-            learning_rate = schedule(config.lr_schedule, config.learning_rate, env_steps / total_timesteps)
-            ent_coef = schedule(config.ent_schedule, config.ent_coef, env_steps / total_timesteps)
+        with signals_deferred() as arrived:  # an update begun is finished, so that the envs and the record fit together
+            while not arrived:
+                version, env_steps = session.read(policy.params)
+                if env_steps >= total_timesteps:
+                    break
+                learning_rate = schedule(config.lr_schedule, config.learning_rate, env_steps / total_timesteps)
+                ent_coef = schedule(config.ent_schedule, config.ent_coef, env_steps / total_timesteps)
 
-            rollout = collector.collect(policy)
-            stats = compute_gradient(policy, rollout, config, ent_coef)
-            submitted = session.submit(
-                policy.grad, version_read=version, env_steps=rollout.env_steps, learning_rate=learning_rate
-            )
-            recorder.record(rollout, stats, version, learning_rate, ent_coef, submitted)
-            run.tick()
-        recorder.flush(lambda: run.tick(now=True))
+                rollout = self._envs.collect(policy)
+                stats = compute_gradient(policy, rollout, config, ent_coef)
+                submitted = session.submit(
+                    policy.grad, version_read=version, env_steps=rollout.env_steps, learning_rate=learning_rate
+                )
+                recorder.record(rollout, stats, version, learning_rate, ent_coef, submitted)
+                run.tick()
+            recorder.flush(lambda: run.tick(now=True))
+
+    def _envs_state(self) -> Arrays:
+        return self._envs.get_state()
+
+    def _set_envs_state(self, saved: Arrays) -> None:
+        self._envs.set_state(saved)

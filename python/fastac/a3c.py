@@ -9,12 +9,14 @@ from typing import Any
 from fastac import _core
 from fastac.algorithm import Algorithm, config_from
 from fastac.config import A3CConfig, schedule
-from fastac.launch import READY, START_DEADLINE_S, Report, launch
+from fastac.forking import START_DEADLINE_S
+from fastac.launch import launch
 from fastac.objective import compute_gradient
 from fastac.policy import make_policy
 from fastac.progress import WaitingProgress
 from fastac.rollout import Collector
 from fastac.updates import Recorder, Run
+from fastac.worker import READY, Report
 
 
 class A3C(Algorithm):
@@ -42,12 +44,21 @@ class A3C(Algorithm):
 
     def _train(self, run: Run, total_timesteps: int) -> None:
         tasks = [Task(self.config, worker, self.learn_calls, total_timesteps) for worker in range(self.config.workers)]
-        with launch(self.config.backend, run.region, run.session, work, tasks, run.tick) as crew:
+        with launch(
+            self.config.backend,
+            run.region,
+            run.session,
+            work,
+            tasks,
+            run.tick,
+            on_death=self.config.on_worker_death,
+            finished=lambda: run.session.snapshot()["env_steps"] >= total_timesteps,
+            toll=run.toll,
+        ) as crew:
             crew.wait_ready()
             run.start()
             run.session.give_go()
             crew.wait_done()
-            run.worker_cpu_s = crew.cpu_s()
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,8 @@ def work(task: Task, session: _core.Session, report: Report) -> float:
     config = task.config
     policy = make_policy(config)
     recorder = Recorder(session, task.worker)
-    collector = Collector(config, task.worker * config.n_envs, config.n_envs, task.call)
+    incarnation = session.incarnation(task.worker)
+    collector = Collector(config, task.worker * config.n_envs, config.n_envs, task.call, incarnation)
     policy.warm_up()
     report(READY)
     _wait_for_go(session)
@@ -93,4 +105,5 @@ def _wait_for_go(session: _core.Session) -> None:
     while not session.go and not session.stop_requested:
         if time.monotonic() > deadline:
             raise TimeoutError(f"the parent did not start the run within {START_DEADLINE_S:g} s")
+        session.beat()
         time.sleep(0.001)

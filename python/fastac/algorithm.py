@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -12,18 +16,62 @@ import numpy as np
 import numpy.typing as npt
 
 from fastac import _core
-from fastac.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from fastac.checkpoint import Arrays, Checkpoint, load_checkpoint, save_checkpoint
 from fastac.config import Config
-from fastac.errors import CheckpointError, ConfigError
-from fastac.metrics import History
+from fastac.errors import CheckpointError, ConfigError, NothingToResumeError
+from fastac.metrics import History, Position
 from fastac.policy import OBS_DIM, make_policy, one_torch_thread
 from fastac.progress import WaitingProgress
 from fastac.rollout import sample
 from fastac.shared import Ledger
 from fastac.signals import signals_deferred
-from fastac.updates import Run
+from fastac.updates import Moment, Periodic, Run
 
 AlgorithmT = TypeVar("AlgorithmT", bound="Algorithm")
+Float32 = npt.NDArray[np.float32]
+Pathlike = str | os.PathLike[str]
+OnCheckpoint = Callable[[History], None]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a model has done so far."""
+
+    version: int = 0
+    num_timesteps: int = 0
+    learn_calls: int = 0
+    unfinished: Position | None = None
+
+    def after(self, begin: Position, last: Moment) -> Standing:
+        """With a run that began at `begin` and is at `last`."""
+        at = last.position
+        return Standing(
+            last.version,
+            self.num_timesteps + at.env_steps - begin.env_steps,
+            self.learn_calls + 1,
+            at if at.env_steps < at.total_timesteps else None,
+        )
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Where and how often a run is saved. Raises ConfigError for an interval that is no finite number >= 0."""
+
+    path: Pathlike | None
+    every_s: float
+    on_checkpoint: OnCheckpoint | None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.every_s, (int, float)) or not 0 <= self.every_s < math.inf:
+            raise ConfigError(f"checkpoint_every_s: expected a number of seconds >= 0, got {self.every_s!r}")
+
+    def jobs(self, save: Callable[[Pathlike], None], history: Callable[[], History]) -> list[Periodic]:
+        """What is done from time to time while it runs."""
+        path, tell = self.path, self.on_checkpoint
+        jobs = [] if tell is None else [Periodic(self.every_s, lambda: tell(history()))]
+        # After that, so that what is told reaches at least as far as what is saved.
+        jobs += [] if path is None else [Periodic(self.every_s, lambda: save(path))]
+        return jobs if self.every_s > 0 else []
 
 
 class Algorithm(ABC):
@@ -33,7 +81,9 @@ class Algorithm(ABC):
         config: all hyper-parameters, the seed resolved.
         num_timesteps: env steps trained on so far, over all learn() calls.
         version: optimizer updates so far.
-        history, ledger: of the last learn(); None before the first.
+        learn_calls: calls of learn() and resume() so far.
+        unfinished: how far the last learn() came, if it was interrupted; None if it was not.
+        history, ledger: of the last learn() or resume(); None before the first.
     """
 
     config_type: ClassVar[type[Config]]
@@ -42,24 +92,55 @@ class Algorithm(ABC):
         self.config = config.resolve_seed()
         self.policy = make_policy(self.config)
         self.state = np.zeros((_core.state_vectors(config.optimizer), self.policy.n_params), np.float32)
-        self.version = 0
-        self.num_timesteps = 0
-        self.learn_calls = 0
+        self._standing = Standing()
         self.history: History | None = None
         self.ledger: Ledger | None = None
         self._predict_random = np.random.default_rng(self.config.seed)
 
-    def learn(self: AlgorithmT, total_timesteps: int, *, progress_bar: bool | str = False) -> AlgorithmT:
+    @property
+    def num_timesteps(self) -> int:
+        return self._standing.num_timesteps
+
+    @property
+    def version(self) -> int:
+        return self._standing.version
+
+    @property
+    def learn_calls(self) -> int:
+        return self._standing.learn_calls
+
+    @property
+    def unfinished(self) -> Position | None:
+        return self._standing.unfinished
+
+    def learn(
+        self: AlgorithmT,
+        total_timesteps: int,
+        *,
+        checkpoint: Pathlike | None = None,
+        checkpoint_every_s: float = 30.0,
+        on_checkpoint: OnCheckpoint | None = None,
+        progress_bar: bool | str = False,
+    ) -> AlgorithmT:
         """Trains for `total_timesteps` more env steps, counted over all workers, and returns the model itself.
 
         Ends with the first update at or after that count. On Ctrl-C, and when a worker fails, the workers are
-        stopped, the model keeps what was learned so far, and the exception is raised. Schedules run over this call.
-        `progress_bar` shows one on stderr, under the given label if it is a text.
+        stopped, the model keeps what was learned so far, and the exception is raised; resume() then goes on.
+        Schedules run over this call.
+
+        Args:
+            checkpoint: the model is saved there (see `save`) when training begins, every `checkpoint_every_s` seconds
+                and at the end, however it ends. A killed program loses what came after the last of them.
+            checkpoint_every_s: 0 saves at the end only. Saving takes a twentieth of the time at most: where it is
+                slow, it is done less often.
+            on_checkpoint: called about as often, each time before the model is saved, with the history so far.
+            progress_bar: shows one on stderr, under the given label if it is a text.
 
         Raises:
-            ConfigError: total_timesteps is no whole number >= 1.
+            ConfigError: total_timesteps is no whole number >= 1, or checkpoint_every_s no number >= 0.
             WorkerError, WorkerDiedError, NonFiniteGradientError: a worker failed; which, and why.
             LedgerError: a gradient was lost or applied twice.
+            OSError: a checkpoint could not be written. The model has what was learned so far.
         """
         if (
             isinstance(total_timesteps, bool)
@@ -67,31 +148,69 @@ class Algorithm(ABC):
             or total_timesteps < 1
         ):
             raise ConfigError(f"total_timesteps: expected a whole number >= 1, got {total_timesteps!r}")
+        keeping = Keeping(checkpoint, checkpoint_every_s, on_checkpoint)
+        return self._learn_from(Position(int(total_timesteps)), keeping, progress_bar)
+
+    def resume(
+        self: AlgorithmT,
+        *,
+        checkpoint: Pathlike | None = None,
+        checkpoint_every_s: float = 30.0,
+        on_checkpoint: OnCheckpoint | None = None,
+        progress_bar: bool | str = False,
+    ) -> AlgorithmT:
+        """Finishes the learn() that was interrupted, in this program or in the one that saved the model.
+
+        Env steps and schedules go on where they were. A2C ends with the same bits as if it had never been interrupted.
+        A3C starts its workers anew, in new episodes: its updates are in no fixed order anyway.
+        Arguments and exceptions are those of learn().
+
+        Raises:
+            NothingToResumeError: the last learn() came to its end, or there was none.
+        """
+        if self.unfinished is None:
+            raise NothingToResumeError(
+                "no learn() of this model was interrupted: use learn(total_timesteps) to train on"
+            )
+        keeping = Keeping(checkpoint, checkpoint_every_s, on_checkpoint)
+        return self._learn_from(self.unfinished, keeping, progress_bar)
+
+    def _learn_from(self: AlgorithmT, begin: Position, keeping: Keeping, progress_bar: bool | str) -> AlgorithmT:
+        self._standing = dataclasses.replace(self._standing, unfinished=begin)
+        if keeping.path is not None and keeping.every_s > 0:
+            self.save(keeping.path)  # now, so that a path that cannot be written ends the run here
         label = progress_bar if isinstance(progress_bar, str) else type(self).__name__
         with (
             one_torch_thread(),
-            WaitingProgress(int(total_timesteps), label, "env steps", visible=bool(progress_bar)) as progress,
+            WaitingProgress(begin.total_timesteps, label, "env steps", visible=bool(progress_bar)) as progress,
         ):
             run: Run | None = None
             try:
                 with signals_deferred():
                     run = self._open(progress)
-                self._train(run, int(total_timesteps))
+                    run.jobs += keeping.jobs(functools.partial(self._save_running, run), run.history)
+                self._train(run, begin.total_timesteps)
             finally:
                 if run is not None:
                     with signals_deferred():
-                        self._close(run)
+                        self._close(run, keeping.path)
         return self
 
-    def _close(self, run: Run) -> None:
-        """Takes over what was learned, however the run ended, and checks its books."""
+    @signals_deferred()
+    def _save_running(self, run: Run, path: Pathlike) -> None:
+        """In the midst of a run, in the parent's thread and between two updates of A2C."""
+        last = run.moment()
+        self._save(path, last.params, last.state, self._standing.after(run.begin, last))
+
+    def _close(self, run: Run, path: Pathlike | None) -> None:
+        """Takes over what was learned, however the run ended, saves it and checks its books."""
         outcome = run.close()
-        self.policy.params[:] = outcome.params
-        self.state = outcome.state
-        self.version = outcome.version
-        self.num_timesteps += outcome.env_steps
-        self.learn_calls += 1
+        self.policy.params[:] = outcome.last.params
+        self.state = outcome.last.state
+        self._standing = self._standing.after(run.begin, outcome.last)
         self.history, self.ledger = outcome.history, outcome.ledger
+        if path is not None:
+            self.save(path)
         outcome.ledger.check()
 
     def predict(self, obs: npt.ArrayLike, deterministic: bool = False) -> tuple[npt.NDArray[np.int64], None]:
@@ -110,49 +229,59 @@ class Algorithm(ABC):
             actions = sample(probabilities, self._predict_random.random(len(probabilities)))
         return actions.reshape(batch.shape[:-1]), None
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes parameters, optimizer state, counters and configuration to one safetensors file; returns its path."""
-        return save_checkpoint(
-            path,
-            Checkpoint(
-                type(self).__name__,
-                self.config.to_dict(),
-                self.policy.params,
-                self.state,
-                self.version,
-                self.num_timesteps,
-                self.learn_calls,
-            ),
-        )
+    def save(self, path: Pathlike) -> Path:
+        """Writes all that decides how training goes on to one safetensors file, and returns its path.
+
+        The file that was there is kept beside it, as <name>.previous.<suffix>: whatever happens meanwhile, one of the
+        two is whole. Where `path` is a folder, the file is model.safetensors in it.
+
+        Raises OSError if it could not be written; what was there before is still there then.
+        """
+        return self._save(path, self.policy.params, self.state, self._standing)
+
+    def _save(self, path: Pathlike, params: Float32, state: Float32, standing: Standing) -> Path:
+        done = {**dataclasses.asdict(standing), "predict_stream": self._predict_random.bit_generator.state}
+        arrays = {"params": params, "optimizer_state": state, **self._envs_state()}
+        return save_checkpoint(path, Checkpoint(type(self).__name__, self.config.to_dict(), done, arrays))
 
     @classmethod
-    def load(cls: type[AlgorithmT], path: str | os.PathLike[str]) -> AlgorithmT:
+    def load(cls: type[AlgorithmT], path: Pathlike) -> AlgorithmT:
         """The model that `save` wrote, or that `fastac train` left in a run folder.
 
-        Raises FileNotFoundError, or CheckpointError if the file is damaged or holds another algorithm's model.
+        Raises FileNotFoundError, or CheckpointError if the file is damaged or holds another algorithm's model; the
+        message says whether the previous one is whole.
         """
-        saved = load_checkpoint(path)
-        if saved.algorithm != cls.__name__:
-            raise CheckpointError(
-                f"{path}: expected an {cls.__name__} model, got {saved.algorithm}: use fastac.{saved.algorithm}.load"
-            )
-        model = cls._from_config(cls.config_type.from_dict(saved.config))
-        if saved.params.shape != model.policy.params.shape or saved.state.shape != model.state.shape:
-            raise CheckpointError(
-                f"{path}: expected {model.policy.n_params} parameters for this configuration, got {len(saved.params)}"
-            )
-        model.policy.params[:] = saved.params
-        model.state = saved.state
-        model.version, model.num_timesteps, model.learn_calls = (
-            saved.version,
-            saved.num_timesteps,
-            saved.learn_calls,
-        )
+        saved = load_checkpoint(path, cls.__name__)
+        try:
+            model = cls._from_config(cls.config_type.from_dict(saved.config))
+            model._restore(saved)
+        except (ConfigError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: whole, but made by another version of fastac: {error!r}") from error
         return model
+
+    def _restore(self, saved: Checkpoint) -> None:
+        arrays, done = dict(saved.arrays), dict(saved.standing)
+        for name, own in (("params", self.policy.params), ("optimizer_state", self.state)):
+            if (array := arrays.pop(name)).shape != own.shape:
+                raise ValueError(f"{name}: expected shape {list(own.shape)}, got {list(array.shape)}")
+            own[...] = array
+        self._set_envs_state(arrays)
+        self._predict_random.bit_generator.state = done.pop("predict_stream")
+        unfinished = done.pop("unfinished")
+        self._standing = Standing(**done, unfinished=None if unfinished is None else Position(**unfinished))
 
     @classmethod
     def _from_config(cls: type[AlgorithmT], config: Config) -> AlgorithmT:
         return cls(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
+
+    def _envs_state(self) -> Arrays:
+        """What decides the future of the envs, where they outlive a learn()."""
+        return {}
+
+    def _set_envs_state(self, saved: Arrays) -> None:
+        """The inverse of `_envs_state`."""
+        if saved:
+            raise ValueError(f"expected no state of envs, got {', '.join(saved)}")
 
     @abstractmethod
     def _open(self, progress: WaitingProgress) -> Run:
@@ -163,6 +292,7 @@ class Algorithm(ABC):
         """The loop, from the first rollout to the last update."""
 
     def _new_run(self, progress: WaitingProgress, workers: int, update: str) -> Run:
+        assert self.unfinished is not None
         return Run(
             self.config,
             self.policy.params,
@@ -171,6 +301,7 @@ class Algorithm(ABC):
             workers=workers,
             update=update,
             progress=progress,
+            begin=self.unfinished,
         )
 
 

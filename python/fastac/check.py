@@ -22,8 +22,9 @@ from fastac import _core
 from fastac._core import UPDATE_SCHEMES
 from fastac.config import Config
 from fastac.errors import FastacError, LedgerError, WorkerDiedError, WorkerError
-from fastac.launch import READY, START_DEADLINE_S, Failed, ProcessWorker, Report, ThreadWorker, Worker
+from fastac.forking import START_DEADLINE_S
 from fastac.shared import Ledger, create_region, observer_of
+from fastac.worker import READY, Failed, ProcessWorker, Report, ThreadWorker, Worker
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]

@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fastac._core import MAX_WORKERS, OPTIMIZERS, UPDATE_SCHEMES
+from fastac._core import MAX_WORKERS, OPTIMIZERS, STALENESS_LRS, UPDATE_SCHEMES
 from fastac.errors import ConfigError
 
 BACKENDS = ("thread", "process")
+ON_WORKER_DEATH = ("restart", "continue", "fail")
 ENV_IDS = ("CartPole-v1", "fastac/CartPole-v1")
 
 
@@ -148,6 +149,19 @@ class A3CConfig(Config):
     n_envs: int = _field(1, "envs of each worker", at_least=1, at_most=4096)
     update: str = _field("lockfree", "update scheme: who applies a gradient, and who waits", choices=UPDATE_SCHEMES)
     backend: str = _field("process", "where workers run", choices=BACKENDS)
+    on_worker_death: str = _field(
+        "restart", "when a worker process dies: another in its place, go on without it, or end", choices=ON_WORKER_DEATH
+    )
+    max_staleness: int | None = _field(
+        None,
+        "gradients staler than this are rejected; no limit if not given",
+        unit="updates",
+        at_least=0,
+        at_most=10**9,
+    )
+    staleness_lr: str = _field(
+        "constant", "learning rate of a gradient; inverse: divided by its staleness, if > 1", choices=STALENESS_LRS
+    )
 
 
 def schedule(name: str, value: float, progress: float) -> float:

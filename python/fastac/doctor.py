@@ -23,8 +23,9 @@ from fastac._core import UPDATE_SCHEMES
 from fastac.bench.updates import one_round
 from fastac.config import A3CConfig
 from fastac.env import ENV_ID, make_vec
-from fastac.launch import READY, Report, launch
+from fastac.launch import launch
 from fastac.shared import create_region, observer_of
+from fastac.worker import READY, Report
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 _START_DEADLINE_S = 30.0

@@ -1,4 +1,4 @@
-"""The project's own exceptions: what can go wrong with a configuration, a worker, or the books of a run."""
+"""The project's own exceptions and warnings: what can go wrong with a configuration, a worker, a run's books."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ class WorkerError(FastacError):
 
 
 class WorkerDiedError(FastacError):
-    """A worker process ended without a word: killed, or crashed."""
+    """A worker process ended without a word, killed or crashed, and the run could not go on. Says why."""
+
+
+class WorkerDeathWarning(UserWarning):
+    """A worker process died and the run goes on. Says which, how, and what was done."""
+
+
+class WorkerStuckWarning(UserWarning):
+    """A worker, or the learner, gave no sign of life for a while. Says which, for how long, and its state."""
 
 
 class NonFiniteGradientError(FastacError, ArithmeticError):
@@ -25,6 +33,10 @@ class NonFiniteGradientError(FastacError, ArithmeticError):
 
 class LedgerError(FastacError):
     """The books of a run do not balance: a gradient was lost or applied twice."""
+
+
+class NothingToResumeError(FastacError, RuntimeError):
+    """resume() was called on a model whose learn() was not interrupted, or was never called."""
 
 
 class CheckpointError(FastacError):

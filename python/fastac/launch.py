@@ -1,216 +1,219 @@
-"""Workers as threads or as processes: start them, hear from them, notice their death, and see them off.
+"""The crew of a run: all workers started, followed while they work, and seen off.
 
 In: a function work(task, session, report) and one task for each worker. Out: each has run to its end, or the reason
-why not, as an exception in the parent.
+why not, as an exception in the parent. Deaths are answered by the policy, standstills are told.
 """
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
-import queue
-import signal
-import sys
-import threading
 import time
-import traceback
-import types
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from multiprocessing import forkserver, reduction, resource_tracker
-from multiprocessing.connection import Connection
-from typing import Any, Protocol
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.connection import wait
+from typing import Any
 
 from fastac import _core
-from fastac.errors import FastacError, WorkerDiedError, WorkerError
+from fastac.errors import WorkerDeathWarning, WorkerDiedError, WorkerError, WorkerStuckWarning
+from fastac.forking import START_DEADLINE_S, STOP_DEADLINE_S
+from fastac.shared import Toll, serve_until_stopped
+from fastac.signals import signals_deferred
+from fastac.watch import Watch, kernel_state
+from fastac.worker import READY, Done, Failed, ProcessWorker, Report, ThreadWorker, Work, Worker
 
-READY = "ready"
-START_DEADLINE_S = 120.0  # a cold start imports torch, which takes seconds on a loaded machine
-STOP_DEADLINE_S = 2.0
+MAX_DEATHS_IN_A_ROW = 3
 _POLL_S = 0.02
-_MAIN_LOCK = threading.Lock()
-
-Report = Callable[[Any], None]
-Work = Callable[[Any, _core.Session, Report], float]  # returns the processor time, in seconds, that it worked
-
-
-@dataclass(frozen=True)
-class Done:
-    """A worker's last message: it came to its end, having used this much processor time."""
-
-    cpu_s: float
+_STATES = {
+    "R": "it is running",
+    "S": "it is sleeping",
+    "D": "it waits for a device",
+    "T": "it is stopped (SIGSTOP); `kill -CONT {task}` lets it go on",
+    "t": "a debugger has stopped it",
+}
 
 
-@dataclass(frozen=True)
-class Failed:
-    """A worker's last message: an exception ended it."""
+@dataclass
+class _Seat:
+    """A seat of the region, who holds it now, and what is known of them."""
 
-    error: BaseException
+    number: int
+    start: Callable[[], Worker]
+    worker: Worker
+    published: int  # by those who held the seat before
+    started: float = field(default_factory=time.monotonic)
+    ready: bool = False
+    end: Done | Failed | None = None
+    lost: bool = False  # its worker died and was not replaced
+    deaths_in_a_row: int = 0  # of workers that published nothing
 
-
-class Worker(Protocol):
-    """A thread or a process."""
-
-    name: str
-
-    def messages(self) -> list[Any]: ...
-    def alive(self) -> bool: ...
-    def last_words(self) -> str: ...
-    def end(self) -> bool: ...
+    @property
+    def working(self) -> bool:
+        return self.end is None and not self.lost
 
 
 class Crew:
-    """All workers of a run. A context manager: on the way out, in whatever way, no worker is left."""
+    """All workers of a run and, under `queue`, its learner. A context manager: on the way out none of them is left."""
 
-    def __init__(self, workers: Sequence[Worker], observer: _core.Session, tick: Callable[[], None]) -> None:
-        self._workers = workers
+    def __init__(
+        self,
+        observer: _core.Session,
+        tick: Callable[[], None],
+        on_death: str,
+        finished: Callable[[], bool],
+        toll: Toll,
+    ) -> None:
         self._observer = observer
         self._tick = tick
-        self._ready: set[int] = set()
-        self._ended: dict[int, Done | Failed | None] = {}  # None: died without a word
+        self._on_death = on_death
+        self._finished = finished
+        self._toll = toll
+        self._watch = Watch(observer)
+        self._workers: list[_Seat] = []
+        self._learner: list[_Seat] = []  # one, or none
+
+    def add_worker(self, number: int, start: Callable[[], Worker]) -> None:
+        self._workers.append(_Seat(number, start, start(), self._observer.published(number)))
+
+    def add_learner(self, number: int, start: Callable[[], Worker]) -> None:
+        self._learner.append(_Seat(number, start, start(), 0, ready=True))
+        self._watch.follow(number)
 
     def __enter__(self) -> Crew:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._observer.request_stop()
-        deadline = time.monotonic() + STOP_DEADLINE_S
-        while any(worker.alive() for worker in self._workers) and time.monotonic() < deadline:
-            self._tick()
-            time.sleep(_POLL_S)
-        stuck = [worker.name for worker in self._workers if not worker.end()]
-        for index in range(len(self._workers)):
-            self._hear(index)
-            if self._ended.get(index) is None and not self._workers[index].alive():
-                self._observer.reap(index)
-        if stuck and error is None:
+        with signals_deferred():
+            stuck = self._see_off()
+        if error is not None:
+            return
+        if stuck:
             raise WorkerError(f"{', '.join(stuck)} did not leave within {STOP_DEADLINE_S:g} s")
+        for seat in self._learner:
+            if isinstance(seat.end, Failed):
+                raise seat.end.error
 
     def wait_ready(self) -> None:
         """Until every worker has said so. Raises what ended a worker, or TimeoutError."""
-        deadline = time.monotonic() + START_DEADLINE_S
-        while len(self._ready) < len(self._workers):
-            if time.monotonic() > deadline:
-                late = len(self._workers) - len(self._ready)
-                raise TimeoutError(f"{late} workers were not ready within {START_DEADLINE_S:g} s")
+        while any(seat.working and not seat.ready for seat in self._workers):
             self._wait()
 
     def wait_done(self) -> None:
-        """Until every worker has come to its end. Raises WorkerError or WorkerDiedError as soon as it sees one."""
-        while len(self._ended) < len(self._workers):
+        """Until every worker has come to its end.
+
+        Raises WorkerError as soon as a worker has failed, WorkerDiedError where one died and the policy has no answer.
+        """
+        while any(seat.working for seat in self._workers):
             self._wait()
+            self._end_the_stuck()
+
+    def check(self) -> None:
+        """One look at all of them: what they said, who died, who stands still."""
+        for seat in self._workers + self._learner:
+            if not seat.working:
+                continue
+            # Asked in this order: what a worker said before it ended is heard before it is declared dead.
+            dead = not seat.worker.alive()
+            self._hear(seat)
+            if isinstance(seat.end, Failed):
+                raise seat.end.error
+            if seat.working and dead:
+                self._answer_death(seat)
+            elif not seat.ready and time.monotonic() > seat.started + START_DEADLINE_S:
+                raise TimeoutError(f"{seat.worker.name} was not ready within {START_DEADLINE_S:g} s")
+        self._tell_the_stuck()
 
     def _wait(self) -> None:
-        time.sleep(_POLL_S)
+        """Until somebody says something or dies, or it is time for a tick."""
+        wait([what for seat in self._workers if seat.working for what in seat.worker.waitables()], _POLL_S)
         self._tick()
         self.check()
 
-    def check(self) -> None:
-        for index, worker in enumerate(self._workers):
-            if index in self._ended:
-                continue
-            # Asked in this order: what a worker said before it ended is heard before it is declared dead.
-            dead = not worker.alive()
-            self._hear(index)
-            if index not in self._ended and dead:
-                self._ended[index] = None
-                self._observer.reap(index)
-                raise WorkerDiedError(f"{worker.name} {worker.last_words()}")
-            end = self._ended.get(index)
-            if isinstance(end, Failed):
-                raise end.error
-
-    def cpu_s(self) -> float:
-        """Processor time of the workers that came to their end."""
-        return sum(end.cpu_s for end in self._ended.values() if isinstance(end, Done))
-
-    def _hear(self, index: int) -> None:
-        for message in self._workers[index].messages():
+    def _hear(self, seat: _Seat) -> None:
+        for message in seat.worker.messages():
             if message == READY:
-                self._ready.add(index)
-            else:
-                self._ended[index] = message
+                seat.ready = True
+                self._watch.follow(seat.number)
+                continue
+            seat.end = message
+            self._watch.forget(seat.number)
+            if isinstance(message, Done):
+                self._toll.cpu_s += message.cpu_s
 
+    # ---- death ------------------------------------------------------------------------------------------------
 
-def _run(work: Work, task: Any, session: _core.Session, name: str, report: Report) -> None:
-    """What a worker does, thread or process: the work, then its last message."""
-    last: Done | Failed
-    try:
-        last = Done(work(task, session, report))
-    except BaseException as error:
-        # An exception of ours is its own message; another travels as the text of its traceback, which always pickles.
-        trace = f"{name} failed:\n{''.join(traceback.format_exception(error)).rstrip()}"
-        last = Failed(error if isinstance(error, FastacError) else WorkerError(trace))
-    session.close()
-    report(last)
+    def _answer_death(self, seat: _Seat) -> None:
+        """Takes back the seat of one that is known to be dead, and does what the policy says."""
+        words = f"{seat.worker.name} {seat.worker.last_words()}"
+        self._bury(seat)
+        in_vain = self._observer.published(seat.number) == seat.published
+        seat.deaths_in_a_row = seat.deaths_in_a_row + 1 if in_vain else 0
+        if self._finished():
+            done = "the work is done all the same"
+        elif self._on_death == "fail":
+            raise WorkerDiedError(words)
+        elif self._on_death == "continue":
+            left = sum(not other.lost for other in self._workers)
+            if left == 0:
+                raise WorkerDiedError(f"{words}; it was the last worker")
+            done = f"the run goes on with {left} of {len(self._workers)} workers"
+        elif seat.deaths_in_a_row == MAX_DEATHS_IN_A_ROW:
+            raise WorkerDiedError(f"{words}; it is the {seat.deaths_in_a_row}. in a row that published no gradient")
+        else:
+            self._replace(seat)
+            done = f"{seat.worker.name} takes its place"
+        warnings.warn(WorkerDeathWarning(f"{words}; {done}"), stacklevel=2)
 
+    def _bury(self, seat: _Seat) -> None:
+        seat.worker.end()
+        seat.lost = True
+        self._watch.forget(seat.number)
+        self._observer.reap(seat.number)
+        self._toll.deaths += 1
 
-class ThreadWorker:
-    """A worker in this process. It cannot be killed: it leaves at its next update once the run is stopped."""
+    def _replace(self, seat: _Seat) -> None:
+        seat.worker = seat.start()
+        seat.published = self._observer.published(seat.number)
+        seat.started = time.monotonic()
+        seat.ready = seat.lost = False
+        self._toll.restarts += 1
 
-    def __init__(self, region: _core.Region, index: int, work: Work, task: Any) -> None:
-        self.name = f"worker {index}"
-        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        session = _core.Session(region, index)
-        self._thread = threading.Thread(
-            target=_run, args=(work, task, session, self.name, self._put), name=f"fastac-{index}", daemon=True
-        )
-        self._thread.start()
+    # ---- standstill -------------------------------------------------------------------------------------------
 
-    def _put(self, message: Any) -> None:
-        # The parent's own clock already counts a thread's processor time.
-        self._inbox.put(Done(0.0) if isinstance(message, Done) else message)
+    def _tell_the_stuck(self) -> None:
+        for number, still_s in self._watch.news().items():
+            worker = next(seat.worker for seat in self._workers + self._learner if seat.number == number)
+            # The time of day tells this standstill from the next: Python shows a warning of the same text only once.
+            since = time.strftime("%H:%M:%S", time.localtime(time.time() - still_s))
+            words = f"{worker.name} has given no sign of life for {still_s:.0f} s, since {since}"
+            state = _STATES.get(kernel_state(worker.task), "").format(task=worker.task)
+            warnings.warn(WorkerStuckWarning(f"{words}; {state}" if state else words), stacklevel=2)
 
-    def messages(self) -> list[Any]:
-        return [self._inbox.get() for _ in range(self._inbox.qsize())]
+    def _end_the_stuck(self) -> None:
+        """Once all env steps are done nobody waits for a worker that stands still."""
+        left = [seat for seat in self._workers if seat.working]
+        if left and all(self._watch.stuck(seat.number) for seat in left) and self._finished():
+            for seat in left:
+                if not seat.worker.kill():
+                    raise WorkerError(f"{seat.worker.name} stands still, and a thread cannot be killed")
 
-    def alive(self) -> bool:
-        return self._thread.is_alive()
+    # ---- the end ----------------------------------------------------------------------------------------------
 
-    def last_words(self) -> str:
-        return "ended without a word"
-
-    def end(self) -> bool:
-        """Whether it has left. A thread cannot be killed; one in a long rollout leaves at its next update."""
-        return not self._thread.is_alive()
-
-
-class ProcessWorker:
-    """A worker in a process of its own, on the same region."""
-
-    def __init__(self, region: _core.Region, index: int, work: Work, task: Any) -> None:
-        self.name = f"worker {index}"
-        self._inbox, outbox = multiprocessing.Pipe(duplex=False)
-        args = (work, task, _Descriptor(region.fd), region.nonce, index, outbox)
-        self._process = _context().Process(target=_process_main, args=args, name=f"fastac-{index}", daemon=True)
-        with _nothing_to_import_from_main():
-            self._process.start()
-        outbox.close()  # the worker's own end is now the only one: it closes when the worker dies
-        self.name = f"worker {index} (process {self._process.pid})"
-
-    def messages(self) -> list[Any]:
-        heard: list[Any] = []
-        with contextlib.suppress(EOFError, OSError):
-            while self._inbox.poll():
-                heard.append(self._inbox.recv())
-        return heard
-
-    def alive(self) -> bool:
-        return bool(self._process.is_alive())
-
-    def last_words(self) -> str:
-        code = self._process.exitcode
-        if code is not None and code < 0:
-            return f"was killed by {_signal_name(-code)}"
-        return f"ended without a word, with exit code {code}"
-
-    def end(self) -> bool:
-        """Kills it if it still lives; whether it is gone."""
-        if self._process.is_alive():
-            self._process.kill()
-        self._process.join(STOP_DEADLINE_S)
-        return not self._process.is_alive()
+    def _see_off(self) -> list[str]:
+        """Stops the run; the names of those that neither left nor could be killed."""
+        self._observer.request_stop()
+        seats = self._workers + self._learner
+        deadline = time.monotonic() + STOP_DEADLINE_S
+        while any(seat.worker.alive() for seat in seats) and time.monotonic() < deadline:
+            self._tick()
+            time.sleep(_POLL_S)
+        stuck = [seat.worker.name for seat in seats if not seat.worker.end()]
+        for seat in seats:
+            self._hear(seat)
+            if not seat.worker.alive():  # nothing is taken back from one that lives
+                self._observer.reap(seat.number)
+                self._toll.deaths += seat.working
+        return stuck
 
 
 def launch(
@@ -220,92 +223,35 @@ def launch(
     work: Work,
     tasks: Sequence[Any],
     tick: Callable[[], None],
+    *,
+    on_death: str = "fail",
+    finished: Callable[[], bool] = lambda: False,
+    toll: Toll | None = None,
 ) -> Crew:
-    """Starts one worker for each task. `work` must be a function at the top level of a module, tasks must pickle.
+    """Starts one worker for each task and, under `queue`, the learner. The caller holds the observer's seat.
 
-    `tick` is called some fifty times a second as long as the parent waits for its workers.
+    Args:
+        work: a function at the top level of a module; tasks must pickle.
+        tick: called some fifty times a second as long as the parent waits for its workers.
+        on_death: what follows the death of a worker: config.ON_WORKER_DEATH.
+        finished: whether the run's work is done: then a worker that dies is not missed, and one that stands still is
+            killed.
+        toll: where deaths, restarts and processor time are counted.
     """
     kind: Callable[[_core.Region, int, Work, Any], Worker] = ProcessWorker if backend == "process" else ThreadWorker
-    workers: list[Worker] = []
-    crew = Crew(workers, observer, tick)
+    crew = Crew(observer, tick, on_death, finished, toll or Toll())
     try:
-        for index, task in enumerate(tasks):
-            workers.append(kind(region, index, work, task))
+        if region.scheme == "queue":
+            learner = region.workers + 1
+            crew.add_learner(learner, partial(ThreadWorker, region, learner, _serve, None))
+        for number, task in enumerate(tasks):
+            crew.add_worker(number, partial(kind, region, number, work, task))
     except BaseException as error:
         crew.__exit__(type(error), error, None)
         raise
     return crew
 
 
-# ---- processes ------------------------------------------------------------------------------------------------
-
-
-def _context() -> Any:
-    """A forkserver with torch already imported: a worker starts in 15 ms instead of 2 s. Never a bare fork, which
-    copies locks that other threads hold; a child forked after OpenMP was warm hung."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fastac.a3c"])
-    resource_tracker.ensure_running()  # by itself it would unblock SIGINT in the midst of the following
-    # The server and all that it forks inherit the mask: Ctrl-C in a terminal is for the parent, which tells them.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        with _nothing_to_import_from_main():
-            forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return context
-
-
-@contextlib.contextmanager
-def _nothing_to_import_from_main() -> Iterator[None]:
-    """A started process would import the user's script again, and with it start the training again where the script has
-    no `if __name__ == "__main__"`. Nothing that a worker gets is defined there, so it need not."""
-    with _MAIN_LOCK:
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = types.ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = main
-
-
-class _Descriptor:
-    """A file descriptor that is handed over when a process starts."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _take_descriptor, (reduction.DupFd(self.fd),)
-
-
-def _take_descriptor(handle: Any) -> int:
-    fd: int = handle.detach()
-    return fd
-
-
-def _process_main(work: Work, task: Any, fd: int, nonce: int, index: int, outbox: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-    import torch
-
-    torch.set_num_threads(1)
-    region = _core.Region.attach(fd, nonce)
-    os.close(fd)
-
-    _run(work, task, _core.Session(region, index), f"worker {index} (process {os.getpid()})", outbox.send)
-
-
-def _leave_with_parent() -> None:
-    """Waits for the end of the parent, however it came. A worker holds nothing that others would miss (updates.hpp)."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os._exit(1)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal
-        return f"signal {number}"
+def _serve(task: None, session: _core.Session, report: Report) -> float:
+    serve_until_stopped(session)
+    return 0.0

@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 Table = dict[str, Floats]
 
 EPISODE, UPDATE = 0.0, 1.0
-_HEAD = ("kind", "wall_s", "worker", "worker_env_steps")
+_HEAD = ("kind", "wall_s", "worker", "new_env_steps")
 EPISODE_COLUMNS = ("episode_return", "episode_length")
 UPDATE_COLUMNS = (
     "version_read",
@@ -38,16 +38,32 @@ MOMENT_COLUMNS = ("wall_s", "updates", "env_steps", "staleness_mean", "staleness
 assert len(_HEAD) + max(len(EPISODE_COLUMNS), len(UPDATE_COLUMNS)) <= LOG_COLUMNS
 
 
-def row(kind: float, wall_s: float, worker: int, worker_env_steps: int, *values: float) -> Floats:
-    """One event as the log carries it, float64[16]."""
+def row(kind: float, wall_s: float, worker: int, new_env_steps: int, *values: float) -> Floats:
+    """One event as the log carries it, float64[16].
+
+    new_env_steps: those that the event adds. Not a worker's count, which begins again with the next one in its seat.
+    """
     out = np.zeros(LOG_COLUMNS)
-    out[: 4 + len(values)] = (kind, wall_s, worker, worker_env_steps, *values)
+    out[: 4 + len(values)] = (kind, wall_s, worker, new_env_steps, *values)
     return out
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a learn() is, over all its parts: one that was interrupted goes on from here."""
+
+    total_timesteps: int  # env steps it was asked for
+    env_steps: int = 0
+    updates: int = 0
+    wall_s: float = 0.0
 
 
 @dataclass
 class History:
     """A run, as tables of equally long columns.
+
+    That of a resume() holds the rows since then; its env_steps, updates and wall_s count from the beginning of the
+    learn() that it finishes.
 
     Attributes:
         episodes: wall_s, env_steps, updates, worker, episode_return (undiscounted, unscaled), episode_length; in the
@@ -55,7 +71,7 @@ class History:
         updates: wall_s, env_steps, worker and UPDATE_COLUMNS; in the order in which they were submitted. `applied`
             is 1, or 0 for a gradient that was rejected: only the former count as updates.
         moments: MOMENT_COLUMNS, sampled by the parent; staleness_mean is over the updates since the row before.
-        startup_s: from the call of learn() until the first worker started.
+        startup_s: from the call of learn() or resume() until the first worker started.
         train_s: from there until the last update.
         cpu_s: processor time of all workers and of the parent over train_s.
     """
@@ -102,8 +118,9 @@ def _empty(columns: tuple[str, ...]) -> Table:
 class HistoryBuilder:
     """Collects rows of several workers while they run and puts them in order at the end."""
 
-    def __init__(self, start_s: float) -> None:
-        self.start_s = start_s
+    def __init__(self, start_s: float, start: Position | None = None) -> None:
+        self.start = start or Position(0)
+        self.zero_s = start_s - self.start.wall_s
         self._rows: list[Floats] = []
         self._moments: list[tuple[float, ...]] = []
         self._before = (0.0, 0.0)  # sum of staleness and applied updates at the last moment
@@ -121,8 +138,8 @@ class HistoryBuilder:
         self._before = (stale, applied)
         self._moments.append(
             (
-                wall_s - self.start_s,
-                applied,
+                wall_s - self.zero_s,
+                self.start.updates + applied,
                 float(snapshot["env_steps"]),
                 mean,
                 float(snapshot["staleness_max"]),
@@ -139,10 +156,10 @@ class HistoryBuilder:
             return history
         rows = np.concatenate(self._rows)
         rows = rows[np.argsort(rows[:, 1], kind="stable")]
-        rows[:, 1] -= self.start_s
+        rows[:, 1] -= self.zero_s
         is_update = rows[:, 0] == UPDATE
-        env_steps = np.cumsum(_increments(rows[:, 2], rows[:, 3]))
-        updates = np.cumsum(is_update & (rows[:, _APPLIED] == 1))
+        env_steps = self.start.env_steps + np.cumsum(rows[:, 3])
+        updates = self.start.updates + np.cumsum(is_update & (rows[:, _APPLIED] == 1))
         episodes = ~is_update
         head = {
             "wall_s": rows[:, 1],
@@ -156,14 +173,5 @@ class HistoryBuilder:
         history.updates = {name: head[name][is_update] for name in ("wall_s", "env_steps", "worker")} | {
             name: rows[is_update, 4 + i] for i, name in enumerate(UPDATE_COLUMNS)
         }
-        history.train_s = float(rows[-1, 1])
+        history.train_s = float(rows[-1, 1]) - self.start.wall_s
         return history
-
-
-def _increments(worker: Floats, worker_env_steps: Floats) -> Floats:
-    """How many env steps each event adds to what its worker had reported before."""
-    added = np.zeros_like(worker_env_steps)
-    for w in np.unique(worker):
-        its = worker == w
-        added[its] = np.diff(worker_env_steps[its], prepend=0.0)
-    return added

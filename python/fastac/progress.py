@@ -44,6 +44,7 @@ class WaitingProgress:
         self.visible = visible
         self._console = Console(stderr=True)
         self._opened = self._started = time.monotonic()
+        self._done_before = 0
         self._next_line = 0.0
         self._bar: _Bar | None = None
         self._task = TaskID(0)
@@ -57,16 +58,17 @@ class WaitingProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def start(self) -> None:
-        """The work begins only now: what came before does not count for its speed."""
+    def start(self, done: int = 0) -> None:
+        """The work begins only now, with `done` of it done earlier: what came before does not count for its speed."""
         self._started = time.monotonic()
+        self._done_before = done
 
     def update(self, done: int, note: str = "") -> None:
         """`note` stands beside the speed."""
         now = time.monotonic()
         if not self.visible or now - self._opened < _SILENT_S:
             return
-        rate = done / (now - self._started) if now > self._started else 0.0
+        rate = (done - self._done_before) / (now - self._started) if now > self._started else 0.0
         if self._console.is_terminal:
             bar = self._bar or self._open_bar()
             bar.update(self._task, completed=min(done, self.total), rate=_rate(rate), note=note)

@@ -5,16 +5,19 @@ Before it: env.py and policy.py. After it: returns.py and objective.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastac import _core, returns, seeding
-from fastac.config import Config
+from fastac.config import A2CConfig, Config
 from fastac.policy import OBS_DIM, FlatPolicy
 
 Float32 = npt.NDArray[np.float32]
+Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass
@@ -40,14 +43,15 @@ class Collector:
     actions, so that what env e lives through does not depend on which worker or batch holds it.
     """
 
-    def __init__(self, config: Config, first: int, n_envs: int, call: int = 0) -> None:
+    def __init__(self, config: Config, first: int, n_envs: int, call: int = 0, incarnation: int = 0) -> None:
         if config.seed is None:
             raise ValueError("expected a config with a seed: use config.resolve_seed()")
         self.config = config
+        self.first = first
         self.envs = _core.CartPole(n_envs, config.max_episode_steps, "same_step")
-        self.envs.seed(np.arange(n_envs), seeding.env_words(config.seed, call, first, n_envs))
+        self.envs.seed(np.arange(n_envs), seeding.env_words(config.seed, call, first, n_envs, incarnation))
         self.envs.reset()
-        self._actions = _core.UniformStreams(seeding.action_words(config.seed, call, first, n_envs))
+        self._actions = _core.UniformStreams(seeding.action_words(config.seed, call, first, n_envs, incarnation))
         self._return = np.zeros(n_envs)
         self._length = np.zeros(n_envs, np.int64)
         shape = (config.n_steps, n_envs)
@@ -58,6 +62,10 @@ class Collector:
         self._rewards = np.empty(shape, np.float32)
         self._terminated = np.empty(shape, np.bool_)
         self._truncated = np.empty(shape, np.bool_)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, a pickled one too, goes on where this one is."""
+        return _collector_at, (self.config, self.first, self.envs.num_envs, self.get_state())
 
     @np.errstate(over="ignore", invalid="ignore")  # a policy that diverges is told by its gradient, not by warnings
     def collect(self, policy: FlatPolicy) -> Rollout:
@@ -91,6 +99,33 @@ class Collector:
         )
         return Rollout(self._obs, self._taken, self._values, advantages, targets, episodes)
 
+    def get_state(self) -> Arrays:
+        """Copies of all that decides the next rollouts, one row for each env; for `set_state`, between two rollouts."""
+        envs = self.envs.get_state()
+        return {
+            "env_state": np.ascontiguousarray(envs["state"].T),  # float64[N, 4]
+            "env_elapsed": envs["elapsed"],  # int64[N]
+            "env_status": envs["status"],  # uint8[N]
+            "env_stream": envs["rng"],  # uint64[N, 4]
+            "action_stream": self._actions.state,  # uint64[N, 4]
+            "episode_return": self._return.copy(),  # float64[N], of the episodes under way
+            "episode_length": self._length.copy(),  # int64[N]
+        }
+
+    def set_state(self, saved: Arrays) -> None:
+        """Goes on, bit for bit, where `get_state` was called. Raises KeyError, TypeError or ValueError for no state."""
+        self.envs.set_state(
+            {
+                "state": np.ascontiguousarray(saved["env_state"].T),
+                "elapsed": saved["env_elapsed"],
+                "status": saved["env_status"],
+                "rng": saved["env_stream"],
+            }
+        )
+        self._actions.state = saved["action_stream"]
+        self._return[:] = saved["episode_return"]
+        self._length[:] = saved["episode_length"]
+
     def _final_values(self, policy: FlatPolicy) -> Float32:
         """V of the final observations of truncated episodes [T, N]; zero elsewhere, where nobody reads it."""
         values = np.zeros_like(self._values)
@@ -107,6 +142,41 @@ class Collector:
                 episodes.append((float(self._return[i]), int(self._length[i])))
             self._return[done] = 0.0
             self._length[done] = 0
+
+
+def _collector_at(config: Config, first: int, n_envs: int, state: Arrays) -> Collector:
+    collector = Collector(config, first, n_envs)
+    collector.set_state(state)
+    return collector
+
+
+class Groups:
+    """All envs of A2C, in `split` groups that roll out in turn."""
+
+    def __init__(self, config: A2CConfig) -> None:
+        size = config.n_envs // config.split
+        self._collectors = [Collector(config, first, size) for first in range(0, config.n_envs, size)]
+        self._next = 0
+
+    def collect(self, policy: FlatPolicy) -> Rollout:
+        """A rollout of the group whose turn it is."""
+        collector = self._collectors[self._next]
+        self._next = (self._next + 1) % len(self._collectors)
+        return collector.collect(policy)
+
+    def get_state(self) -> Arrays:
+        """That of all collectors, one row for each env, and whose turn it is."""
+        states = [collector.get_state() for collector in self._collectors]
+        rows = {name: np.concatenate([state[name] for state in states]) for name in states[0]}
+        return {**rows, "next_group": np.array([self._next])}
+
+    def set_state(self, saved: Arrays) -> None:
+        """Goes on, bit for bit, where `get_state` was called. Raises KeyError, TypeError or ValueError for no state."""
+        rows = {name: column for name, column in saved.items() if name != "next_group"}
+        for k, collector in enumerate(self._collectors):
+            n = collector.envs.num_envs
+            collector.set_state({name: column[k * n : (k + 1) * n] for name, column in rows.items()})
+        self._next = int(saved["next_group"][0])
 
 
 def sample(probabilities: Float32, uniforms: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

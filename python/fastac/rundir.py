@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import errno
+import fcntl
 import json
 import math
+import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -22,15 +26,44 @@ def make_folder(root: Path, name: str | None, kind: str) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The folder is ours until this ends or the process does. Raises BlockingIOError where another process has it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(errno.EAGAIN, "another process is training in this folder", str(folder)) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[IO[str]]:
+    """A file to write that takes the name `path` once it is complete."""
+    temporary = path.with_name(path.name + ".writing")
+    with temporary.open("w", newline="") as file:
+        yield file
+    os.replace(temporary, path)
+
+
 def write_json(path: Path, value: Any) -> None:
     """NaN and infinity become null: they are no JSON."""
-    path.write_text(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+    with _replacing(path) as file:
+        file.write(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The record in a file; empty where there is none."""
+    return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """One line for each row, under the keys of the first."""
     rows = list(rows)
-    with path.open("w", newline="") as file:
+    with _replacing(path) as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)
@@ -38,10 +71,20 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def write_table(path: Path, table: Table) -> None:
     """A table of equally long columns, with a header even where it is empty."""
-    with path.open("w", newline="") as file:
+    with _replacing(path) as file:
         writer = csv.writer(file)
         writer.writerow(table)
         writer.writerows(zip(*(_numbers(column) for column in table.values()), strict=True))
+
+
+def read_table(path: Path) -> Table | None:
+    """What `write_table` wrote; None where there is no file."""
+    if not path.exists():
+        return None
+    with path.open(newline="") as file:
+        names, *rows = csv.reader(file)
+    numbers = np.array(rows, np.float64).reshape(-1, len(names))
+    return dict(zip(names, numbers.T, strict=True))
 
 
 def _numbers(column: Floats) -> list[float]:

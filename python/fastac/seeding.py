@@ -12,27 +12,29 @@ import numpy.typing as npt
 _ENV, _ACTION, _WEIGHTS = 0, 1, 2
 
 
-def _sequence(seed: int, call: int, use: int, index: int) -> np.random.SeedSequence:
-    return np.random.SeedSequence(seed, spawn_key=(call, use, index))
+def _sequence(seed: int, *key: int) -> np.random.SeedSequence:
+    return np.random.SeedSequence(seed, spawn_key=key)
 
 
-def _words(seed: int, call: int, use: int, first: int, n: int) -> npt.NDArray[np.uint64]:
+def _words(seed: int, call: int, use: int, first: int, n: int, incarnation: int) -> npt.NDArray[np.uint64]:
+    later = (incarnation,) if incarnation else ()  # a longer key: nothing that the dead one lived through is replayed
     return np.stack(
-        [_sequence(seed, call, use, index).generate_state(4, np.uint64) for index in range(first, first + n)]
+        [_sequence(seed, call, use, index, *later).generate_state(4, np.uint64) for index in range(first, first + n)]
     )
 
 
-def env_words(seed: int, call: int, first: int, n: int) -> npt.NDArray[np.uint64]:
+def env_words(seed: int, call: int, first: int, n: int, incarnation: int = 0) -> npt.NDArray[np.uint64]:
     """Seed words uint64[n, 4] of the streams from which these envs draw their initial states.
 
-    Envs are numbered over all workers: first .. first + n - 1. `call` counts the model's learn calls.
+    Envs are numbered over all workers: first .. first + n - 1. `call` counts the model's learn calls, `incarnation`
+    the workers that have died in the seat of theirs.
     """
-    return _words(seed, call, _ENV, first, n)
+    return _words(seed, call, _ENV, first, n, incarnation)
 
 
-def action_words(seed: int, call: int, first: int, n: int) -> npt.NDArray[np.uint64]:
+def action_words(seed: int, call: int, first: int, n: int, incarnation: int = 0) -> npt.NDArray[np.uint64]:
     """Seed words uint64[n, 4] of the streams from which these envs' actions are sampled."""
-    return _words(seed, call, _ACTION, first, n)
+    return _words(seed, call, _ACTION, first, n, incarnation)
 
 
 def weights_seed(seed: int) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastac import _core
-from fastac.config import Config
+from fastac.config import A3CConfig, Config
 from fastac.errors import LedgerError
 
 Float32 = npt.NDArray[np.float32]
@@ -32,6 +32,8 @@ def create_region(config: Config, *, workers: int, update: str, n_params: int) -
         eps=config.eps,
         eps_inside_root=config.eps_inside_root,
         max_grad_norm=config.max_grad_norm if config.clip_at == "apply" else 0.0,
+        max_staleness=config.max_staleness if isinstance(config, A3CConfig) else None,
+        staleness_lr=config.staleness_lr if isinstance(config, A3CConfig) else "constant",
         nonce=secrets.randbits(64),
     )
 
@@ -50,7 +52,15 @@ def serve_until_stopped(session: _core.Session) -> None:
     """The learner of `queue`, in a thread of the parent: applies what the workers publish until the run is stopped."""
     while not session.stop_requested:
         session.serve(100)  # comes back to Python ten times a second
-    session.close()
+
+
+@dataclass
+class Toll:
+    """What the workers cost a run: counted while it goes on (launch.py)."""
+
+    deaths: int = 0
+    restarts: int = 0
+    cpu_s: float = 0.0  # processor time of worker processes, as they report it when they leave
 
 
 @dataclass(frozen=True)
@@ -64,11 +74,13 @@ class Ledger:
         applied: optimizer steps made, one for each gradient.
         merged: gradients summed into another one before it was pushed; no scheme does that by itself.
         rejected_nonfinite: gradients with NaN or infinity, not applied.
-        rejected_stale: gradients refused for their staleness; 0 as long as there is no limit to it.
+        rejected_stale: gradients staler than max_staleness, not applied.
         pending: published and neither applied nor rejected; 0 at the end of a run.
         retries: builds thrown away because another worker committed first (`lockfree`).
         staleness_mean, staleness_max: version when applied - version its worker read, over all applied gradients.
         lost_fraction: `hogwild`: the part of the watched additions that another worker overwrote; None elsewhere.
+        deaths: worker processes that died.
+        restarts: those of them that were replaced.
     """
 
     begun: int
@@ -83,10 +95,13 @@ class Ledger:
     staleness_mean: float
     staleness_max: int
     lost_fraction: float | None
+    deaths: int = 0
+    restarts: int = 0
 
     @classmethod
-    def of(cls, session: _core.Session, update: str) -> Ledger:
+    def of(cls, session: _core.Session, update: str, toll: Toll | None = None) -> Ledger:
         """The books as they stand."""
+        toll = toll or Toll()
         counts = session.ledger()
         watched = counts["canaries"]
         return cls(
@@ -107,6 +122,8 @@ class Ledger:
             },
             staleness_mean=counts["staleness_sum"] / counts["applied"] if counts["applied"] else 0.0,
             lost_fraction=(counts["canaries_lost"] / watched if watched else 0.0) if update == "hogwild" else None,
+            deaths=toll.deaths,
+            restarts=toll.restarts,
         )
 
     def check(self) -> None:
@@ -130,4 +147,6 @@ class Ledger:
         ]
         if self.lost_fraction is not None:
             parts.append(f"hogwild lost {self.lost_fraction:.3%} of its additions")
+        if self.deaths:
+            parts.append(f"{self.deaths} workers died, {self.restarts} replaced")
         return "; ".join(parts)

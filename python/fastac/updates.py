@@ -6,7 +6,7 @@ side of the same region is a session each (shared.py); `Recorder` is how they re
 
 from __future__ import annotations
 
-import threading
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,11 +18,11 @@ import numpy.typing as npt
 from fastac import _core
 from fastac.config import Config
 from fastac.errors import NonFiniteGradientError
-from fastac.metrics import EPISODE, UPDATE, History, HistoryBuilder, row
+from fastac.metrics import EPISODE, UPDATE, History, HistoryBuilder, Position, row
 from fastac.objective import GradientStats
 from fastac.progress import WaitingProgress, return_note
 from fastac.rollout import Rollout
-from fastac.shared import Ledger, create_region, learner_of, observer_of, serve_until_stopped
+from fastac.shared import Ledger, Toll, create_region, observer_of
 
 Float32 = npt.NDArray[np.float32]
 
@@ -30,22 +30,48 @@ _TICK_S = 0.05  # between two looks at the logs
 _MAX_NONFINITE_IN_A_ROW = 10
 _FLUSH_DEADLINE_S = 10.0
 _STOPPED_FLUSH_S = 1.0
+_REST = 20  # a periodic job rests this many times as long as it takes
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A run between two updates: one record of the store, and how far the learn() is with it."""
+
+    params: Float32  # [P]
+    state: Float32  # [S, P]
+    version: int
+    position: Position
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a run leaves behind."""
 
-    params: Float32  # [P]
-    state: Float32  # [S, P]
-    version: int
-    env_steps: int
+    last: Moment
     ledger: Ledger
     history: History
 
 
+class Periodic:
+    """A job of the parent, done every `every_s` seconds, or less often: it takes a twentieth of the time at most."""
+
+    def __init__(self, every_s: float, job: Callable[[], None]) -> None:
+        self._every_s = every_s
+        self._job = job
+        self._next = time.monotonic() + every_s
+
+    def do_if_due(self) -> None:
+        started = time.monotonic()
+        if started < self._next:
+            return
+        self._next = math.inf  # a job that failed is not tried again while the run is taken down for it
+        self._job()
+        now = time.monotonic()
+        self._next = now + max(self._every_s, _REST * (now - started))
+
+
 class Run:
-    """The parent's half of a run: one region, the observer's seat and, under `queue`, the learner's thread."""
+    """The parent's half of a run: one region and the observer's seat."""
 
     def __init__(
         self,
@@ -57,37 +83,31 @@ class Run:
         workers: int,
         update: str,
         progress: WaitingProgress,
+        begin: Position,
     ) -> None:
         self.update = update
         self.region = create_region(config, workers=workers, update=update, n_params=len(params))
         self.session = observer_of(self.region)
-        self.session.initialize(params, state, version)
+        self.session.initialize(params, state, version, begin.env_steps)
         self.progress = progress
-        self.worker_cpu_s = 0.0  # of worker processes, as they report it when they leave
+        self.begin = begin
+        self.jobs: list[Periodic] = []
+        self.toll = Toll()
         self._opened = time.monotonic()
         self._next_tick = 0.0
         self._recent: deque[float] = deque(maxlen=100)
         self._state_shape = state.shape
-        self._learner: threading.Thread | None = None
-        if update == "queue":
-            self._learner = threading.Thread(
-                target=serve_until_stopped,
-                args=(learner_of(self.region),),
-                name="fastac-learner",
-                daemon=True,
-            )
-            self._learner.start()
         self.start()
 
     def start(self) -> None:
         """The clock of the run starts now; called again once all workers are ready."""
-        self.progress.start()
+        self.progress.start(self.begin.env_steps)
         self._started = time.monotonic()
         self._cpu = time.process_time()
-        self._builder = HistoryBuilder(self._started)
+        self._builder = HistoryBuilder(self._started, self.begin)
 
     def tick(self, *, now: bool = False) -> None:
-        """Takes what the workers logged, every 50 ms at most."""
+        """Takes what the workers logged, every 50 ms at most, and does what is due, until the run is stopped."""
         time_s = time.monotonic()
         if not now and time_s < self._next_tick:
             return
@@ -100,23 +120,34 @@ class Run:
         self._builder.add_moment(time_s, snapshot, snapshot["retries"])
         mean_return = float(np.mean(self._recent)) if self._recent else float("nan")
         self.progress.update(snapshot["env_steps"], return_note(mean_return))
+        if not self.session.stop_requested:
+            for job in self.jobs:
+                job.do_if_due()
+
+    def moment(self) -> Moment:
+        """Copies of one whole record (`hogwild`: of parameters that are being written)."""
+        params = np.empty(self.region.parameters, np.float32)
+        state = np.empty(self._state_shape, np.float32)
+        at = self.session.copy_record(params, state)
+        wall_s = self.begin.wall_s + time.monotonic() - self._started
+        position = Position(self.begin.total_timesteps, at["env_steps"], self.begin.updates + at["applied"], wall_s)
+        return Moment(params, state, at["version"], position)
+
+    def history(self) -> History:
+        """What was logged so far."""
+        history = self._builder.build()
+        history.startup_s = self._started - self._opened
+        history.cpu_s = time.process_time() - self._cpu + self.toll.cpu_s
+        return history
 
     def close(self) -> Outcome:
         """Once all workers have left: applies what they published, and adds everything up."""
         self.session.request_stop()
-        if self._learner is not None:
-            self._learner.join()
         self.session.drain()
         self.tick(now=True)
-        history = self._builder.build()
-        history.startup_s = self._started - self._opened
-        history.cpu_s = time.process_time() - self._cpu + self.worker_cpu_s
-        params = np.empty(self.region.parameters, np.float32)
-        state = np.empty(self._state_shape, np.float32)
-        last = self.session.copy_record(params, state)
-        ledger = Ledger.of(self.session, self.update)
+        outcome = Outcome(self.moment(), Ledger.of(self.session, self.update, self.toll), self.history())
         self.session.close()
-        return Outcome(params, state, last["version"], last["env_steps"], ledger, history)
+        return outcome
 
 
 class Recorder:
@@ -125,7 +156,6 @@ class Recorder:
     def __init__(self, session: _core.Session, worker: int) -> None:
         self._session = session
         self._worker = worker
-        self._env_steps = 0
         self._updates = 0
         self._nonfinite_in_a_row = 0
         self._backlog: deque[npt.NDArray[np.float64]] = deque()
@@ -140,7 +170,6 @@ class Recorder:
         submitted: str,
     ) -> None:
         """Raises NonFiniteGradientError after ten rejected gradients in a row."""
-        self._env_steps += rollout.env_steps
         self._updates += 1
         now = time.monotonic()
         self._backlog.append(
@@ -148,7 +177,7 @@ class Recorder:
                 UPDATE,
                 now,
                 self._worker,
-                self._env_steps,
+                rollout.env_steps,
                 version,
                 stats.grad_norm,
                 stats.policy_loss,
@@ -160,11 +189,11 @@ class Recorder:
                 learning_rate,
                 ent_coef,
                 # One that was published when the run was stopped is applied by the last drain.
-                submitted != "rejected_nonfinite",
+                submitted in ("applied", "stopped"),
             )
         )
         for episode_return, length in rollout.episodes:
-            self._backlog.append(row(EPISODE, now, self._worker, self._env_steps, episode_return, length))
+            self._backlog.append(row(EPISODE, now, self._worker, 0, episode_return, length))
         self._write()
         self._nonfinite_in_a_row = self._nonfinite_in_a_row + 1 if submitted == "rejected_nonfinite" else 0
         if self._nonfinite_in_a_row == _MAX_NONFINITE_IN_A_ROW:
@@ -174,7 +203,7 @@ class Recorder:
             )
 
     def flush(self, wait: Callable[[], None]) -> None:
-        """At the end of the work: calls `wait` until the parent has read what is left.
+        """At the end of the work: calls `wait` until the parent has read what is left. Each try is a sign of life.
 
         Raises TimeoutError when it reads nothing for 10 s, or 1 s after the run was stopped.
         """

@@ -106,11 +106,11 @@ def run(one: Gate, commands: list[Command]) -> tuple[bool, list[str]]:
     held, lines = True, []
     for command in commands:
         started = time.monotonic()
-        done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
         spent = f"({time.monotonic() - started:.0f} s)"
         said = [line for line in done.stdout.splitlines() if line.strip()]
         if done.returncode == 0 and said:
-            lines += said[:-1] + [f"{said[-1]} {spent}"]
+            lines += [*said[:-1], f"{said[-1]} {spent}"]
         else:
             held = False
             lines += [f"FAILED {one.name}, exit status {done.returncode} {spent}: {' '.join(command)}"]

@@ -310,7 +310,9 @@ private:
         check_state(saved.state, [&saved](std::size_t i) { return saved.status[i] == EnvStatus::running; });
         for (std::size_t i = 0; i < num_envs_; ++i) {
             const std::string env = " for env " + std::to_string(i);
-            if (saved.elapsed[i] < 0 || saved.elapsed[i] == no_time_limit) {
+            // The last count that there is: a running env could not count on.
+            const bool at_the_end = saved.elapsed[i] == no_time_limit && saved.status[i] == EnvStatus::running;
+            if (saved.elapsed[i] < 0 || at_the_end) {
                 throw std::invalid_argument("elapsed: expected a count of env steps, got " +
                                             std::to_string(saved.elapsed[i]) + env);
             }

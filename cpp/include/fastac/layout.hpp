@@ -138,6 +138,8 @@ struct Layout {
         if (!std::has_single_bit(c.slots) || c.slots > max_slots)
             throw std::invalid_argument("slots: expected a power of two up to " + std::to_string(max_slots) + ", got " + std::to_string(c.slots));
         if (!std::has_single_bit(c.log_rows)) throw std::invalid_argument("log_rows: expected a power of two, got " + std::to_string(c.log_rows));
+        if (c.scheme > UpdateScheme::hogwild || c.staleness_lr > StalenessLr::inverse || c.optimizer.kind > OptimizerKind::adam)
+            throw std::invalid_argument("config: expected a scheme, a staleness_lr and an optimizer that exist, got a number beyond the last");
         const std::size_t vector_bytes = align_up(parameters * sizeof(float), cache_line);
         std::size_t end = 0;
         const auto place = [&end](std::size_t size) {

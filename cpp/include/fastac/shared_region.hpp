@@ -46,7 +46,9 @@ public:
         struct stat status {};
         if (fstat(fd, &status) != 0) throw std::system_error(errno, std::generic_category(), "attach: fstat");
         RegionHeader header{};
-        if (status.st_size < static_cast<off_t>(sizeof header) || pread(fd, &header, sizeof header, 0) != static_cast<ssize_t>(sizeof header) ||
+        // Sealed, so that nobody can cut off what we map.
+        const int seals = fcntl(fd, F_GET_SEALS);
+        if (seals < 0 || (seals & F_SEAL_SHRINK) == 0 || status.st_size < static_cast<off_t>(sizeof header) || pread(fd, &header, sizeof header, 0) != static_cast<ssize_t>(sizeof header) ||
             header.magic != region_magic)
             throw std::runtime_error("attach: this descriptor is no fastac region");
         const Layout layout = expect_layout(header, status.st_size);

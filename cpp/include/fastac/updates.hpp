@@ -79,8 +79,9 @@ public:
     [[nodiscard]] std::size_t seat() const noexcept { return seat_; }
     [[nodiscard]] bool is_worker() const noexcept { return seat_ < workers(); }
 
-    /// Before any worker begins: record 0 gets params float32[P], state float32[S, P] (empty: zeros) and the version.
-    void initialize(std::span<const float> params, std::span<const float> state, std::uint64_t version) {
+    /// Before any worker begins: record 0 gets params float32[P], state float32[S, P] (empty: zeros), the version and the
+    /// env steps to count on from.
+    void initialize(std::span<const float> params, std::span<const float> state, std::uint64_t version, std::uint64_t env_steps = 0) {
         expect_seat();
         for (std::size_t w = 0; w < workers(); ++w)
             if (region_->worker(w).begun.load(std::memory_order_relaxed) != 0) throw std::logic_error("initialize: expected a new region, got one whose workers have begun");
@@ -89,7 +90,9 @@ public:
         std::memcpy(vectors.params, params.data(), n * sizeof(float));
         for (std::size_t k = 0; k * n < state.size(); ++k) std::memcpy(vectors.state[k], state.data() + k * n, n * sizeof(float));
         region_->record(0).version = version;
+        region_->record(0).env_steps = env_steps;
         region_->control().hogwild_version.store(version, std::memory_order_relaxed);
+        region_->control().hogwild_env_steps.store(env_steps, std::memory_order_relaxed);
         region_->control().current.store(ParamStore::pack(version, 0), std::memory_order_seq_cst);
     }
 

@@ -69,27 +69,37 @@ public:
     /// True: locked. False: not locked within `for_at_most`.
     [[nodiscard]] bool try_lock_for(std::chrono::milliseconds for_at_most) {
         timespec at{};
-        clock_gettime(CLOCK_MONOTONIC, &at);
+        clock_gettime(clock, &at);
         const std::int64_t ns = at.tv_nsec + std::chrono::nanoseconds(for_at_most).count();
         at.tv_sec += static_cast<time_t>(ns / 1'000'000'000);
         at.tv_nsec = static_cast<long>(ns % 1'000'000'000);
-        const int error = pthread_mutex_clocklock(&mutex_, CLOCK_MONOTONIC, &at);
+        const int error = lock_until(at);
         if (error == ETIMEDOUT) return false;
         if (error == EOWNERDEAD) {
 #ifdef FASTAC_TSAN
             // ThreadSanitizer knows of pthread_mutex_lock that EOWNERDEAD means locked, of the timed form it does not.
+            __tsan_mutex_pre_lock(&mutex_, __tsan_mutex_not_static);
             __tsan_mutex_post_lock(&mutex_, __tsan_mutex_not_static, 0);
 #endif
             pthread_mutex_consistent(&mutex_);
             return true;
         }
-        if (error != 0) throw std::runtime_error("pthread_mutex_clocklock failed with error " + std::to_string(error));
+        if (error != 0) throw std::runtime_error("locking a robust mutex failed with error " + std::to_string(error));
         return true;
     }
 
     void unlock() noexcept { pthread_mutex_unlock(&mutex_); }
 
 private:
+#ifdef FASTAC_TSAN
+    // Older ThreadSanitizers do not know pthread_mutex_clocklock, and report every unlock; the timed form they all know.
+    static constexpr clockid_t clock = CLOCK_REALTIME;
+    int lock_until(const timespec& at) { return pthread_mutex_timedlock(&mutex_, &at); }
+#else
+    static constexpr clockid_t clock = CLOCK_MONOTONIC;
+    int lock_until(const timespec& at) { return pthread_mutex_clocklock(&mutex_, clock, &at); }
+#endif
+
     pthread_mutex_t mutex_;
 };
 

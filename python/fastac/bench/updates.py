@@ -17,6 +17,7 @@ from fastac.bench.rounds import Spread, Tick
 from fastac.shared import learner_of, observer_of, serve_until_stopped
 
 _START_DEADLINE_S = 30.0
+_STOP_DEADLINE_S = 2.0
 MOST_ADDITIONS = 2**24  # up to here every whole number is a float32, and the sum of the gradients is exact
 _COLUMNS = ("read_us", "push_us", "apply_us", "updates_per_s", "retries_per_update", "staleness_mean", "lost")
 
@@ -50,7 +51,7 @@ def one_round(optimizer: str, scheme: str, workers: int, n_params: int, n_update
     region = _core.Region.create(workers=workers, parameters=n_params, scheme=scheme, optimizer=optimizer)
     observer = observer_of(region)
     observer.initialize(np.zeros(n_params, np.float32))
-    learner = threading.Thread(target=serve_until_stopped, args=(learner_of(region),))
+    learner = threading.Thread(target=serve_until_stopped, args=(learner_of(region),), daemon=True)
     spent, began, ended = np.zeros((workers, 3)), np.zeros(workers), np.zeros(workers)
     barrier = threading.Barrier(workers + 1, timeout=_START_DEADLINE_S)
 
@@ -75,7 +76,7 @@ def one_round(optimizer: str, scheme: str, workers: int, n_params: int, n_update
     finally:
         observer.request_stop()
         if learner.is_alive():
-            learner.join()
+            learner.join(_STOP_DEADLINE_S)
     ledger = observer.ledger()
     params = np.empty(n_params, np.float32)
     observer.read(params)

@@ -14,6 +14,14 @@ from fastac.config import Config, spec_of
 
 Command = Callable[..., None]
 
+checkpoint_option = click.option(
+    "--checkpoint-every-s",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="time between checkpoints; 0: only at the end [s]",
+)
+
 timesteps_option = click.option(
     "--total-timesteps",
     type=click.IntRange(min=1),

@@ -1,0 +1,61 @@
+"""`fastac resume`: a run that was interrupted, finished."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fastac import rundir
+from fastac.checkpoint import file_of, load_checkpoint, previous_of
+from fastac.cli.endings import ends_in_order, signals_raised
+from fastac.cli.options import checkpoint_option
+from fastac.cli.runs import RunFolder, train_in
+from fastac.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from fastac.algorithm import Algorithm
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@checkpoint_option
+def resume(folder: Path, checkpoint_every_s: float) -> None:
+    """Finish a run that was stopped, failed or was killed: FOLDER is its runs/<name>.
+
+    Goes on from its latest checkpoint, with its configuration and what is left of its env steps, into the same
+    folder. A2C ends with the same bits as if it had never been interrupted.
+
+    \b
+    fastac resume runs/a3c-20260101-120000
+    """
+    with ends_in_order(), rundir.locked(folder):
+        model = _load(folder)
+        run = RunFolder(folder, model)
+        if missing := run.missing():
+            click.echo(f"notice: {missing}", err=True)
+        if model.unfinished is None:
+            run.mark_as_done()
+            click.echo(f"{folder}: finished, with {model.num_timesteps:,} env steps; nothing is left to do")
+            return
+        with signals_raised():
+            train_in(run, model, model.resume, model.unfinished.total_timesteps, checkpoint_every_s)
+
+
+def _load(folder: Path) -> Algorithm:
+    """The latest whole checkpoint; says so where that is the one before the latest."""
+    path = file_of(folder)
+    try:
+        algorithm = load_checkpoint(path).algorithm
+    except (FileNotFoundError, CheckpointError) as error:
+        path = previous_of(path)
+        try:
+            algorithm = load_checkpoint(path).algorithm
+        except (FileNotFoundError, CheckpointError):
+            raise error from None
+        click.echo(f"notice: {error}; this is done", err=True)
+    import fastac
+
+    model: Algorithm = {"A2C": fastac.A2C, "A3C": fastac.A3C}[algorithm].load(path)
+    return model
