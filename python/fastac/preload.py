@@ -1,4 +1,9 @@
-"""What the forkserver imports first: from here on it ends with its clients, in the midst of slow imports, too."""
+"""What the forkserver imports before it forks: the slow part of a worker's start. It ends with its clients from the first.
+
+The pipe by which the server learns that its clients are gone is the only one that it has inherited. That is not enough as
+long as it imports: who asks for a process meanwhile sends a writer of that pipe along, and it stays with the request. So
+until it has imported, the server ends with the thread that started it, too.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import os
 import stat
 import sys
 
-from fastac.lifeline import end_with_writer
+from fastac.lifeline import STARTER_PID, end_with_starter, end_with_writer, outlive_starter
 
 
 def _is_pipe(fd: int) -> bool:
@@ -16,9 +21,14 @@ def _is_pipe(fd: int) -> bool:
         return False
 
 
-# The pipe by which the server learns that its clients are gone is the only one that it has inherited. Whoever else
-# imports this has pipes of other kinds.
+# Whoever else imports this has pipes of other kinds.
 if any("multiprocessing.forkserver" in word for word in sys.orig_argv):
+    if starter := os.environ.pop(STARTER_PID, ""):  # else it was not forking.py that started it
+        end_with_starter(int(starter))
     for fd in map(int, os.listdir("/proc/self/fd")):
         if fd > 2 and _is_pipe(fd):
             end_with_writer(fd)
+
+    import fastac.a3c  # noqa: F401
+
+    outlive_starter()
