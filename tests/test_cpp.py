@@ -80,7 +80,7 @@ def test_core(preset: str, usable_sanitizers: dict[str, str], tmp_path: Path) ->
     must_run(["cmake", "--preset", preset, "-B", tmp_path], cwd=ROOT)
     must_run(["cmake", "--build", tmp_path, "--parallel", "2"])
     listed = must_run(["ctest", "--test-dir", tmp_path, "--output-on-failure"])
-    for source in (ROOT / "cpp" / "tests").glob("test_*.cpp"):
+    for source in [*(ROOT / "cpp" / "tests").glob("test_*.cpp"), *(ROOT / "cpp" / "gates").glob("gate_*.cpp")]:
         assert source.stem in listed, f"{source.name} is in no list of tests"
 
 
