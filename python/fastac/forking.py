@@ -20,6 +20,7 @@ from multiprocessing import forkserver, reduction, resource_tracker
 from typing import Any
 
 from fastac.errors import WorkerError
+from fastac.lifeline import STARTER_PID
 from fastac.watch import is_stopped
 
 START_DEADLINE_S = 120.0  # a cold start imports torch, which takes seconds on a loaded machine
@@ -86,7 +87,11 @@ def _ensure_forkserver() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with _nothing_to_import_from_main():
-            forkserver.ensure_running()
+            os.environ[STARTER_PID] = str(os.getpid())
+            try:
+                forkserver.ensure_running()
+            finally:
+                del os.environ[STARTER_PID]
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

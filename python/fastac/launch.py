@@ -158,7 +158,7 @@ class Crew:
                 raise WorkerDiedError(f"{words}; it was the last worker")
             done = f"the run goes on with {left} of {len(self._workers)} workers"
         elif seat.deaths_in_a_row == MAX_DEATHS_IN_A_ROW:
-            raise WorkerDiedError(f"{words}; it is the {seat.deaths_in_a_row}. in a row that published no gradient")
+            raise WorkerDiedError(f"{words}, like {MAX_DEATHS_IN_A_ROW - 1} before it, and none published a gradient")
         else:
             self._replace(seat)
             done = f"{seat.worker.name} takes its place"

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import select
 import signal
+
+STARTER_PID = "FASTAC_STARTER_PID"  # in the environment of a forkserver that is being started
+_PR_SET_PDEATHSIG = 1
+
+
+def end_with_starter(pid: int) -> None:
+    """From now on the kernel kills this process as soon as the thread of process `pid` that started it ends."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != pid:  # it ended before the kernel was told
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def outlive_starter() -> None:
+    """Takes end_with_starter back."""
+    _prctl(_PR_SET_PDEATHSIG, 0)
+
+
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
 
 
 def end_with_writer(pipe: int) -> None:

@@ -125,9 +125,18 @@ def _trunk(config: Config, generator: torch.Generator) -> nn.ModuleList:
     return nn.ModuleList(_linear(n_in, n_out, math.sqrt(2.0), generator) for n_in, n_out in itertools.pairwise(sizes))
 
 
+class _Linear(nn.Linear):
+    """Left as it is allocated: what nn.Linear draws comes from torch's global stream, which is the user's.
+
+    nn.utils.skip_init does the same by way of the meta device, whose first use imports for half a second.
+    """
+
+    def reset_parameters(self) -> None:
+        pass
+
+
 def _linear(n_in: int, n_out: int, gain: float, generator: torch.Generator) -> nn.Linear:
-    # nn.Linear's own initialisation would draw from torch's global stream.
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, n_in, n_out)  # type: ignore[no-untyped-call]
+    layer = _Linear(n_in, n_out)
     nn.init.orthogonal_(layer.weight, gain, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer

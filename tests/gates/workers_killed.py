@@ -1,0 +1,213 @@
+"""SIGKILL to workers of an A3C run: the run goes on, its books balance, and it still learns.
+
+    python tests/gates/workers_killed.py kills=200 seeds=3 every_s=2
+
+First as many kills as told, one every 0.25 s: each is counted as a death and replaced, nothing that was published is
+lost, nobody is left over. Then the forkserver is killed in the midst of a run. Then each seed must solve CartPole (a
+mean return of 475 over 100 episodes) within 400,000 env steps while a worker is killed every few seconds.
+
+Kills begin once the workers train. Nine in ten victims have done so for a while (they have used processor time), one
+in ten is whoever it hits: three deaths in a row in one seat, no gradient in between, would end the run, and should.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from whole_runs import arguments, children, kill, wait_until
+
+import fastac
+from fastac import algorithm, updates
+from fastac.errors import FastacError, WorkerDeathWarning
+
+ENDLESS = 50_000_000
+BUDGET = 400_000  # env steps
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def forkserver() -> int | None:
+    for process in children(os.getpid()):
+        if b"multiprocessing.forkserver" in Path(f"/proc/{process.pid}/cmdline").read_bytes():
+            return process.pid
+    return None
+
+
+def workers() -> list[int]:
+    """The living."""
+    server = forkserver()
+    return [] if server is None else [process.pid for process in children(server) if not process.dead]
+
+
+def trained(pid: int) -> bool:
+    """Whether a worker has used more processor time than its start takes."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    return int(fields[11]) + int(fields[12]) > 0.3 * TICKS_PER_S
+
+
+class WatchedRun(updates.Run):
+    """Remembers the run that is under way, so that it can be asked whether the workers train."""
+
+    latest: updates.Run | None = None
+
+    def start(self) -> None:
+        super().start()
+        WatchedRun.latest = self
+
+    def close(self) -> updates.Outcome:
+        WatchedRun.latest = None
+        return super().close()
+
+
+algorithm.Run = WatchedRun
+
+
+def under_way() -> bool:
+    run = WatchedRun.latest
+    return run is not None and run.session.go
+
+
+class Killer:
+    """Kills one worker every so many seconds, in a thread, until it has killed enough; then does what comes after."""
+
+    def __init__(self, seed: int, every_s: float, kills: int | None = None) -> None:
+        self.killed = 0
+        self._random = random.Random(seed)
+        self._every_s = every_s
+        self._kills = kills
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+
+    def __enter__(self) -> Killer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while not self._over.wait(self._every_s):
+            if self.killed == self._kills:
+                os.kill(os.getpid(), signal.SIGINT)  # the run is to end
+                return
+            victims = workers() if under_way() else []
+            if self._random.random() > 0.1:
+                victims = list(filter(trained, victims))
+            if victims:
+                kill(self._random.choice(victims))
+                self.killed += 1
+
+
+def killed_at_random(kills: int) -> list[str]:
+    """What is wrong after that many kills, one soon after the other."""
+    model = fastac.A3C(workers=4, backend="process", seed=0)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", WorkerDeathWarning)
+        with Killer(0, 0.25, kills) as killer:
+            until_stopped(lambda: model.learn(ENDLESS))
+    faults = faults_of(model)
+    assert model.ledger is not None
+    deaths = sum(issubclass(warning.category, WorkerDeathWarning) for warning in told)
+    if not killer.killed == model.ledger.deaths == deaths == kills:
+        faults.append(f"{killer.killed} of {kills} killed, {model.ledger.deaths} deaths counted, {deaths} warned of")
+    return faults
+
+
+def forkserver_killed() -> list[str]:
+    """What is wrong after the forkserver's death, with the workers living: the run goes on, or says why not."""
+    model = fastac.A3C(workers=4, backend="process", seed=0)
+
+    def work() -> None:
+        wait_until(lambda: under_way() and any(map(trained, workers())), 120.0)
+        server = forkserver()
+        assert server is not None
+        kill(server)
+        time.sleep(3.0)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", WorkerDeathWarning)
+        until_stopped(lambda: model.learn(ENDLESS))
+    thread.join()
+    return faults_of(model)
+
+
+def until_stopped(learn: Callable[[], object]) -> None:
+    """A run that failed with a word of ours has ended in order, too: its books say whether."""
+    try:
+        learn()
+    except KeyboardInterrupt:
+        pass
+    except FastacError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+
+
+def faults_of(model: fastac.A3C) -> list[str]:
+    """After a run: books that do not balance, and processes that are left."""
+    ledger = model.ledger
+    if ledger is None:
+        return ["no run was under way"]
+    faults = []
+    try:
+        ledger.check()
+    except FastacError as error:
+        faults.append(str(error))
+    if ledger.applied == 0 or model.version != ledger.applied:
+        faults.append(f"{model.version} updates, {ledger.applied} gradients applied")
+    left = [process for server in [forkserver()] if server is not None for process in children(server)]
+    if left:
+        faults.append(f"left over: {left}")
+    return faults
+
+
+def solve(seed: int, every_s: float) -> tuple[float | None, int, list[str]]:
+    """Env steps until 475 or None, kills until the end of the run, and what is wrong."""
+    model = fastac.A3C(workers=4, backend="process", seed=seed)
+    before = kills = 0
+    faults: list[str] = []
+    for env_steps in (BUDGET // 4, BUDGET - BUDGET // 4):  # the second only where the first was not enough
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", WorkerDeathWarning)
+            with Killer(seed, every_s) as killer:
+                model.learn(env_steps)
+        kills += killer.killed
+        faults += faults_of(model)
+        assert model.history is not None
+        solved = model.history.time_to(475.0)
+        if solved is not None:
+            return before + solved["env_steps"], kills, faults
+        before = model.num_timesteps
+    return None, kills, faults
+
+
+def main() -> int:
+    given = arguments(kills=200, seeds=3, every_s=2.0)
+    faults = killed_at_random(given.kills) + forkserver_killed()
+    runs = [solve(seed, given.every_s) for seed in range(given.seeds)]
+    faults += [fault for _, _, its in runs for fault in its]
+    solved = [f"{env_steps / 1000:.0f}k ({kills} kills)" for env_steps, kills, _ in runs if env_steps is not None]
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    print(
+        f"workers killed: {given.kills} SIGKILLs of A3C workers and one of the forkserver: "
+        f"{'0 lost, books balance' if not faults else f'{len(faults)} faults'}; with a kill every {given.every_s:g} s "
+        f"solved 475 on {len(solved)} of {given.seeds} seeds, after {', '.join(solved) or 'no number of'} env steps"
+    )
+    return int(bool(faults) or len(solved) < given.seeds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
