@@ -28,7 +28,7 @@ ROOMS = {
     "signal balance balance",
     Crowd: "one_session used_while_it_waits closed_while_used one_env forked",
 }
-OFTEN, SELDOM = 10, 1
+OFTEN, SELDOM = 5, 2  # threads and forks take milliseconds
 OPERATIONS = [
     (room.__name__, verb)
     for room, verbs in ROOMS.items()
@@ -43,7 +43,7 @@ def play(call: Caller, operations: list[tuple[tuple[str, str], int, int]]) -> No
     rooms = {"Envs": Envs(call), "Sessions": sessions, "Verbs": Verbs(call, sessions), "Crowd": Crowd(call)}
     for (room, verb), times, number in operations:
         d = Draw(number)
-        for _ in range(times):
+        for _ in range(min(times, SELDOM) if room == "Crowd" else times):
             getattr(rooms[room], verb)(d)
 
 
