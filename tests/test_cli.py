@@ -70,6 +70,19 @@ def test_train_leaves_a_run_folder(kind, tmp_path):
     assert model.version == record["version"]
 
 
+def test_numbers_that_may_be_missing_are_options(tmp_path):
+    limit = ["--max-staleness", "0", "--staleness-lr", "inverse", "--on-worker-death", "fail"]
+    result = invoke("train", "a3c", "--backend", "thread", *SMALL, *limit, "--runs", tmp_path, "--name", "first")
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "first" / "run.json").read_text())
+    assert [record["config"][name] for name in ("max_staleness", "staleness_lr", "on_worker_death")] == [
+        0,
+        "inverse",
+        "fail",
+    ]
+    assert record["ledger"]["staleness_max"] == 0 and record["ledger"]["deaths"] == 0
+
+
 def test_a_folder_is_never_mixed(tmp_path):
     (tmp_path / "taken").mkdir()
     result = invoke("train", "a2c", *SMALL, "--runs", tmp_path, "--name", "taken")

@@ -28,7 +28,7 @@ def test_restart_puts_another_in_its_place(scheme):
     assert "error" not in outcome
     assert outcome["ledger"].published == 3 + 3 + 3
     assert (outcome["ledger"].deaths, outcome["ledger"].restarts) == (1, 1)
-    assert "1 workers died, 1 replaced" in outcome["ledger"].text()
+    assert "1 deaths, 1 restarts" in outcome["ledger"].text()
     assert children() == []
 
 
@@ -54,7 +54,7 @@ def test_a_crash_loop_ends_the_run(when):
         outcome = run("process", when, "work", on_death="restart")
     assert len(told) == 2
     assert isinstance(outcome["error"], WorkerDiedError)
-    assert "it is the 3. in a row that published no gradient" in str(outcome["error"])
+    assert "was killed by SIGKILL, like 2 before it, and none published a gradient" in str(outcome["error"])
     assert (outcome["ledger"].deaths, outcome["ledger"].restarts) == (3, 2)
     assert children() == []
 

@@ -1,7 +1,11 @@
 """The env as Gymnasium and its tools see it: registration, checkers, wrappers, rendering, lifecycle."""
 
+import copy
+import os
+import pickle
 import subprocess
 import sys
+import threading
 import warnings
 
 import gymnasium
@@ -11,6 +15,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv as GymnasiumCart
 from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
+import fastac
 import fastac.env
 from fastac.env import ENV_ID, AutoresetMode, CartPoleEnv, CartPoleVectorEnv
 
@@ -213,6 +218,111 @@ def test_use_after_close():
     ):
         with pytest.raises(ClosedEnvironmentError, match="close"):
             use()
+
+
+# --- one thread, copies, forks ---
+
+
+class Meeting:
+    """A native env that stays inside its next call until it is told to go on."""
+
+    def __init__(self, native):
+        self.native, self.inside, self.go_on = native, threading.Event(), threading.Event()
+
+    def __getattr__(self, name):
+        return getattr(self.native, name)
+
+    def step(self, actions):
+        self.inside.set()
+        assert self.go_on.wait(60)
+        self.native.step(actions)
+
+
+@pytest.mark.parametrize("kind", [CartPoleVectorEnv, CartPoleEnv])
+def test_a_second_thread_is_refused_and_changes_nothing(kind):
+    env, twin = kind(), kind()
+    action = [0] if kind is CartPoleVectorEnv else 0
+    for each in (env, twin):
+        each.reset(seed=0)
+    meeting = env._native = Meeting(env._native)
+    results = []
+    thread = threading.Thread(target=lambda: results.append(env.step(action)))
+    thread.start()
+    assert meeting.inside.wait(60)
+    uses = [lambda: env.step(action), env.reset, env.render, env.close, lambda: copy.copy(env)]
+    if kind is CartPoleVectorEnv:
+        uses += [env.get_state, lambda: env.set_state({}), lambda: env.np_random, lambda: env.np_random_seed]
+    for use in uses:
+        with pytest.raises(fastac.EnvInUseError, match="another thread is using this env"):
+            use()
+    meeting.go_on.set()
+    thread.join()
+    expected = twin.step(action)
+    assert np.array_equal(results[0][0], expected[0])
+    assert np.array_equal(env.step(action)[0], twin.step(action)[0])  # and afterwards it is free
+    env.close()
+
+
+@pytest.mark.parametrize(
+    "way", [copy.copy, copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["copy", "deepcopy", "pickle"]
+)
+@pytest.mark.parametrize("kind", [CartPoleVectorEnv, CartPoleEnv])
+def test_a_copy_goes_on_by_itself(kind, way):
+    env = kind(render_mode="rgb_array")
+    action = [1] if kind is CartPoleVectorEnv else 1
+    env.reset(seed=3)
+    env.step(action)
+    env.render()
+    twin = way(env)
+    assert all(np.array_equal(a, b) for a, b in zip(frames(twin), frames(env), strict=True))
+
+    def play(one):
+        steps = [one.step(action)[0] for _ in range(3)]
+        return [*steps, one.reset()[0]]
+
+    first = play(twin)
+    assert np.array_equal(np.array(first), np.array(play(env)))
+    assert env.np_random_seed == twin.np_random_seed
+    env.close()
+    twin.step(action)  # not closed with it
+    twin.close()
+    with pytest.raises(ClosedEnvironmentError):
+        way(twin).reset()
+
+
+def frames(env):
+    rendered = env.render()
+    return rendered if isinstance(rendered, tuple) else (rendered,)
+
+
+def test_a_forked_env_is_a_copy():
+    env = CartPoleVectorEnv(num_envs=2)
+    env.reset(seed=0)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, b"".join(env.step([1, 0])[0].tobytes() for _ in range(5)))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    theirs = os.read(reader, 5 * 2 * 4 * 4)
+    for descriptor in (reader, writer):
+        os.close(descriptor)
+    ours = b"".join(env.step([1, 0])[0].tobytes() for _ in range(5))
+    assert ours == theirs  # the child's steps were not ours
+    env.close()
+
+
+def test_gymnasiums_processes_are_the_same_env():
+    make = [lambda: gymnasium.make(ENV_ID)] * 2
+    ours = gymnasium.vector.AsyncVectorEnv(make, context="fork", shared_memory=False)
+    theirs = gymnasium.vector.SyncVectorEnv(make)
+    assert np.array_equal(ours.reset(seed=1)[0], theirs.reset(seed=1)[0])
+    for t in range(30):
+        results = [env.step(np.array([t % 2, 1])) for env in (ours, theirs)]
+        for mine, other in zip(results[0][:4], results[1][:4], strict=True):
+            assert np.array_equal(mine, other)
+    ours.close()
+    theirs.close()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The native env and streams at their boundary: what is refused, untouched, kept alive and restored."""
 
+import copy
 import gc
+import pickle
 import resource
 import weakref
 
@@ -195,6 +197,13 @@ def test_reset_before_seed_names_the_env():
     assert env.get_state()["status"].tolist() == [2, 2]
 
 
+def test_a_mask_may_be_a_view_of_any_bytes():
+    env, twin = make(3), make(3)
+    env.reset(np.frombuffer(b"\x00\x02\xff", np.bool_))
+    twin.reset(np.array([False, True, True]))
+    assert everything(env) == everything(twin)
+
+
 def test_bad_seed_indices_change_nothing():
     env = make()
     before = everything(env)
@@ -316,6 +325,48 @@ def test_bad_saved_states_change_nothing(name, value, error):
     with pytest.raises(error, match=name):
         env.set_state(saved)
     assert everything(env) == before
+
+
+def test_a_dict_that_makes_up_its_entries():
+    class MadeUp(dict):
+        def __getitem__(self, key):
+            return super().__getitem__(key).copy()  # nobody but the caller keeps it
+
+    env, twin = make(300, 1), make(300, 2)
+    twin.set_state(MadeUp(env.get_state()))
+    assert everything(twin)[:4] == everything(env)[:4]
+
+
+def test_a_count_of_steps_at_its_end_is_restored():
+    env = make(1, max_episode_steps=_core.CartPole.NO_TIME_LIMIT)
+    env.set_state(env.get_state() | {"elapsed": np.array([2**63 - 2])})
+    env.step(np.array([0]))
+    assert env.truncated.all()
+    env.set_state(env.get_state())
+    env.step(np.array([0]))
+    assert env.get_state()["elapsed"].tolist() == [0]
+
+
+COPIES = [copy.copy, copy.deepcopy, *(lambda env, p=p: pickle.loads(pickle.dumps(env, p)) for p in range(6))]
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_copies_go_on_bit_for_bit_and_share_nothing(way):
+    env = make(2, max_episode_steps=7, autoreset_mode="same_step", sutton_barto_reward=True)
+    env.step(np.array([1, 0]))
+    twin = way(env)
+    assert type(twin) is _core.CartPole
+    assert (twin.num_envs, twin.max_episode_steps, twin.autoreset_mode) == (2, 7, "same_step")
+    kept = everything(env)
+    steps = [(twin.step(np.array([1, 1])), everything(twin))[1] for _ in range(20)]
+    assert everything(env) == kept
+    assert steps == [(env.step(np.array([1, 1])), everything(env))[1] for _ in range(20)]
+
+
+def test_streams_are_not_copied():
+    for way in COPIES:
+        with pytest.raises(TypeError, match="keep its `state`"):
+            way(_core.UniformStreams(words(1)))
 
 
 def test_the_state_setter_keeps_the_episode():

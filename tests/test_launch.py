@@ -1,5 +1,6 @@
 """Workers that raise, die, hang or are interrupted: noticed, named, and nothing of them is left (see test_death.py)."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -64,11 +65,14 @@ def test_a_process_that_does_not_leave_is_killed(how):
     assert children() == []
 
 
-def test_nothing_stays_open():
-    run("process", "end", "die")
-    before = len(os.listdir("/proc/self/fd"))
-    run("process", "end", "die")
-    assert len(os.listdir("/proc/self/fd")) == before
+@pytest.mark.parametrize("how", ["end", "die", "raise"])
+def test_nothing_stays_open(how):
+    def open_after_a_run():
+        run("process", how, "hang") if how != "end" else run("process", "end", "end")
+        gc.collect()  # the error's frames hold the region
+        return len(os.listdir("/proc/self/fd"))
+
+    assert open_after_a_run() == open_after_a_run()
 
 
 # ---- a whole run, interrupted from outside ---------------------------------------------------------------------

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import errno
+import fcntl
+import functools
 import multiprocessing
 import os
+import pickle
 import re
+import resource
+import struct
 import subprocess
 import sys
 import threading
@@ -215,6 +222,21 @@ def test_a_forked_child_may_not_use_its_parents_session() -> None:
         _core.Session(region, 0)
 
 
+def test_a_forked_child_may_use_its_parents_region() -> None:
+    """The mapping is shared: a session of its own at another seat is all that it needs."""
+    region = create()
+    worker = _core.Session(region, 0)
+    child = os.fork()
+    if child == 0:
+        own = _core.Session(region, 1)
+        how = own.submit(ones(), **TAG)
+        own.close()
+        os._exit(how != "applied")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert worker.snapshot()["applied"] == 1
+    _core.Session(region, 1).close()
+
+
 def test_stale_gradients_by_policy() -> None:
     region = create(max_staleness=0)
     a, b = _core.Session(region, 0), _core.Session(region, 1)
@@ -245,6 +267,12 @@ def test_a_series_of_gradients() -> None:
     params = ones()
     worker.read(params)
     np.testing.assert_array_equal(params, -(grads.sum(axis=0) + grads[0]))
+    with pytest.raises(ValueError, match="learning_rate: expected a finite number"):
+        worker.submit_many(grads, 1, float("nan"))
+    for _ in range(4):  # all slots taken: what is in them comes first, and nothing of the series is dropped
+        worker.push(grads[0], **TAG)
+    worker.submit_many(grads, 2, 1.0)
+    assert worker.published(0) == 10
     for bad in (ones(), grads[:0], grads.astype(np.float64)):
         with pytest.raises((ValueError, TypeError), match=r"^grads: "):
             worker.submit_many(bad, 1, 1.0)
@@ -324,10 +352,62 @@ def test_attach_refuses() -> None:
     region = create()
     with pytest.raises(RuntimeError, match="belongs to another run"):
         _core.Region.attach(region.fd, NONCE + 1)
-    with pytest.raises(RuntimeError, match="Bad file descriptor"):
+    with pytest.raises(OSError, match="Bad file descriptor") as caught:
         _core.Region.attach(-1, NONCE)
+    assert caught.value.errno == errno.EBADF
     with (Path(__file__)).open("rb") as file, pytest.raises(RuntimeError, match="no fastac region"):
         _core.Region.attach(file.fileno(), NONCE)
+
+
+def test_attach_refuses_what_could_be_cut_off() -> None:
+    """A copy of a region in memory that is not sealed: the owner could cut it off under us."""
+    region = create()
+    copied = os.memfd_create("copy", os.MFD_ALLOW_SEALING)
+    os.write(copied, os.pread(region.fd, region.nbytes, 0))
+    with pytest.raises(RuntimeError, match="no fastac region"):
+        _core.Region.attach(copied, NONCE)
+    fcntl.fcntl(copied, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    assert _core.Region.attach(copied, NONCE).nbytes == region.nbytes
+    # A scheme that does not exist: the first number 1 that is followed by the deadline of 30,000 ms.
+    at = os.pread(region.fd, 4096, 0).index(struct.pack("<I", 30_000)) - 4
+    os.pwrite(copied, struct.pack("<I", 77), at)
+    with pytest.raises(RuntimeError, match="another build of fastac"):
+        _core.Region.attach(copied, NONCE)
+    os.close(copied)
+
+
+def test_a_region_without_room_is_the_systems_error() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"cannot allocate \d+ bytes of shared memory"):
+            create(parameters=10**6)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_no_copies() -> None:
+    region = create()
+    for thing, words in ((region, "attaches to it by its `fd`"), (_core.Session(region, 0), "a seat has one holder")):
+        for way in (copy.copy, copy.deepcopy, *(functools.partial(pickle.dumps, protocol=p) for p in range(6))):
+            with pytest.raises(TypeError, match=f"cannot copy or pickle a {type(thing).__name__}: .*{words}"):
+                way(thing)
+
+
+@pytest.mark.parametrize("name", ["Region", "Session", "CartPole", "UniformStreams"])
+def test_an_object_that_was_never_made(name: str) -> None:
+    kind = getattr(_core, name)
+    with pytest.raises(TypeError, match="whose __init__ never ran"):
+        len(kind.__new__(kind)) if name == "UniformStreams" else kind.__new__(kind).__getattribute__(FIRST[name])
+
+
+FIRST = {"Region": "fd", "Session": "seat", "CartPole": "num_envs"}
+
+
+def test_a_session_needs_a_region() -> None:
+    for nothing in (None, 1, _core.Region.__new__(_core.Region)):
+        with pytest.raises((TypeError, RuntimeError)):
+            _core.Session(nothing, 0)
 
 
 def test_timeout_and_stop() -> None:

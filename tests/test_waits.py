@@ -44,7 +44,7 @@ WAITS = {
     ("updates", "Recorder.flush"): "test_waits.py::test_log_rows_that_nobody_reads",
     ("worker", "ProcessWorker._listen"): "test_launch.py::test_a_message_is_short_enough_to_arrive_in_one_piece",
     ("worker", "ProcessWorker.alive"): AT_ONCE,
-    ("worker", "ProcessWorker.last_words"): "test_death.py::test_workers_outlive_their_forkserver",
+    ("worker", "ProcessWorker._exit_code"): "test_death.py::test_workers_outlive_their_forkserver",
     ("worker", "ProcessWorker.end"): "test_waits.py::test_a_process_that_does_not_die",
 }
 

@@ -17,8 +17,8 @@
  *   progress  that no run goes on for ever (pan -DNP, no progress labels). Nothing is assumed of the scheduler, so this
  *             holds whoever is never scheduled again, the observer that reaps included; and since there are only so
  *             many gradients to commit, it is lock-freedom: without a commit nobody can go round for ever.
- * What is not: weaker memory than sequential consistency, more workers and gradients than these, counters that wrap
- * around, the other schemes.
+ * What is not: progress where check.sh does not say "every run ends", weaker memory than sequential consistency, more
+ * workers and gradients than these, counters that wrap around, the other schemes.
  *
  * Each MUT_... plants one bug, which check.sh expects to be caught.
  */
@@ -53,6 +53,9 @@
 #endif
 #ifndef DRAINS /* by the observer, while the workers run; another follows when they have left */
 #define DRAINS 0
+#endif
+#ifndef BARE /* 1: without wiping and MAY_WRITE, so that only what is read and committed tells */
+#define BARE 0
 #endif
 
 #define OBSERVER WORKERS
@@ -104,10 +107,10 @@ hidden byte x, y;
 #define EXACT(r) (record[r].ledger == CONSUMED(r) && BELONG(record[r].ledger, record[r].params) && record[r].version == COUNT(record[r].params))
 #define BELONG(ledger, params) ((params) == ((ledger) & ~REJECTED) && (params) < TORN)
 #define MAY_READ(r) (record[r].ledger < TORN && record[r].params < TORN)
-#define MAY_WRITE(s, r) (owner[r] == s + 1 && RECORD_OF(current) != r && !HELD(r))
+#define MAY_WRITE(s, r) (BARE || owner[r] == s + 1 && RECORD_OF(current) != r && !HELD(r))
 
-/* A record that nobody may read any more is wiped: fewer states, and whoever does read it stands out.
- * Done with every statement that lets go of one. */
+/* A record that nobody may read any more is wiped, with the statement that lets go of it: fewer states, and whoever does
+ * read it stands out. */
 inline forget() {
   for (x : 0 .. RECORDS - 1) {
     if
@@ -119,11 +122,12 @@ inline forget() {
 }
 
 inline wipe(r) {
-#ifndef KEEP
-  record[r].version = 0; record[r].ledger = TORN; record[r].params = TORN;
-  for (y : 0 .. WORKERS - 1) { record[r].consumed[y] = 0 }
-#endif
-  skip
+  if
+  :: BARE
+  :: else ->
+     record[r].version = 0; record[r].ledger = TORN; record[r].params = TORN;
+     for (y : 0 .. WORKERS - 1) { record[r].consumed[y] = 0 }
+  fi
 }
 
 /* ---- ParamStore ----------------------------------------------------------------------------------- */

@@ -45,7 +45,7 @@ public:
     void run() {
         for (std::size_t w = 0; w < workers_.size(); ++w) start_worker(w, w, none);
         if (scenario_.learner) start_learner(none);
-        start(observer(), none, 0, [this] { observe(); });
+        start(observer(), none, Death{}, [this] { observe(); });
         scheduler.run();
         check_end();
     }
@@ -92,22 +92,22 @@ private:
         region_.control().pushed_signal.store(static_cast<std::uint32_t>(first));
     }
     template <class Body>
-    void start(std::size_t lane, std::size_t parent, std::uint64_t crash_at, Body body) {
+    void start(std::size_t lane, std::size_t parent, Death death, Body body) {
         memory.begin_fiber(lane, parent);
-        scheduler.start(lane, crash_at, std::move(body));
+        scheduler.start(lane, death, std::move(body));
     }
     void start_worker(std::size_t w, std::size_t lane, std::size_t parent) {
         workers_[w].lane = lane;
-        start(lane, parent, draw_crash(), [this, w, lane] { work(w, lane); });
+        start(lane, parent, draw_death(), [this, w, lane] { work(w, lane); });
     }
     void start_learner(std::size_t parent) {
-        start(learner(), parent, draw_crash(), [this] { learn(); });
+        start(learner(), parent, draw_death(), [this] { learn(); });
     }
-    /// At which of its steps a new fiber dies; 0: it lives.
-    std::uint64_t draw_crash() {
-        if (crashes_left_ == 0 || !random_.percent(50)) return 0;
+    Death draw_death() {
+        if (crashes_left_ == 0 || !random_.percent(50)) return {};
         --crashes_left_;
-        return random_.between(1, random_.percent(50) ? 60 : 300);
+        if (random_.percent(40)) return {.after_read_modify_write = random_.between(1, 12)};
+        return {.at_step = random_.between(1, random_.percent(50) ? 60 : 300)};
     }
     Session& sit(std::size_t seat, std::size_t lane) {
         std::unique_ptr<Session>& session = sitters_[lane].session;

@@ -31,6 +31,13 @@ struct Plan {
     std::uint64_t alone_bound = 0;       // steps that it may take then
 };
 
+/// When a fiber is killed: before its step of this number, or with the first after a read-modify-write, which is where things
+/// become true for all. 0: never.
+struct Death {
+    std::uint64_t at_step = 0;
+    std::uint64_t after_read_modify_write = 0;
+};
+
 class Scheduler {
 public:
     std::uint64_t crashes = 0;
@@ -43,12 +50,12 @@ public:
         alone_ = false;
         for (Task& task : tasks_) task.state = State::absent;
     }
-    /// A new fiber on this lane, killed at its own step `crash_at` (0: never).
-    void start(std::size_t lane, std::uint64_t crash_at, std::function<void()> body) {
+    /// A new fiber on this lane.
+    void start(std::size_t lane, Death death, std::function<void()> body) {
         Task& task = tasks_[lane];
         task.state = State::ready;
-        task.wakes = task.steps = 0;
-        task.crash_at = crash_at;
+        task.wakes = task.steps = task.read_modify_writes = 0;
+        task.death = death;
         task.in_verb = false;
         task.priority = static_cast<std::int64_t>(random_.below(1'000'000));
         task.fiber.begin([this, lane, run = std::move(body)] {
@@ -77,11 +84,12 @@ public:
     void point(bool read_modify_write) {
         Task& me = tasks_[current_];
         if (++steps_ > step_limit) violated("no end after " + std::to_string(steps_) + " steps");
-        if (++me.steps == me.crash_at) {
+        if (++me.steps == me.death.at_step) {
             ++crashes;
             alone_ = false;
             leave(current_, State::dead);
         }
+        if (read_modify_write && ++me.read_modify_writes == me.death.after_read_modify_write) me.death.at_step = me.steps + 1;
         if (alone_) {
             count_alone();
         } else if (me.in_verb && random_.permille(plan_.alone_permille)) {
@@ -123,7 +131,8 @@ private:
         Fiber fiber;
         State state = State::absent;
         std::uint64_t wakes = 0;  // suspended until this step
-        std::uint64_t steps = 0, crash_at = 0;
+        std::uint64_t steps = 0, read_modify_writes = 0;
+        Death death;
         std::int64_t priority = 0;
         const void* word = nullptr;
         bool in_verb = false;

@@ -21,6 +21,7 @@ from fastac.env import CartPoleEnv, CartPoleVectorEnv
 from fastac.errors import (
     CheckpointError,
     ConfigError,
+    EnvInUseError,
     FastacError,
     LedgerError,
     NonFiniteGradientError,
@@ -48,6 +49,7 @@ __all__ = [
     "CheckpointError",
     "Config",
     "ConfigError",
+    "EnvInUseError",
     "FastacError",
     "LedgerError",
     "NonFiniteGradientError",

@@ -11,10 +11,12 @@ degrees, and truncated at the time limit; both may be true.
 
 from __future__ import annotations
 
+import copy
 import operator
+import threading
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Any, SupportsFloat, SupportsIndex, TypeAlias
+from typing import Any, SupportsFloat, SupportsIndex, TypeAlias, TypeVar
 
 import gymnasium
 import numpy as np
@@ -26,6 +28,7 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector.utils import batch_space
 
 from fastac import _core
+from fastac.exclusive import exclusive
 
 try:
     from gymnasium.vector import AutoresetMode
@@ -44,14 +47,49 @@ Float64Array: TypeAlias = npt.NDArray[np.float64]
 Int64Array: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 State: TypeAlias = dict[str, npt.NDArray[Any]]
+Env = TypeVar("Env", bound="_NativeEnv")
 
 ENV_ID = "fastac/CartPole-v1"
 INT64 = np.dtype(np.int64)
 RESET_LOW, RESET_HIGH = -0.05, 0.05  # bounds of each entry of an initial state
 
 
-class CartPoleVectorEnv(gymnasium.vector.VectorEnv[Float32Array, Int64Array, npt.NDArray[Any]]):
+class _NativeEnv:
+    """What both envs share: a native env, which one thread uses at a time, and copies that share nothing with it."""
+
+    _native: _core.CartPole
+    _drawer: _Drawer | None = None  # here too: close() runs even where the constructor failed
+
+    def __init__(self) -> None:
+        self._inside = threading.RLock()
+
+    @exclusive
+    def __getstate__(self) -> dict[str, Any]:
+        """For copy and pickle: all but the lock, the drawing surface and the views, which a copy makes for itself."""
+        own = ("_inside", "_drawer", "_obs", "_final_obs", "_reward", "_terminated", "_truncated")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        _NativeEnv.__init__(self)
+        self.__dict__.update(state)
+        self._fetch_views()
+
+    def __copy__(self: Env) -> Env:
+        """A shallow copy would be the same native env under a second name."""
+        return copy.deepcopy(self)
+
+    def _fetch_views(self) -> None:
+        """Once, and not in every step: a fetch costs as much as stepping an env."""
+        self._obs, self._final_obs = self._native.obs, self._native.final_obs
+        self._reward = self._native.reward
+        self._terminated, self._truncated = self._native.terminated, self._native.truncated
+
+
+class CartPoleVectorEnv(_NativeEnv, gymnasium.vector.VectorEnv[Float32Array, Int64Array, npt.NDArray[Any]]):
     """N CartPoles stepped together, bit-identical to a ``SyncVectorEnv`` of N ``CartPole-v1``.
+
+    One thread at a time may use it. A copy (``copy``, ``deepcopy``, ``pickle``, a forked process) is an env of its own
+    that goes on bit for bit.
 
     Args:
         num_envs: N, at least 1.
@@ -62,6 +100,8 @@ class CartPoleVectorEnv(gymnasium.vector.VectorEnv[Float32Array, Int64Array, npt
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, out of range or not supported.
+        EnvInUseError: from every method, where another thread is inside of one.
+        gymnasium.error.ClosedEnvironmentError: from every method after ``close``, which may be called again.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012  (Gymnasium's own way of declaring it)
@@ -69,8 +109,6 @@ class CartPoleVectorEnv(gymnasium.vector.VectorEnv[Float32Array, Int64Array, npt
         "render_fps": 50,
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
-
-    _drawer: _Drawer | None = None  # here too: close() runs even where the constructor failed
 
     def __init__(
         self,
@@ -80,6 +118,7 @@ class CartPoleVectorEnv(gymnasium.vector.VectorEnv[Float32Array, Int64Array, npt
         render_mode: str | None = None,
         sutton_barto_reward: bool = False,
     ) -> None:
+        super().__init__()
         self.num_envs = _positive_int("num_envs", num_envs)
         self.autoreset_mode = _parse_autoreset_mode(autoreset_mode)
         if render_mode not in (None, "rgb_array"):
@@ -99,10 +138,7 @@ class CartPoleVectorEnv(gymnasium.vector.VectorEnv[Float32Array, Int64Array, npt
             self.autoreset_mode.name.lower(),
             bool(sutton_barto_reward),
         )
-        # The views, fetched once: each fetch costs as much as stepping an env.
-        self._obs, self._final_obs = self._native.obs, self._native.final_obs
-        self._reward = self._native.reward
-        self._terminated, self._truncated = self._native.terminated, self._native.truncated
+        self._fetch_views()
         self._seeds: list[int | None] = [None] * self.num_envs
         self._was_reset = np.zeros(self.num_envs, dtype=np.bool_)
 
@@ -112,6 +148,7 @@ class CartPoleVectorEnv(gymnasium.vector.VectorEnv[Float32Array, Int64Array, npt
         self._check_open()
         return self._native
 
+    @exclusive
     def reset(
         self,
         *,
@@ -148,6 +185,7 @@ class CartPoleVectorEnv(gymnasium.vector.VectorEnv[Float32Array, Int64Array, npt
         self._was_reset |= True if mask is None else mask
         return self._obs.copy(), {}
 
+    @exclusive
     def step(self, actions: Any) -> tuple[Float32Array, Float64Array, BoolArray, BoolArray, dict[str, Any]]:
         """Advance every env by one env step of 0.02 s.
 
@@ -176,6 +214,7 @@ class CartPoleVectorEnv(gymnasium.vector.VectorEnv[Float32Array, Int64Array, npt
             infos = self._final_infos(terminated | truncated)
         return self._obs.copy(), self._reward.astype(np.float64), terminated, truncated, infos
 
+    @exclusive
     def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
         """One frame uint8[400, 600, 3] for each env, drawn by Gymnasium, or None without a render mode."""
         self._check_open()
@@ -188,23 +227,27 @@ class CartPoleVectorEnv(gymnasium.vector.VectorEnv[Float32Array, Int64Array, npt
             self._drawer = _Drawer(self.render_mode)
         return tuple(self._drawer.draw(state) for state in self._native.state.T)
 
+    @exclusive
     def close_extras(self, **kwargs: Any) -> None:
         """Release the drawing surface; called by ``close``, after which every use is an error."""
         if self._drawer is not None:
             self._drawer.close()
 
     @property
+    @exclusive
     def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
         """The seed of each env's stream; -1 where it is unknown, after ``set_state``."""
         self._seed_unseeded()
         return tuple(seed for seed in self._seeds if seed is not None)
 
     @property  # type: ignore[misc]  # read-only, as in SyncVectorEnv
+    @exclusive
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """A *copy* of each env's stream as a numpy Generator: drawing from it changes nothing here."""
         self._seed_unseeded()
         return tuple(_generator(words) for words in self._native.get_state()["rng"].tolist())
 
+    @exclusive
     def get_state(self) -> State:
         """Copies of all that decides the future of the envs, for ``set_state``; numeric arrays only.
 
@@ -214,6 +257,7 @@ class CartPoleVectorEnv(gymnasium.vector.VectorEnv[Float32Array, Int64Array, npt
         self._check_open()
         return self._native.get_state()
 
+    @exclusive
     def set_state(self, saved: State) -> None:
         """Continue, bit for bit, where ``get_state`` was called; all or nothing.
 
@@ -280,10 +324,11 @@ class CartPoleVectorEnv(gymnasium.vector.VectorEnv[Float32Array, Int64Array, npt
             raise ClosedEnvironmentError(f"{self!r}: expected an open env, got one after close()")
 
 
-class CartPoleEnv(gymnasium.Env[Float32Array, Any]):
+class CartPoleEnv(_NativeEnv, gymnasium.Env[Float32Array, Any]):
     """One native CartPole for ``gymnasium.make``; the time limit is Gymnasium's ``TimeLimit`` wrapper's.
 
-    Unlike Gymnasium's own, a step after ``terminated`` is an error, not a warning.
+    Unlike Gymnasium's own, a step after ``terminated`` is an error, not a warning. One thread at a time may use it; a
+    copy is an env of its own that goes on bit for bit.
 
     Args:
         sutton_barto_reward: False: reward 1 for every step. True: 0, and -1 where the pole fell.
@@ -293,6 +338,7 @@ class CartPoleEnv(gymnasium.Env[Float32Array, Any]):
     metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"], "render_fps": 50}  # noqa: RUF012
 
     def __init__(self, sutton_barto_reward: bool = False, render_mode: str | None = None) -> None:
+        super().__init__()
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode: expected None, 'human' or 'rgb_array', got {render_mode!r}")
         self.render_mode = render_mode
@@ -301,11 +347,12 @@ class CartPoleEnv(gymnasium.Env[Float32Array, Any]):
         self._native = _core.CartPole(1, _core.CartPole.NO_TIME_LIMIT, "disabled", bool(sutton_barto_reward))
         # The only stream is Gymnasium's np_random, which draws the initial states; the native one is unused.
         self._native.seed(np.zeros(1, dtype=np.int64), np.zeros((1, 4), dtype=np.uint64))
+        self._fetch_views()
         self._actions = np.zeros(1, dtype=np.int64)
-        self._drawer: _Drawer | None = None
         self._was_reset = False
         self._closed = False
 
+    @exclusive
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[Float32Array, dict[str, Any]]:
@@ -324,8 +371,9 @@ class CartPoleEnv(gymnasium.Env[Float32Array, Any]):
         self._was_reset = True
         if self.render_mode == "human":
             self.render()
-        return self._native.obs[0].copy(), {}
+        return self._obs[0].copy(), {}
 
+    @exclusive
     def step(self, action: Any) -> tuple[Float32Array, SupportsFloat, bool, bool, dict[str, Any]]:
         """Advance by 0.02 s: obs float32[4], a copy, reward, terminated, truncated=False, an empty info.
 
@@ -343,9 +391,9 @@ class CartPoleEnv(gymnasium.Env[Float32Array, Any]):
             raise ResetNeeded(str(error)) from None
         if self.render_mode == "human":
             self.render()
-        native = self._native
-        return native.obs[0].copy(), float(native.reward[0]), bool(native.terminated[0]), False, {}
+        return self._obs[0].copy(), float(self._reward[0]), bool(self._terminated[0]), False, {}
 
+    @exclusive
     def render(self) -> Any:
         """The frame uint8[400, 600, 3] for "rgb_array"; None for "human", which shows it in a window."""
         self._check_open()
@@ -358,8 +406,9 @@ class CartPoleEnv(gymnasium.Env[Float32Array, Any]):
             self._drawer = _Drawer(self.render_mode)
         return self._drawer.draw(self._native.state[:, 0])
 
+    @exclusive
     def close(self) -> None:
-        """Release the drawing surface or window; every later use is an error."""
+        """Release the drawing surface or window; every later use is an error, but for another close."""
         if self._drawer is not None:
             self._drawer.close()
             self._drawer = None

@@ -11,6 +11,10 @@ class ConfigError(FastacError, ValueError):
     """A configuration value is outside its allowed range. Says the field, the value and the range."""
 
 
+class EnvInUseError(FastacError, RuntimeError):
+    """A thread called an env that another thread is inside of. Says which call."""
+
+
 class WorkerError(FastacError):
     """An exception ended a worker. Its message carries the worker's own traceback."""
 

@@ -72,9 +72,12 @@ class Crew:
         self._workers: list[_Seat] = []
         self._learner: list[_Seat] = []  # one, or none
 
+    # A signal between the start of a worker and its entry here would leave it unknown; a death would be half counted.
+    @signals_deferred()
     def add_worker(self, number: int, start: Callable[[], Worker]) -> None:
         self._workers.append(_Seat(number, start, start(), self._observer.published(number)))
 
+    @signals_deferred()
     def add_learner(self, number: int, start: Callable[[], Worker]) -> None:
         self._learner.append(_Seat(number, start, start(), 0, ready=True))
         self._watch.follow(number)
@@ -107,6 +110,7 @@ class Crew:
             self._wait()
             self._end_the_stuck()
 
+    @signals_deferred()
     def check(self) -> None:
         """One look at all of them: what they said, who died, who stands still."""
         for seat in self._workers + self._learner:
@@ -158,7 +162,7 @@ class Crew:
                 raise WorkerDiedError(f"{words}; it was the last worker")
             done = f"the run goes on with {left} of {len(self._workers)} workers"
         elif seat.deaths_in_a_row == MAX_DEATHS_IN_A_ROW:
-            raise WorkerDiedError(f"{words}; it is the {seat.deaths_in_a_row}. in a row that published no gradient")
+            raise WorkerDiedError(f"{words}, like {MAX_DEATHS_IN_A_ROW - 1} before it, and none published a gradient")
         else:
             self._replace(seat)
             done = f"{seat.worker.name} takes its place"

@@ -148,5 +148,5 @@ class Ledger:
         if self.lost_fraction is not None:
             parts.append(f"hogwild lost {self.lost_fraction:.3%} of its additions")
         if self.deaths:
-            parts.append(f"{self.deaths} workers died, {self.restarts} replaced")
+            parts.append(f"{self.deaths} deaths, {self.restarts} restarts")
         return "; ".join(parts)

@@ -117,6 +117,7 @@ class ProcessWorker:
             self._process: Any = forking.start(name, _process_main, args)
         finally:
             outbox.close()  # the worker's own end is now the only one
+        self._code: int | None = None
         self._pid: int = self._process.pid
         self._pidfd: int | None = _pidfd_of(self._pid)
         self.name = f"{name} (process {self._pid})"
@@ -145,11 +146,16 @@ class ProcessWorker:
 
     def last_words(self) -> str:
         """How it died, as far as its forkserver tells."""
-        self._process.join(STOP_DEADLINE_S)
-        code = self._process.exitcode
+        code = self._exit_code()
         if code is None or code == 255:  # what multiprocessing says where the forkserver is dead, too
             return "ended in a way that its forkserver did not tell"
         return f"was killed by {_signal_name(-code)}" if code < 0 else f"ended without a word, with exit code {code}"
+
+    def _exit_code(self) -> int | None:
+        if self._process is not None:
+            self._process.join(STOP_DEADLINE_S)
+            self._code = self._process.exitcode
+        return self._code
 
     def kill(self) -> bool:
         """Whether that was possible. One that is stopped dies at once, too."""
@@ -169,16 +175,23 @@ class ProcessWorker:
             self._listen()
         if self.alive():
             return False
-        self._process.join(STOP_DEADLINE_S)
-        if self._process.exitcode is None:  # multiprocessing would wait for it at the end of the program
-            forking.kill_forkserver()
-            self._process.join(STOP_DEADLINE_S)
         self._listen()
+        if self._exit_code() is None:  # multiprocessing would wait for it at the end of the program
+            forking.kill_forkserver()
+            self._exit_code()
+        self._close()
+        return True
+
+    def _close(self) -> None:
+        """Gives back its descriptors. It is dead."""
         self._hung_up = True
+        self._inbox.close()
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
-        return True
+        if self._process is not None and self._code is not None:
+            self._process.close()
+            self._process = None
 
 
 def _run(work: Work, task: Any, open_session: Callable[[], _core.Session], name: str, report: Report) -> None:

@@ -1,8 +1,9 @@
 """The Python boundary under AddressSanitizer and UBSan: python tests/gates/boundary.py [calls=200000] [seed=0]
 
-Builds the extension with the sanitizers and calls everything that it offers, with arguments of every kind, from a Python
-that has their runtime preloaded (boundary_driver.py). A call may end with a value or a documented exception; anything
-else, a crash or a report of a sanitizer fails the gate, and the shortest list of operations that leads to it is printed.
+Builds the extension with the sanitizers and calls everything that it offers, with arguments of every kind, from a
+Python that has their runtime preloaded (boundary_driver.py). A call may end with a value or a documented exception;
+anything else, a crash or a report of a sanitizer fails the gate, and the shortest list of operations that leads to it
+is printed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from toolchain import ROOT, must_run
@@ -20,6 +22,7 @@ from toolchain import ROOT, must_run
 HERE = Path(__file__).resolve().parent
 COMPILER = "g++"  # clang's runtime is not found by its name, and g++ is what builds wheels here
 DEADLINE_S = 1800
+DRIVERS, SEEDS_APART = 2, 10**7  # a driver for each of two cores
 
 
 def build(folder: Path) -> Path:
@@ -67,33 +70,39 @@ def drive(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         errors="replace",
         timeout=DEADLINE_S,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
     )
 
 
 def main(calls: int = 200_000, seed: int | None = None) -> int:
     seed = random.randrange(10**6) if seed is None else seed
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(DRIVERS) as pool:
         folder = build(Path(temporary))
-        done = drive(folder, str(calls), str(seed))
-        counts = re.search(r"calls=(\d+) refused=(\d+)", done.stdout)
-        if done.returncode == 0 and counts:
-            made, refused = (int(group) for group in counts.groups())
-            print(
-                f"boundary: {made:,} calls under AddressSanitizer and UBSan, {refused:,} refused with a clear error: "
-                f"0 reports (seed {seed})"
-            )
-            return 0
-        print(done.stderr[-8000:], file=sys.stderr)
-        failing = re.findall(r"seed=(\d+)", done.stdout)[-1:] or [str(seed)]
-        if "Failing test case" not in done.stderr and "Falsifying example" not in done.stderr:
-            # It ended the process. Once more, with each example in a fork, so that the list of operations is shrunk.
-            print(drive(folder, "1", *failing, "isolated").stderr[-4000:], file=sys.stderr)
-        said = re.findall(r"(?:ERROR: AddressSanitizer: \S+|runtime error: .*|AssertionError: .*)", done.stderr)
-        what = said[0][:200] if said else f"the driver ended with {done.returncode}"
-        print(f"boundary: FAILED, {what}; again: python tests/gates/boundary.py calls=1 seed={failing[0]}")
-        return 1
+        seeds = [seed + k * SEEDS_APART for k in range(DRIVERS)]
+        ended = list(pool.map(lambda first: drive(folder, str(-(-calls // DRIVERS)), str(first)), seeds))
+        for done in ended:
+            if done.returncode != 0:
+                return explain(folder, done)
+    counts = [[int(n) for n in re.findall(r"calls=(\d+) refused=(\d+)", done.stdout)[0]] for done in ended]
+    made, refused = (sum(column) for column in zip(*counts, strict=True))
+    print(
+        f"boundary: {made:,} calls under AddressSanitizer and UBSan, {refused:,} refused with a clear error: 0 reports "
+        f"(seed {seed})"
+    )
+    return 0
+
+
+def explain(folder: Path, done: subprocess.CompletedProcess[str]) -> int:
+    """Says what went wrong, and which operations lead to it."""
+    print(done.stderr[-8000:], file=sys.stderr)
+    failing = re.findall(r"seed=(\d+)", done.stdout)[-1]
+    if "Failing test case" not in done.stderr and "Falsifying example" not in done.stderr:
+        # It ended the process. Once more, with each example in a fork, so that the list of operations is shrunk.
+        print(drive(folder, "1", failing, "isolated").stderr[-4000:], file=sys.stderr)
+    said = re.findall(r"AddressSanitizer: .*|runtime error: .*|AssertionError: .*", done.stderr)
+    what = said[0][:200] if said else f"the driver ended with {done.returncode}"
+    print(f"boundary: FAILED: {what}; again: python tests/gates/boundary.py calls=1 seed={failing}")
+    return 1
 
 
 if __name__ == "__main__":

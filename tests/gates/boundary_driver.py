@@ -62,7 +62,7 @@ def main(calls: int, first: int, isolated: bool) -> None:
     # Regions larger than this are refused by the system, instead of taking the machine's memory.
     resource.setrlimit(resource.RLIMIT_FSIZE, (MEMORY_BYTES, MEMORY_BYTES))
     call = Caller()
-    operation = st.tuples(st.sampled_from(OPERATIONS), st.integers(1, 12), st.integers(0, 2**32 - 1))
+    operation = st.tuples(st.sampled_from(OPERATIONS), st.integers(1, 20), st.integers(0, 2**32 - 1))
     number = first
     while call.calls < calls:
         print(f"seed={number}", flush=True)

@@ -77,8 +77,10 @@ class Sessions:
         wrong: dict[str, Any] = {}
         if d.random() < 0.2:
             wrong = d.choice(
-                [{"slots": 3}, {"slots": 2**17}, {"log_rows": 0}, {"staleness_lr": "no"}, {"max_staleness": -1}]
-                + [{"alpha": None}, {"nonce": 2**64}, {"eps_inside_root": "no"}, {"lots": 1}, {"workers": 1.5}]
+                [
+                    *({"slots": 3}, {"slots": 2**17}, {"log_rows": 0}, {"staleness_lr": "no"}, {"max_staleness": -1}),
+                    *({"alpha": None}, {"nonce": 2**64}, {"eps_inside_root": "no"}, {"lots": 1}, {"workers": 1.5}),
+                ]
             )
         arguments = {"workers": workers, "parameters": parameters, **options, **extra, **wrong}
         # More than the memory that this process allows itself (RLIMIT_FSIZE) is refused by the system.
@@ -160,7 +162,8 @@ class Sessions:
     def open(self, d: Draw) -> None:
         place = self.place(d)
         if not place.regions or len(place.holders) > 8:
-            return self.forget(d)
+            self.forget(d)
+            return
         seats = place.workers + 2
         seat, fits = d.integer(0, seats - 1)
         if d.random() < 0.05:
@@ -197,7 +200,7 @@ class Sessions:
         place, h = self.someone(d)
         seat, fits = d.integer(0, place.workers + 1)
         raises = self.refusal(h)
-        if not raises and h.seat != place.workers:
+        if not h.closed and h.seat != place.workers:
             raises = (RuntimeError,)
         if fits and seat == h.seat:
             raises = (*raises, ValueError)

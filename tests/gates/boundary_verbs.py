@@ -12,6 +12,7 @@ from boundary_values import Draw
 
 from fastac import _core
 
+FUTURE = 100  # beyond what all that is pending could make of it
 FLAGS = ("seat", "go", "stop_requested")
 
 
@@ -38,10 +39,12 @@ class Verbs:
         state, b = d.array("f4", (place.states, place.parameters), 0.5)
         b = b or state is None
         version, c = d.choice([(0, True), (7, True), (2**48 - 2, True), (2**63, True), (-1, False), (2**64, False)])
+        env_steps, e = d.integer(0, 100, 2**64 - 1)
         begun = RuntimeError if any(place.published) else ()
-        fits = a and b and c
+        fits = a and b and c and e
         raises = self.sessions.refusal(h) or (begun if fits else ())
-        if not failed(self.call(h.session.initialize, array, state, version, fits=fits, raises=raises)):
+        arguments = (array, state, version, env_steps)
+        if not failed(self.call(h.session.initialize, *arguments, fits=fits, raises=raises)):
             place.version = version
             place.expected = np.asarray(array, np.float64).copy()
 
@@ -56,9 +59,9 @@ class Verbs:
         if not self.sessions.refusal(h):
             version = self.call(h.session.snapshot)["version"]
         version_read, a = d.choice(
-            [(version, True), ((version - 1) % UINT64, True), (version + 1, False), (None, False), (-1, False)]
+            [(version, True), ((version - 1) % UINT64, True), (version + FUTURE, False), (None, False), (-1, False)]
         )
-        if self.sessions.refusal(h) and version_read == version + 1:
+        if self.sessions.refusal(h) and version_read == version + FUTURE:
             a = True  # nobody knows
         env_steps, b = d.integer(0, 100, 2**64 - 1)
         rate, c = (1.0, True) if place.plain else d.real(-1.0, 1.0)

@@ -94,7 +94,10 @@ def compile_program(program: str, build: str, headers: Path, target: Path) -> No
     source = source_of(program)
     folders = [headers, source.parent, ROOT / "cpp" / "tests", ROOT / "cpp" / "gates"]
     includes = [word for folder in folders for word in ("-I", folder)]
-    must_run([COMPILER, *flags(build), *includes, source, "-o", target])
+    # Where a gate lies beside atomics of its own, it takes them.
+    own = source.parent / "scheduled_atomics.hpp"
+    define = [f'-DFASTAC_ATOMICS="{own.name}"', "-U_FORTIFY_SOURCE"] if own.exists() else []
+    must_run([COMPILER, *flags(build), *define, *includes, source, "-o", target])
 
 
 def copy_headers(to: Path) -> Path:

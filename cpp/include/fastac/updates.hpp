@@ -242,6 +242,7 @@ public:
         Ledger sum;
         const std::uint32_t record = ParamStore::record_of(store_.protect());
         sum.at = hogwild() ? hogwild_.snapshot() : store_.snapshot(record);
+        plain_read(region_->consumed(record), workers() * sizeof(std::uint64_t));
         for (std::size_t w = 0; w < workers(); ++w) {
             const WorkerBlock& words = region_->worker(w);
             const std::uint64_t published = words.published.load(std::memory_order_acquire);
@@ -378,6 +379,7 @@ private:
     /// the slower one must not take back what the faster one has said.
     void wake_consumed(std::uint32_t record) const noexcept {
         if (region_->config().scheme != UpdateScheme::queue) return;
+        plain_read(region_->consumed(record), workers() * sizeof(std::uint64_t));
         for (std::size_t w = 0; w < workers(); ++w) {
             Atomic<std::uint32_t>& signal = region_->worker(w).consumed_signal;
             const auto now = static_cast<std::uint32_t>(region_->consumed(record)[w]);

@@ -1,0 +1,106 @@
+"""What a test may leave behind: processes, threads, file descriptors, files in /dev/shm, mappings of regions."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import threading
+import time
+from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
+
+GRACE_S = 2.0  # how long what is on its way out may take
+Thing = tuple[str, object]
+
+# Whatever is started from here inherits this, also where its parent is gone and it has a session of its own.
+MARK = f"fastac-tests-{os.getpid()};".encode()
+os.environb[b"FASTAC_TESTS"] = os.environb.get(b"FASTAC_TESTS", b"") + MARK
+_foreign: set[int] = set()  # processes that were looked at and are none of ours
+
+
+def look() -> dict[Thing, str]:
+    """All there is now, each with words for it."""
+    return {**_processes(), **_threads(), **_descriptors(), **_shared_files(), **_mappings()}
+
+
+def left_since(before: dict[Thing, str]) -> list[str]:
+    """What is there now and was not before, once it had its time to go."""
+    deadline = time.monotonic() + GRACE_S
+    collected = False
+    while new := {thing: words for thing, words in look().items() if thing not in before}:
+        if not collected:
+            gc.collect()  # only now: with torch imported it takes longer than most tests
+            collected = True
+            continue
+        if time.monotonic() > deadline:
+            return sorted(new.values())
+        time.sleep(0.01)
+    return []
+
+
+def _processes() -> dict[Thing, str]:
+    """Our children and theirs, zombies too, but for multiprocessing's two servants."""
+    servants = {forkserver._forkserver._forkserver_pid, resource_tracker._resource_tracker._pid}
+    ours: set[int] = {os.getpid()}
+    found: dict[Thing, str] = {}
+    pids = (int(name) for name in os.listdir("/proc") if name.isdecimal())
+    for pid in sorted(pid for pid in pids if pid not in _foreign and pid != os.getpid()):
+        try:
+            state, parent, _, session = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[:4]
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if int(parent) in ours or _is_marked(pid) or _is_orphaned_fork(command, int(session), int(parent)):
+                ours.add(pid)
+                if state == "Z" or pid not in servants:
+                    words = command.replace(b"\0", b" ").decode(errors="replace")[:200]
+                    found["process", pid] = f"process {pid}, child of {parent}, state {state}: {words}"
+            else:
+                _foreign.add(pid)
+        except OSError:  # gone meanwhile
+            continue
+    return found
+
+
+def _is_marked(pid: int) -> bool:
+    try:
+        return MARK in Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:  # the kernel's own, or another user's
+        return False
+
+
+def _is_orphaned_fork(command: bytes, session: int, parent: int) -> bool:
+    """A fork of this process has no mark, but its command line."""
+    if session != os.getsid(0) or command != Path("/proc/self/cmdline").read_bytes():
+        return False
+    return os.getsid(parent) != session
+
+
+def _threads() -> dict[Thing, str]:
+    return {
+        ("thread", thread.ident): f"thread {thread.name}"
+        for thread in threading.enumerate()
+        if thread.name.startswith("fastac-")
+    }
+
+
+def _descriptors() -> dict[Thing, str]:
+    allowed = {forkserver._forkserver._forkserver_alive_fd, resource_tracker._resource_tracker._fd}
+    found: dict[Thing, str] = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one that lists them
+            target = os.readlink(f"/proc/self/fd/{name}")
+            if int(name) not in allowed:
+                found["descriptor", (name, target)] = f"descriptor {name}: {target}"
+    return found
+
+
+def _shared_files() -> dict[Thing, str]:
+    return {("file", name): f"/dev/shm/{name}" for name in os.listdir("/dev/shm")}
+
+
+def _mappings() -> dict[Thing, str]:
+    maps = Path("/proc/self/maps").read_bytes()
+    if b"memfd:fastac" not in maps:
+        return {}
+    lines = [line.decode() for line in maps.splitlines() if b"memfd:fastac" in line]
+    return {("mapping", line.split()[0]): f"mapping {line}" for line in lines}
