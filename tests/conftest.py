@@ -1,6 +1,7 @@
-"""For all tests: Ctrl-C works, also where the shell started pytest in the background and had SIGINT ignored; and
-nothing is left behind."""
+"""For all tests: Ctrl-C works, also where the shell started pytest in the background and had SIGINT ignored; nothing is
+left behind; and `--shuffle=SEED` runs them in a random order."""
 
+import random
 import signal
 from collections.abc import Iterator
 
@@ -17,3 +18,13 @@ def nothing_is_left_behind() -> Iterator[None]:
     left = leftovers.left_since(before)
     if left:
         pytest.fail("left behind by this test:\n" + "\n".join(left), pytrace=False)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--shuffle", type=int, help="run the tests in a random order, drawn from this seed")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    seed = config.getoption("--shuffle")
+    if seed is not None:
+        random.Random(seed).shuffle(items)

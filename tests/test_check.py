@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 import time
 from dataclasses import replace
 
@@ -141,6 +142,24 @@ def test_a_worker_that_is_killed_by_someone_else():
             crew.work(time.monotonic() + 30, lambda: None)
     finally:
         assert crew.stop() == []
+
+
+def test_a_worker_that_is_never_ready(monkeypatch):
+    let_go = threading.Event()
+
+    def silent(task, session, report):
+        let_go.wait(60)
+        return 0.0
+
+    monkeypatch.setattr(check, "submit_until_stopped", silent)
+    monkeypatch.setattr(check, "START_DEADLINE_S", 0.1)
+    crew = check.Crew("lockfree", "threads", 2)
+    try:
+        with pytest.raises(TimeoutError, match=r"2 workers were not ready within 0\.1 s"):
+            crew.start(lambda: None)
+    finally:
+        let_go.set()
+        crew.stop()
 
 
 def test_a_thread_that_does_not_leave(monkeypatch):

@@ -17,7 +17,7 @@ def test_core(preset: str, tmp_path: Path) -> None:
         pytest.skip(f"{COMPILER} cannot build or run a trivial program here: {unusable(preset)}")
     build(preset, tmp_path)
     listed = must_run(["ctest", "--test-dir", tmp_path, "--output-on-failure"])
-    for source in (ROOT / "cpp" / "tests").glob("test_*.cpp"):
+    for source in [*(ROOT / "cpp" / "tests").glob("test_*.cpp"), *(ROOT / "cpp" / "gates").glob("gate_*.cpp")]:
         assert source.stem in listed, f"{source.name} is in no list of tests"
 
 

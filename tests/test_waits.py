@@ -33,6 +33,14 @@ WAITS = {
     ("a3c", "_wait_for_go"): "test_waits.py::test_a_worker_waits_for_go_no_longer_than_that",
     ("bench.updates", "one_round"): "its threads do a given number of updates, and each wait of theirs is the core's",
     ("bench.updates", "one_round.work"): CORE,  # and a barrier with a deadline
+    ("check", "Crew._pause"): "test_check.py::test_a_worker_that_is_never_ready",  # later: until the budget is spent
+    ("check", "Crew.stop"): "test_check.py::test_a_thread_that_does_not_leave",
+    ("check", "serve_until_stopped"): CORE,
+    ("check", "submit_until_stopped"): CORE,
+    ("cli.resume", "resume"): AT_ONCE,  # a lock that is taken or refused
+    ("cli.train", "_train"): AT_ONCE,
+    ("doctor", "report_need"): "test_launch.py::test_a_process_that_does_not_leave_is_killed",
+    ("exclusive", "exclusive.guarded"): AT_ONCE,
     ("forking", "_start_within"): "test_waits.py::test_a_silent_forkserver_is_replaced",
     ("forking", "_give_up"): "test_waits.py::test_ctrl_c_while_the_forkserver_is_silent",
     ("forking", "kill_forkserver"): "test_waits.py::test_a_forkserver_that_does_not_die_is_not_waited_for",

@@ -83,7 +83,11 @@ inline pid_t child(const std::function<void()>& body) {
     const pid_t pid = fork();
     if (pid != 0) return pid;
     check::failures = 0;
-    body();
+    try {
+        body();
+    } catch (const std::exception& e) {  // it must not unwind what is the parent's
+        check::fail(e.what(), __FILE__, __LINE__);
+    }
     _exit(check::failures.load() == 0 ? 0 : 1);
 }
 
@@ -98,7 +102,7 @@ inline bool exited_well(int status) { return WIFEXITED(status) && WEXITSTATUS(st
 
 /// Waits until `reached` holds, for at most 20 s: so long only where it never will.
 inline bool eventually(const std::function<bool()>& reached) {
-    for (int i = 0; i < 20'000; ++i) {
+    for (const auto until = fastac::Clock::now() + std::chrono::seconds(20); fastac::Clock::now() < until;) {
         if (reached()) return true;
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }

@@ -30,6 +30,8 @@ struct Snapshot {
 /// Reuse is guarded by hazard words. A reader announces the record, then looks whether it is still current; a claimer
 ///   takes the owner word, then looks whether the record is current or announced. Both pairs are sequentially
 ///   consistent, so at least one of the two sees the other.
+/// A record that is built from must stay protected until the commit: where all gradients were rejected the version does not
+///   change, and the {version, record} word alone would not tell such a record from its reuse.
 /// Not for: data that must be updated in place (hogwild does that, on record 0, and bypasses claim and commit).
 class ParamStore {
 public:
@@ -74,6 +76,8 @@ public:
             std::uint32_t nobody = 0;
             if (owner.load(std::memory_order_relaxed) != 0) continue;
             if (!owner.compare_exchange_strong(nobody, static_cast<std::uint32_t>(seat_) + 1, std::memory_order_seq_cst)) continue;
+            // In this order: a reader announces the record and then looks whether it is current. With the hazards first, one
+            // that announces it after our look and still finds it current would read what we write.
             if (record_of(region_->control().current.load(std::memory_order_seq_cst)) != r && !hazarded(r)) {
                 owned_ = r;
             } else {
