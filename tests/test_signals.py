@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from fastac.signals import signals_deferred
+from fastac.signals import let_signals_in, signals_deferred
 
 
 def test_ctrl_c_is_raised_at_the_end():
@@ -51,3 +51,41 @@ def test_other_threads_are_left_alone():
     thread.start()
     thread.join()
     assert done == [True]
+
+
+def test_one_inside_another_lets_nothing_through_before_the_end():
+    steps = []
+    with pytest.raises(KeyboardInterrupt):
+        with signals_deferred():
+            with signals_deferred():
+                os.kill(os.getpid(), signal.SIGINT)
+            steps.append("after the inner block")
+        steps.append("after the outer block")
+    assert steps == ["after the inner block"]
+
+
+def test_whoever_waits_lets_them_in():
+    steps = []
+    with pytest.raises(KeyboardInterrupt), signals_deferred():
+        let_signals_in()
+        steps.append("none has arrived")
+        with signals_deferred():
+            os.kill(os.getpid(), signal.SIGINT)
+            steps.append("one has arrived")
+            let_signals_in()
+            steps.append("not reached")
+    assert steps == ["none has arrived", "one has arrived"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_handler_that_returns_is_called_once():
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        with signals_deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            let_signals_in()
+            assert heard == [signal.SIGTERM]
+        assert heard == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -21,10 +21,12 @@ from typing import Any
 
 from fastac.errors import WorkerError
 from fastac.lifeline import STARTER_PID
+from fastac.signals import let_signals_in
 from fastac.watch import is_stopped
 
 START_DEADLINE_S = 120.0  # a cold start imports torch, which takes seconds on a loaded machine
 STOP_DEADLINE_S = 2.0
+_POLL_S = 0.02
 _MAIN_LOCK = threading.Lock()
 
 
@@ -52,12 +54,16 @@ def _start_within(deadline_s: float, process: Any) -> str | None:
 
     thread = threading.Thread(target=run, name="fastac-start", daemon=True)
     thread.start()
+    deadline = time.monotonic() + deadline_s
     try:
-        thread.join(deadline_s)
+        while thread.is_alive() and time.monotonic() < deadline:
+            thread.join(_POLL_S)
+            let_signals_in()
     except BaseException:  # Ctrl-C
         _give_up(thread)
         if process.pid is not None:
             process.kill()
+            process.join(STOP_DEADLINE_S)
         raise
     if thread.is_alive():
         _give_up(thread)

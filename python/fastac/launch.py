@@ -72,9 +72,12 @@ class Crew:
         self._workers: list[_Seat] = []
         self._learner: list[_Seat] = []  # one, or none
 
+    # A signal between the start of a worker and its entry here would leave it unknown; a death would be half counted.
+    @signals_deferred()
     def add_worker(self, number: int, start: Callable[[], Worker]) -> None:
         self._workers.append(_Seat(number, start, start(), self._observer.published(number)))
 
+    @signals_deferred()
     def add_learner(self, number: int, start: Callable[[], Worker]) -> None:
         self._learner.append(_Seat(number, start, start(), 0, ready=True))
         self._watch.follow(number)
@@ -107,6 +110,7 @@ class Crew:
             self._wait()
             self._end_the_stuck()
 
+    @signals_deferred()
     def check(self) -> None:
         """One look at all of them: what they said, who died, who stands still."""
         for seat in self._workers + self._learner:

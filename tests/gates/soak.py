@@ -1,0 +1,130 @@
+"""A3C run after run, all update schemes in turn, workers killed at random: nothing grows.
+
+    python tests/gates/soak.py seconds=3600
+
+Between runs it counts what this process and the forkserver hold: memory, descriptors, processes, shared segments, and
+files in the temporary folder. The first tenth is warm-up. Of the rest the last third is held against the first, by
+medians: memory may differ by 2 % or 8 MiB, whichever is more, everything else not at all. Each run's books must
+balance.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from whole_runs import Process, arguments, children, processes, segments
+from workers_killed import ENDLESS, Killer, faults_of, forkserver, until_stopped
+
+import fastac
+from fastac._core import UPDATE_SCHEMES
+from fastac.errors import WorkerDeathWarning
+
+KILLS_A_RUN, EVERY_S = 12, 0.4
+FEWEST_SAMPLES = 9
+TOLERANCE, TOLERANCE_MIB = 0.02, 8.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    parent_mib: float
+    forkserver_mib: float
+    shared_mib: float  # of both
+    parent_descriptors: int
+    forkserver_descriptors: int
+    processes: int
+    segments: int
+    files: int  # in the temporary folder
+
+
+def sample() -> Sample:
+    gc.collect()
+    server = forkserver()
+    assert server is not None
+    mine = list(family(os.getpid()))
+    return Sample(
+        memory_mib(os.getpid(), "VmRSS"),
+        memory_mib(server, "VmRSS"),
+        memory_mib(os.getpid(), "RssShmem") + memory_mib(server, "RssShmem"),
+        len(os.listdir(f"/proc/{os.getpid()}/fd")),
+        len(os.listdir(f"/proc/{server}/fd")),
+        len(mine),
+        len(segments(mine)),
+        sum(1 for _ in Path(tempfile.gettempdir()).rglob("*")),
+    )
+
+
+def family(pid: int) -> Iterator[Process]:
+    """A process and all that descend from it, zombies included."""
+    yield from (process for process in processes() if process.pid == pid)
+    for child in children(pid):
+        yield from family(child.pid)
+
+
+def memory_mib(pid: int, what: str) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(what + ":"):
+            return int(line.split()[1]) / 1024
+    raise ValueError(f"/proc/{pid}/status has no {what}")
+
+
+def one_run(number: int) -> tuple[int, list[str]]:
+    """Kills, and what is wrong."""
+    model = fastac.A3C(workers=4, backend="process", update=UPDATE_SCHEMES[number % len(UPDATE_SCHEMES)], seed=number)
+    with Killer(number, EVERY_S, KILLS_A_RUN) as killer:
+        until_stopped(lambda: model.learn(ENDLESS))
+    return killer.killed, faults_of(model)
+
+
+def growth(samples: list[Sample]) -> tuple[list[str], list[str]]:
+    """first -> last for each figure, and the names of those that grew."""
+    third = len(samples) // 3
+    words, grown = [], []
+    for name in asdict(samples[0]):
+        first = statistics.median(getattr(one, name) for one in samples[:third])
+        last = statistics.median(getattr(one, name) for one in samples[-third:])
+        room = max(TOLERANCE * first, TOLERANCE_MIB) if name.endswith("_mib") else 0
+        words.append(f"{name} {first:.0f} -> {last:.0f}")
+        if last - first > room:
+            grown.append(name)
+    return words, grown
+
+
+def main() -> int:
+    given = arguments(seconds=3600.0)
+    warnings.simplefilter("ignore", WorkerDeathWarning)
+    with tempfile.TemporaryDirectory() as folder:
+        tempfile.tempdir = folder
+        samples: list[Sample] = []
+        faults: list[str] = []
+        kills = 0
+        end = time.monotonic() + given.seconds
+        while time.monotonic() < end:
+            killed, its = one_run(len(samples))
+            kills += killed
+            faults += its
+            samples.append(sample())
+    steady = samples[-(-len(samples) // 10) :]
+    if len(steady) < FEWEST_SAMPLES:
+        print(f"soak: {len(samples)} runs in {given.seconds:g} s are too few to tell growth from noise")
+        return 1
+    words, grown = growth(steady)
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    print(
+        f"soak: {len(samples)} runs in {given.seconds:g} s, {kills} workers killed: {len(faults)} faults, "
+        f"{'nothing grew' if not grown else 'grew: ' + ', '.join(grown)} ({', '.join(words)})"
+    )
+    return int(bool(faults) or bool(grown))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
