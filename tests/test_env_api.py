@@ -314,7 +314,7 @@ def test_a_forked_env_is_a_copy():
 
 def test_gymnasiums_processes_are_the_same_env():
     make = [lambda: gymnasium.make(ENV_ID)] * 2
-    ours = gymnasium.vector.AsyncVectorEnv(make, context="fork", shared_memory=False)
+    ours = gymnasium.vector.AsyncVectorEnv(make, context="fork")
     theirs = gymnasium.vector.SyncVectorEnv(make)
     assert np.array_equal(ours.reset(seed=1)[0], theirs.reset(seed=1)[0])
     for t in range(30):

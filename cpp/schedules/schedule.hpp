@@ -1,46 +1,21 @@
-// One schedule: a small region, its workers, its observer, who is also the parent, and its learner, each a fiber.
+// One schedule: what the workers, the learner and the observer do, who is also the parent, each in a fiber.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <span>
-#include <stdexcept>
 #include <utility>
 #include <vector>
 
-#include "books.hpp"
+#include "stage.hpp"
 
 namespace schedules {
 
-using fastac::Session;
-
-/// Runs what must end within a bounded number of steps while all others are frozen.
-template <class Verb>
-auto verb(Verb run) {
-    struct Ends {
-        ~Ends() { scheduler.end_verb(); }
-    };
-    scheduler.begin_verb();
-    const Ends ends;
-    return run();
-}
-
-class Schedule {
+class Schedule : public Stage {
 public:
-    explicit Schedule(std::uint64_t seed)
-        : scenario_(Scenario::draw(seed)), random_(~seed), region_(fastac::SharedRegion::create(scenario_.config, seed)), books_(scenario_), workers_(scenario_.workers()) {
-        begin_counters();
-        for (Sitter& sitter : sitters_) sitter.params.resize(scenario_.config.parameters);
-        memory.begin(const_cast<fastac::RegionHeader*>(&region_.header()), region_.layout().bytes, seed + 1, scenario_.stale_percent, scenario_.early_percent);
-        scheduler.begin(scenario_.plan, seed + 2);
-        // A sleeper's time may run out where somebody died before it could wake him, and at the end.
-        scheduler.may_time_out = [this] { return reaped_ > 0 || stopping_; };
-        crashes_left_ = scenario_.crashes;
-    }
-    [[nodiscard]] const fastac::SharedRegion& region() const noexcept { return region_; }
+    explicit Schedule(std::uint64_t seed) : Stage(seed) {}
 
     void run() {
         for (std::size_t w = 0; w < workers_.size(); ++w) start_worker(w, w, none);
@@ -51,81 +26,12 @@ public:
     }
 
 private:
-    static constexpr std::size_t none = lanes, heir = lanes - 2, successor = lanes - 1;
-
-    struct Worker {
-        std::uint64_t pushes_left = 0;
-        std::uint64_t rows = 0;  // written to its log
-        std::uint64_t rows_read = 0;
-        std::size_t lane = 0;
-        bool hangs = false;
-        bool done = false;
-    };
-    /// What the fiber of a lane works with.
-    struct Sitter {
-        std::unique_ptr<Session> session;
-        std::vector<float> params, grad;
-        std::vector<std::size_t> pushed;  // and not yet settled
-    };
-
-    [[nodiscard]] std::size_t observer() const noexcept { return scenario_.workers(); }
-    [[nodiscard]] std::size_t learner() const noexcept { return scenario_.workers() + 1; }
-    [[nodiscard]] bool scheme_is(fastac::UpdateScheme scheme) const noexcept { return scenario_.config.scheme == scheme; }
-    [[nodiscard]] bool hogwild() const noexcept { return scheme_is(fastac::UpdateScheme::hogwild); }
-
-    // ---- how fibers begin -----------------------------------------------------------------------------
-
-    void begin_counters() {
-        const std::vector<float> zeros(scenario_.config.parameters);
-        Session(region_, observer()).initialize(zeros, {}, scenario_.first_version);
-        const std::uint64_t first = scenario_.first_sequence;
-        for (std::size_t w = 0; w < workers_.size(); ++w) {
-            workers_[w].pushes_left = scenario_.pushes;
-            fastac::WorkerBlock& words = region_.worker(w);
-            words.begun.store(first);
-            words.published.store(first);
-            words.log_written.store(scenario_.first_row);
-            words.log_read.store(scenario_.first_row);
-            words.consumed_signal.store(static_cast<std::uint32_t>(first));
-            region_.consumed(0)[w] = first;
-        }
-        region_.control().pushed_signal.store(static_cast<std::uint32_t>(first));
-    }
-    template <class Body>
-    void start(std::size_t lane, std::size_t parent, Death death, Body body) {
-        memory.begin_fiber(lane, parent);
-        scheduler.start(lane, death, std::move(body));
-    }
     void start_worker(std::size_t w, std::size_t lane, std::size_t parent) {
         workers_[w].lane = lane;
         start(lane, parent, draw_death(), [this, w, lane] { work(w, lane); });
     }
     void start_learner(std::size_t parent) {
         start(learner(), parent, draw_death(), [this] { learn(); });
-    }
-    Death draw_death() {
-        if (crashes_left_ == 0 || !random_.percent(50)) return {};
-        --crashes_left_;
-        if (random_.percent(40)) return {.after_read_modify_write = random_.between(1, 12)};
-        return {.at_step = random_.between(1, random_.percent(50) ? 60 : 300)};
-    }
-    Session& sit(std::size_t seat, std::size_t lane) {
-        std::unique_ptr<Session>& session = sitters_[lane].session;
-        // That of a dead fiber is kept: no destructor runs where a process is killed.
-        if (session) left_behind_.push_back(std::move(session));
-        while (!verb([&] { return try_to_sit(session, seat); })) expect(lane == heir, "a free seat is taken");
-        return *session;
-    }
-    bool try_to_sit(std::unique_ptr<Session>& session, std::size_t seat) const {
-        try {
-            session = std::make_unique<Session>(region_, seat);
-        } catch (const std::logic_error&) {
-            return false;
-        }
-        return true;
-    }
-    void leave(std::size_t lane) {
-        verb([&] { sitters_[lane].session.reset(); });
     }
 
     // ---- a worker -------------------------------------------------------------------------------------
@@ -144,17 +50,6 @@ private:
         read(session, lane);
         leave(lane);
         me.done = true;
-    }
-
-    std::uint64_t read(Session& session, std::size_t lane) {
-        std::vector<float>& params = sitters_[lane].params;
-        const fastac::Snapshot at = verb([&] { return session.read(params); });
-        check_read(session.seat(), params, at);
-        return at.version;
-    }
-    void check_read(std::size_t seat, std::span<const float> params, const fastac::Snapshot& at) {
-        if (hogwild()) books_.check_subset(params);
-        else books_.check_read(seat, params, at);
     }
 
     std::size_t begin_gradient(std::size_t w, std::size_t lane) {
@@ -320,11 +215,6 @@ private:
         books_.resolve(seat, peek(region_.worker(seat).published));
         workers_[seat].rows = peek(region_.worker(seat).log_written) - scenario_.first_row;
     }
-    void expect_vacant(std::size_t seat) const {
-        expect(peek(region_.seat(seat).taken) == 0 && peek(region_.seat(seat).hazard) == 0, "a seat that was left is taken or protects a record");
-        for (std::size_t r = 0; r < region_.layout().records; ++r) expect(peek(region_.owner(r)) != seat + 1, "a seat that was left owns a record");
-    }
-
     void act(Session& session) {
         Sitter& mine = sitters_[observer()];
         switch (random_.below(6)) {
@@ -371,19 +261,9 @@ private:
         if (!hogwild()) books_.check_last_read(Books::bits_of(params[0]), at.counts);
     }
 
-    Scenario scenario_;
-    Random random_;
-    fastac::SharedRegion region_;
-    Books books_;
-    std::vector<Worker> workers_;
-    std::array<Sitter, lanes> sitters_;
-    std::vector<std::unique_ptr<Session>> left_behind_;
-    std::uint64_t crashes_left_ = 0;
-    std::uint64_t reaped_ = 0;
     bool seat_lost_ = false;
     bool handed_over_ = false;
     bool learner_done_ = false;
-    bool stopping_ = false;
 };
 
 }  // namespace schedules

@@ -1,8 +1,8 @@
-"""What the forkserver imports before it forks: the slow part of a worker's start. It ends with its clients from the first.
+"""What the forkserver imports before it forks: the slow part of a worker's start.
 
-The pipe by which the server learns that its clients are gone is the only one that it has inherited. That is not enough as
-long as it imports: who asks for a process meanwhile sends a writer of that pipe along, and it stays with the request. So
-until it has imported, the server ends with the thread that started it, too.
+From the first it ends with its clients. The pipe by which the server learns that its clients are gone is the only one
+that it has inherited. That is not enough as long as it imports: who asks for a process meanwhile sends a writer of that
+pipe along, and it stays with the request. So until it has imported, the server ends with the thread that started it.
 """
 
 from __future__ import annotations

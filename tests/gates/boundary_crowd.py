@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -60,7 +61,7 @@ class Crowd:
 
         def everything_else(call: Caller) -> None:
             for _ in range(rounds):
-                for verb, arguments in self.others(session, d):
+                for verb, arguments in self.others(session):
                     call(verb, *arguments, may=_core.SessionInUse)
 
         self.together(submit, submit, everything_else)
@@ -69,11 +70,29 @@ class Crowd:
         assert version == env_steps == sum(applied) and (params == -sum(applied)).all()
 
     @staticmethod
-    def others(session: _core.Session, d: Draw) -> list[tuple[Any, tuple[Any, ...]]]:
+    def others(session: _core.Session) -> list[tuple[Any, tuple[Any, ...]]]:
         params, state = np.empty(P, np.float32), np.empty((0, P), np.float32)
         verbs = [(session.drain, ()), (session.ledger, ()), (session.snapshot, ()), (session.read, (params,))]
-        verbs += [(session.copy_record, (params, state)), (session.published, (0,)), (session.log, (np.zeros(16),))]
-        return [(session.settle, (0,)), *verbs] if session.published(0) == 0 else verbs
+        return [*verbs, (session.copy_record, (params, state)), (session.published, (0,)), (session.beat, ())]
+
+    def used_while_it_waits(self, d: Draw) -> None:
+        """A worker that waits for its learner without the GIL: nobody else may use or close its session meanwhile."""
+        session = _core.Session(_core.Region.create(workers=1, parameters=P, scheme="queue"), 0)
+
+        def wait(call: Caller) -> None:
+            tag = {"version_read": 0, "env_steps": 1, "learning_rate": 1.0}
+            assert call(session.submit, np.ones(P, np.float32), **tag) == "stopped"
+
+        def meddle(call: Caller) -> None:
+            while session.published(0) == 0:
+                time.sleep(0)
+            for verb in (session.close, session.drain, session.ledger, session.beat, session.snapshot):
+                call(verb, raises=_core.SessionInUse)
+            call(session.request_stop)
+
+        self.together(wait, meddle)
+        assert self.call(session.ledger)["pending"] == 1
+        self.call(session.close)
 
     def closed_while_used(self, d: Draw) -> None:
         region = _core.Region.create(workers=1, parameters=P, scheme="queue", wait_deadline_ms=1)

@@ -26,9 +26,9 @@ ROOMS = {
     Sessions: "create create attach look forget never_made open open open close copies reap",
     Verbs: "initialize read submit submit submit push push settle submit_many log read_log serve copy_record flags "
     "signal balance balance",
-    Crowd: "one_session closed_while_used one_env forked",
+    Crowd: "one_session used_while_it_waits closed_while_used one_env forked",
 }
-OFTEN, SELDOM = 30, 1
+OFTEN, SELDOM = 10, 1
 OPERATIONS = [
     (room.__name__, verb)
     for room, verbs in ROOMS.items()

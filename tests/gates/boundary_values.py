@@ -81,12 +81,14 @@ class Draw(random.Random):
 
     def integer(self, low: int, high: int, limit: int | None = None) -> tuple[Any, bool]:
         """A number from low to high, or something that is none, or is below low or above the limit (None: high)."""
+        limit = high if limit is None else limit
         pick = self.random()
-        if pick < 0.85:
+        if pick < 0.8:
             number = self.randint(low, high)
             return (np.int64(number), True) if pick < 0.1 and high < 2**63 else (number, True)
-        limit = high if limit is None else limit
-        value = self.choice([*NO_INTS, low - 1, limit + 1, -1, 2**31, 2**32, 2**63, 2**64 - 1])
+        if pick < 0.9:
+            return self.choice([low - 1, limit + 1]), False
+        value = self.choice([*NO_INTS, -1, 2**31, 2**32, 2**63, 2**64 - 1])
         return value, isinstance(value, int) and low <= value <= limit
 
     def real(self, low: float, high: float) -> tuple[Any, bool]:

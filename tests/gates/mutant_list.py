@@ -1,18 +1,8 @@
-"""The wrong versions of the core: what is changed, and which gate must notice, saying what."""
+"""Wrong versions of the core that its tests and native gates must catch; the explorer's: mutants_schedules.py."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-
-class Mutant(NamedTuple):
-    name: str
-    changes: tuple[tuple[str, str, str], ...]  # (header, a text that stands in it once, what takes its place)
-    gate: str  # the program that must fail
-    build: str = "plain"  # or tsan, asan
-    says: str = "CHECK failed"  # so that a crash for another reason does not count; empty: it never ends
-    arguments: tuple[str, ...] = ()
-
+from mutant import Mutant
 
 PUBLISH = "words.published.store(sequence, std::memory_order_release);"
 LOOK = "tag.nonfinite = has_nonfinite("
@@ -21,25 +11,25 @@ WRITTEN = "words.log_written.store(written + 1, std::memory_order_release);"
 
 MUTANTS = [
     Mutant(
-        "published without release",
+        "published without release, by threads",
         (("grad_buffer.hpp", PUBLISH, PUBLISH.replace("release", "relaxed")),),
         "test_grad_buffer",
         "tsan",
         "data race",
     ),
     Mutant(
-        "published before the payload",
+        "published before the payload, by a test",
         (("grad_buffer.hpp", PUBLISH, ""), ("grad_buffer.hpp", LOOK, PUBLISH + LOOK)),
         "test_grad_buffer",
         says="published(0) == 0U",
     ),
     Mutant(
-        "full ring overwritten",
+        "full ring overwritten, by a test",
         (("grad_buffer.hpp", "published - consumed >= region_", "published - consumed > region_"),),
         "test_grad_buffer",
     ),
     Mutant(
-        "claim ignores hazards",
+        "claim ignores hazards, by a test",
         (("param_store.hpp", " && !hazarded(r)", ""),),
         "test_param_store",
         says="CHECK failed: uniform",
@@ -51,7 +41,7 @@ MUTANTS = [
         says="reader.is_current(seen)",
     ),
     Mutant(
-        "commit without release",
+        "commit without release, by threads",
         (("param_store.hpp", COMMIT, COMMIT.replace("seq_cst", "relaxed")),),
         "test_param_store",
         "tsan",
@@ -61,7 +51,7 @@ MUTANTS = [
         "pool too small", (("layout.hpp", "(c.workers + 2) + 2)", "(c.workers + 2))"),), "test_param_store", says=""
     ),
     Mutant(
-        "log row published without release",
+        "log row published without release, by threads",
         (("event_log.hpp", WRITTEN, WRITTEN.replace("release", "relaxed")),),
         "test_event_log",
         "tsan",

@@ -1,533 +1,319 @@
-"""Seeded bugs of the shared core that `gate_schedules` must catch: weakened orders, skipped looks, lost wrap-arounds."""
+"""Seeded bugs of the shared core for `gate_schedules` (cpp/schedules): those that it must catch, and weaker code that
+it passes because nothing is lost by it, with the reasons."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import re
+
+from mutant import Mutant
 
 
-class Mutant(NamedTuple):
-    """A header of cpp/include/fastac with each old text, which it holds once, replaced by the new one."""
-
-    name: str
-    header: str
-    replacements: list[tuple[str, str]]
-    says: str  # what the gate must say, so that a failure for another reason does not count
-    gate: str = "schedules"
-    schedules: int = 2_000  # how many from seed 0 are enough
+def seeded(name: str, header: str, replacements: list[tuple[str, str]], says: str, *, schedules: int = 2_000) -> Mutant:
+    """`schedules`: from seed 0, twice what it took, or more."""
+    changes = tuple((header, old, new) for old, new in replacements)
+    return Mutant(name, changes, "gate_schedules", says=says, arguments=(str(schedules),))
 
 
-STORE, LOAD, CAS = ".store(", ".load(", ".compare_exchange_strong("
+def weaker(name: str, header: str, text: str, order: str, says: str = "data race", schedules: int = 2_000) -> Mutant:
+    """The one memory order in `text` becomes `order`."""
+    new, n = re.subn(r"std::memory_order_\w+", f"std::memory_order_{order}", text)
+    assert n == 1, f"expected one memory order, got {n}: {text}"
+    return seeded(name, header, [(text, new)], says, schedules=schedules)
 
 
-def order(header: str, name: str, text: str, weak: str, says: str, schedules: int = 2_000) -> Mutant:
-    """`text` holds one memory order, which becomes `weak`."""
-    start = text.index("std::memory_order_")
-    end = start + len("std::memory_order_")
-    while end < len(text) and (text[end].isalnum() or text[end] == "_"):
-        end += 1
-    return Mutant(
-        name,
-        header,
-        [(text, text[:start] + f"std::memory_order_{weak}" + text[end:])],
-        says,
-        schedules=schedules,
-    )
+BUFFER, STORE, LOG = "grad_buffer.hpp", "param_store.hpp", "event_log.hpp"
+UPDATES, RECORD, LAYOUT = "updates.hpp", "next_record.hpp", "layout.hpp"
 
+PUBLISH = "words.published.store(sequence, std::memory_order_release);"
+ROOM = "published - consumed >= region_->layout().slots"
+HAZARD = "hazard.store(record_of(word) + 1, std::memory_order_seq_cst)"
+SECOND_LOOK = "again = current.load(std::memory_order_seq_cst)"
+HAZARDED = "hazard.load(std::memory_order_seq_cst) == r + 1"
+UNPROTECT = "region_->seat(seat_).hazard.store(0, std::memory_order_release)"
+CLAIM = "compare_exchange_strong(nobody, static_cast<std::uint32_t>(seat_) + 1, std::memory_order_seq_cst)"
+LOOK = "record_of(region_->control().current.load(std::memory_order_seq_cst)) != r"
+FREE = f"{LOOK} && !hazarded(r)"
+BUILT = "const std::uint64_t next = pack("
+SAME_RECORD = "if (const auto now = region_->control().current.load(); record_of(now) == record_of(base)) base = now;"
+COMMIT = "compare_exchange_strong(base, next, std::memory_order_seq_cst)"
+COMMITTED = "region_->owner(std::exchange(owned_, none)).store(0, std::memory_order_release)"
+VACATE_OWNER = "compare_exchange_strong(its, 0, std::memory_order_acq_rel)"
+VACATE_HAZARD = "region.seat(seat).hazard.store(0, std::memory_order_release);"
+VACATE_SEAT = "region.seat(seat).taken.store(0, std::memory_order_release);"
+SIT = "taken.compare_exchange_strong(free, 1, std::memory_order_acq_rel)"
+ABORTED = "words.aborted.store(words.begun.load(std::memory_order_relaxed) - "
+LOG_ROOM = "written - words.log_read.load(std::memory_order_acquire) >= region_->layout().log_rows"
+WAKE = "            wake_consumed(ParamStore::record_of(base));\n"
+DRAINED = "                consumed += n;\n"
+SIGNAL = "compare_exchange_weak(said, now, std::memory_order_acq_rel, "
+PUSHED = "pushed.fetch_add(1, std::memory_order_release)"
+POOL = "records(2 * (c.workers + 2) + 2)"
+
+MIXED = "a read mixes versions"
+MISCOUNTED = "a gradient is counted and not in the parameters"
+LACKS = "lacks its submitted gradient"
+ASLEEP = "a wake-up is lost"
+NO_END = "no end after"
+BLOCKED = "with all others frozen"
+LEFT = "a seat that was left"
+LEDGER = "ledger: begun is not published + aborted"
 
 MUTANTS = [
-    order(
-        "grad_buffer.hpp",
-        "published without release",
-        "words.published.store(sequence, std::memory_order_release);",
-        "relaxed",
-        "",
-    ),
-    Mutant(
+    # the gradient buffer
+    weaker("published without release", BUFFER, PUBLISH, "relaxed", MIXED),
+    weaker("published read relaxed", BUFFER, "published.load(std::memory_order_acquire)", "relaxed", MIXED),
+    seeded(
         "published before the payload",
-        "grad_buffer.hpp",
-        [
-            ("words.published.store(sequence, std::memory_order_release);", ""),
-            (
-                "tag.nonfinite = has_nonfinite(",
-                "words.published.store(sequence, std::memory_order_release); tag.nonfinite = has_nonfinite(",
-            ),
-        ],
-        "",
+        BUFFER,
+        [(PUBLISH, ""), ("tag.nonfinite = has_nonfinite(", f"{PUBLISH} tag.nonfinite = has_nonfinite(")],
+        MISCOUNTED,
     ),
-    order("grad_buffer.hpp", "published read relaxed", "published.load(std::memory_order_acquire)", "relaxed", ""),
-    Mutant(
-        "full ring overwritten",
-        "grad_buffer.hpp",
-        [("published - consumed >= region_->layout().slots", "published - consumed > region_->layout().slots")],
-        "",
+    seeded("full ring overwritten", BUFFER, [(ROOM, ROOM.replace(">=", ">"))], MISCOUNTED),
+    seeded("room in the ring by <", BUFFER, [(ROOM, "published >= consumed + region_->layout().slots")], "was stopped"),
+    seeded(
+        "slot index wrong at the wrap",
+        "shared_region.hpp",
+        [("(sequence - 1) % layout_.slots", "(sequence - 1) % (layout_.slots + 1) % layout_.slots")],
+        "seed ",
     ),
-    Mutant(
-        "ring room by <",
-        "grad_buffer.hpp",
-        [("published - consumed >= region_->layout().slots", "published >= consumed + region_->layout().slots")],
-        "",
-    ),
-    order(
-        "param_store.hpp",
-        "hazard relaxed",
-        "hazard.store(record_of(word) + 1, std::memory_order_seq_cst)",
-        "relaxed",
-        "",
-    ),
-    order(
-        "param_store.hpp",
-        "hazard release",
-        "hazard.store(record_of(word) + 1, std::memory_order_seq_cst)",
-        "release",
-        "",
-    ),
-    Mutant(
+    # hazard words
+    weaker("hazard relaxed", STORE, HAZARD, "relaxed"),
+    weaker("hazard release", STORE, HAZARD, "release"),
+    weaker("second look acquire", STORE, SECOND_LOOK, "acquire"),
+    weaker("second look relaxed", STORE, SECOND_LOOK, "relaxed"),
+    seeded(
         "no second look",
-        "param_store.hpp",
+        STORE,
         [("if (again == word) return word;", "if (again != 0 || word == 0) return word;")],
-        "",
+        "data race",
     ),
-    order("param_store.hpp", "second look acquire", "again = current.load(std::memory_order_seq_cst)", "acquire", ""),
-    order("param_store.hpp", "second look relaxed", "again = current.load(std::memory_order_seq_cst)", "relaxed", ""),
-    order("param_store.hpp", "first look relaxed", "word = current.load(std::memory_order_acquire)", "relaxed", ""),
-    order("param_store.hpp", "hazarded relaxed", "hazard.load(std::memory_order_seq_cst) == r + 1", "relaxed", ""),
-    order("param_store.hpp", "hazarded acquire", "hazard.load(std::memory_order_seq_cst) == r + 1", "acquire", ""),
-    order(
-        "param_store.hpp",
-        "commit relaxed",
-        "compare_exchange_strong(base, next, std::memory_order_seq_cst)",
-        "relaxed",
-        "",
+    weaker("hazarded acquire", STORE, HAZARDED, "acquire"),
+    weaker("hazarded relaxed", STORE, HAZARDED, "relaxed"),
+    weaker("unprotect relaxed", STORE, UNPROTECT, "relaxed"),
+    seeded("claim ignores hazards", STORE, [(" && !hazarded(r)", "")], "data race"),
+    seeded(
+        "a read unprotects before it copies",
+        UPDATES,
+        [("        plain_read(region_->vectors(", "        store_.unprotect();\n        plain_read(region_->vectors(")],
+        "data race",
     ),
-    order(
-        "param_store.hpp",
-        "commit release",
-        "compare_exchange_strong(base, next, std::memory_order_seq_cst)",
-        "release",
-        "",
+    # owner words
+    seeded("claim ignores that a record is current", STORE, [(f"{LOOK} && ", "")], "seed "),
+    weaker("claim looks at current relaxed", STORE, LOOK, "relaxed", schedules=20_000),
+    weaker("owner taken relaxed", STORE, CLAIM, "relaxed"),
+    weaker("owner taken release", STORE, CLAIM, "release"),
+    seeded(
+        "owner stored, not swapped",
+        STORE,
+        [(f"if (!owner.{CLAIM}) continue;", "owner.store(static_cast<std::uint32_t>(seat_) + 1 + nobody);")],
+        "data race",
     ),
-    order(
-        "param_store.hpp",
-        "commit acquire",
-        "compare_exchange_strong(base, next, std::memory_order_seq_cst)",
-        "acquire",
-        "",
+    seeded(
+        "hazards looked at before the owner word is taken",
+        STORE,
+        [
+            ("std::uint32_t nobody = 0;\n", f"std::uint32_t nobody = 0;\n            const bool free = {FREE};\n"),
+            (f"if ({FREE}) {{", "if (free) {"),
+        ],
+        "data race",
     ),
-    order(
-        "param_store.hpp",
-        "commit acq_rel",
-        "compare_exchange_strong(base, next, std::memory_order_seq_cst)",
-        "acq_rel",
-        "",
-    ),
-    Mutant(
+    seeded(
         "owner freed before the commit",
-        "param_store.hpp",
-        [
-            (
-                "const std::uint64_t next = pack(",
-                "region_->owner(owned_).store(0, std::memory_order_release);\n        const std::uint64_t next = pack(",
-            )
-        ],
-        "",
+        STORE,
+        [(BUILT, f"region_->owner(owned_).store(0);\n        {BUILT}")],
+        "data race",
     ),
-    order(
-        "param_store.hpp",
-        "owner freed relaxed (commit)",
-        "region_->owner(std::exchange(owned_, none)).store(0, std::memory_order_release)",
-        "relaxed",
-        "",
+    weaker("owner freed relaxed after the commit", STORE, COMMITTED, "relaxed"),
+    seeded(
+        "pool too small for all to stand at their commits",
+        LAYOUT,
+        [(POOL, "records(2 * c.workers + 2)")],
+        BLOCKED,
+        schedules=20_000,
     ),
-    order("param_store.hpp", "owner freed relaxed (claim)", "owner.store(0, std::memory_order_release)", "relaxed", ""),
-    order(
-        "param_store.hpp",
-        "unprotect relaxed",
-        "region_->seat(seat_).hazard.store(0, std::memory_order_release)",
-        "relaxed",
-        "",
+    seeded("pool of one record for each seat", LAYOUT, [(POOL, "records(c.workers + 2)")], BLOCKED),
+    # the commit
+    weaker("commit relaxed", STORE, COMMIT, "relaxed"),
+    weaker("commit acquire", STORE, COMMIT, "acquire"),
+    seeded(
+        "commit compares nothing",
+        STORE,
+        [(BUILT, f"base = region_->control().current.load();\n        {BUILT}")],
+        "seed ",
     ),
-    Mutant("claim ignores hazards", "param_store.hpp", [(" && !hazarded(r)", "")], ""),
-    Mutant(
-        "claim ignores current",
-        "param_store.hpp",
-        [("record_of(region_->control().current.load(std::memory_order_seq_cst)) != r && ", "")],
-        "",
+    # seats
+    seeded(
+        "vacate forgets the owner words", STORE, [(f"region.owner(r).{VACATE_OWNER};", "static_cast<void>(its);")], LEFT
     ),
-    order(
-        "param_store.hpp",
-        "claim looks at current acquire",
-        "record_of(region_->control().current.load(std::memory_order_seq_cst)) != r",
-        "acquire",
-        "",
+    seeded(
+        "vacate frees everybody's",
+        STORE,
+        [("its = static_cast<std::uint32_t>(seat) + 1;", "its = region.owner(r).load(std::memory_order_relaxed);")],
+        "data race",
     ),
-    order(
-        "param_store.hpp",
-        "claim looks at current relaxed",
-        "record_of(region_->control().current.load(std::memory_order_seq_cst)) != r",
-        "relaxed",
-        "",
-    ),
-    order(
-        "param_store.hpp",
-        "owner CAS relaxed",
-        "static_cast<std::uint32_t>(seat_) + 1, std::memory_order_seq_cst)",
-        "relaxed",
-        "",
-    ),
-    order(
-        "param_store.hpp",
-        "owner CAS acquire",
-        "static_cast<std::uint32_t>(seat_) + 1, std::memory_order_seq_cst)",
-        "acquire",
-        "",
-    ),
-    order(
-        "param_store.hpp",
-        "owner CAS release",
-        "static_cast<std::uint32_t>(seat_) + 1, std::memory_order_seq_cst)",
-        "release",
-        "",
-    ),
-    Mutant(
-        "owner word not swapped but stored",
-        "param_store.hpp",
-        [
-            (
-                "if (!owner.compare_exchange_strong(nobody, static_cast<std::uint32_t>(seat_) + 1, std::memory_order_seq_cst)) continue;",
-                "owner.store(static_cast<std::uint32_t>(seat_) + 1 + nobody, std::memory_order_seq_cst);",
-            )
-        ],
-        "",
-    ),
-    Mutant(
-        "look before the owner word",
-        "param_store.hpp",
-        [
-            (
-                "std::uint32_t nobody = 0;\n",
-                "std::uint32_t nobody = 0;\n            const bool free = record_of(region_->control().current.load(std::memory_order_seq_cst)) != r && !hazarded(r);\n",
-            ),
-            (
-                "if (record_of(region_->control().current.load(std::memory_order_seq_cst)) != r && !hazarded(r)) {",
-                "if (free) {",
-            ),
-        ],
-        "",
-    ),
-    Mutant(
-        "commit compares the record without its version",
-        "param_store.hpp",
-        [
-            (
-                "const std::uint64_t next = pack(",
-                "if (const std::uint64_t now = region_->control().current.load(std::memory_order_seq_cst); record_of(now) == record_of(base)) base = now;\n        const std::uint64_t next = pack(",
-            )
-        ],
-        "",
-    ),
-    Mutant(
-        "commit does not compare",
-        "param_store.hpp",
-        [
-            (
-                "const std::uint64_t next = pack(",
-                "base = region_->control().current.load(std::memory_order_seq_cst);\n        const std::uint64_t next = pack(",
-            )
-        ],
-        "",
-    ),
-    Mutant(
-        "vacate forgets owner words",
-        "param_store.hpp",
-        [("region.owner(r).compare_exchange_strong(its, 0, std::memory_order_acq_rel);", "static_cast<void>(its);")],
-        "",
-    ),
-    Mutant(
-        "vacate frees any owner word",
-        "param_store.hpp",
-        [
-            (
-                "std::uint32_t its = static_cast<std::uint32_t>(seat) + 1;",
-                "std::uint32_t its = region.owner(r).load(std::memory_order_relaxed);",
-            )
-        ],
-        "",
-    ),
-    order(
-        "param_store.hpp",
-        "vacate owner relaxed",
-        "compare_exchange_strong(its, 0, std::memory_order_acq_rel)",
-        "relaxed",
-        "",
-    ),
-    order(
-        "param_store.hpp",
-        "vacate owner acquire",
-        "compare_exchange_strong(its, 0, std::memory_order_acq_rel)",
-        "acquire",
-        "",
-    ),
-    order(
-        "param_store.hpp",
-        "vacate owner release",
-        "compare_exchange_strong(its, 0, std::memory_order_acq_rel)",
-        "release",
-        "",
-    ),
-    Mutant(
-        "vacate forgets the hazard",
-        "param_store.hpp",
-        [("region.seat(seat).hazard.store(0, std::memory_order_release);", "")],
-        "",
-    ),
-    order(
-        "param_store.hpp",
-        "vacate hazard relaxed",
-        "region.seat(seat).hazard.store(0, std::memory_order_release);",
-        "relaxed",
-        "",
-    ),
-    order(
-        "param_store.hpp",
-        "vacate taken relaxed",
-        "region.seat(seat).taken.store(0, std::memory_order_release);",
-        "relaxed",
-        "",
-    ),
-    Mutant(
+    weaker("vacate frees owner words acquire", STORE, VACATE_OWNER, "acquire"),
+    seeded("vacate forgets the hazard", STORE, [(VACATE_HAZARD, "")], LEFT),
+    weaker("vacate frees the hazard relaxed", STORE, VACATE_HAZARD, "relaxed"),
+    weaker("vacate frees the seat relaxed", STORE, VACATE_SEAT, "relaxed", "seed "),
+    seeded(
         "vacate frees the seat first",
-        "param_store.hpp",
+        STORE,
         [
-            ("region.seat(seat).taken.store(0, std::memory_order_release);", ""),
+            (VACATE_SEAT, ""),
             (
                 "for (std::size_t r = 0; r < region.layout().records; ++r) {",
-                "region.seat(seat).taken.store(0, std::memory_order_release);\n        for (std::size_t r = 0; r < region.layout().records; ++r) {",
+                f"{VACATE_SEAT}\n        for (std::size_t r = 0; r < region.layout().records; ++r) {{",
             ),
         ],
-        "",
+        LEFT,
     ),
-    Mutant("lost session vacates", "updates.hpp", [("if (holds_seat()) ParamStore::vacate", "ParamStore::vacate")], ""),
-    Mutant(
-        "lost session goes on", "updates.hpp", [("if (!holds_seat()) throw SeatLost", "if (false) throw SeatLost")], ""
+    weaker("sitting down relaxed", UPDATES, SIT, "relaxed", "seed "),
+    seeded(
+        "a lost session vacates",
+        UPDATES,
+        [("if (holds_seat()) ParamStore::vacate", "ParamStore::vacate")],
+        "data race",
+        schedules=5_000,
     ),
-    Mutant(
-        "reap does not count aborted",
-        "updates.hpp",
-        [
-            (
-                "words.aborted.store(words.begun.load(std::memory_order_relaxed) - words.published.load(std::memory_order_relaxed), std::memory_order_relaxed);",
-                "static_cast<void>(words);",
-            )
-        ],
-        "",
+    seeded(
+        "a lost session goes on",
+        UPDATES,
+        [("if (!holds_seat()) throw SeatLost", "if (false) throw SeatLost")],
+        "a session goes on without its seat",
     ),
-    Mutant(
-        "reap counts aborted by adding",
-        "updates.hpp",
-        [
-            (
-                "words.aborted.store(words.begun",
-                "words.aborted.store(words.aborted.load(std::memory_order_relaxed) + words.begun",
-            )
-        ],
-        "",
+    seeded("reap does not count aborted", UPDATES, [(ABORTED, f"if (false) {ABORTED}")], LEDGER),
+    seeded(
+        "reap counts aborted twice",
+        UPDATES,
+        [(ABORTED, ABORTED.replace("store(", "store(words.aborted.load(std::memory_order_relaxed) + "))],
+        LEDGER,
     ),
-    Mutant(
-        "reap does not vacate",
-        "updates.hpp",
-        [("        ParamStore::vacate(*region_, seat);\n", "        its.taken.store(0, std::memory_order_release);\n")],
-        "",
+    seeded(
+        "reap forgets what the dead one held",
+        UPDATES,
+        [("        ParamStore::vacate(*region_, seat);\n", "        its.taken.store(0);\n")],
+        LEFT,
     ),
-    order(
-        "event_log.hpp",
-        "log_written relaxed",
-        "words.log_written.store(written + 1, std::memory_order_release)",
-        "relaxed",
-        "",
+    seeded(
+        "hogwild: reap does not publish",
+        UPDATES,
+        [("if (hogwild()) hogwild_.publish_what_was_counted(seat);", "")],
+        "ledger: published is not",
     ),
-    order(
-        "event_log.hpp", "log_written read relaxed", "words.log_written.load(std::memory_order_acquire)", "relaxed", ""
+    # the log
+    weaker("log_written relaxed", LOG, "words.log_written.store(written + 1, std::memory_order_release)", "relaxed"),
+    weaker("log_written read relaxed", LOG, "words.log_written.load(std::memory_order_acquire)", "relaxed"),
+    weaker("log_read relaxed", LOG, "words.log_read.store(from + n, std::memory_order_release)", "relaxed"),
+    weaker("log_read read relaxed", LOG, "words.log_read.load(std::memory_order_acquire)", "relaxed"),
+    seeded("full log overwritten", LOG, [(LOG_ROOM, LOG_ROOM.replace(">=", ">"))], "seed "),
+    seeded(
+        "room in the log by <",
+        LOG,
+        [(LOG_ROOM, "written >= words.log_read.load(std::memory_order_acquire) + region_->layout().log_rows")],
+        "a log that was never full refuses a row",
     ),
-    order(
-        "event_log.hpp", "log_read relaxed", "words.log_read.store(from + n, std::memory_order_release)", "relaxed", ""
+    # what wraps around
+    seeded(
+        "consumed compared by <", RECORD, [("consumed[w] != published; ++n", "consumed[w] < published; ++n")], "seed "
     ),
-    order("event_log.hpp", "log_read read relaxed", "words.log_read.load(std::memory_order_acquire)", "relaxed", ""),
-    Mutant(
-        "log room by <",
-        "event_log.hpp",
-        [
-            (
-                "written - words.log_read.load(std::memory_order_acquire) >= region_->layout().log_rows",
-                "written >= words.log_read.load(std::memory_order_acquire) + region_->layout().log_rows",
-            )
-        ],
-        "",
+    seeded(
+        "settled compared by <", UPDATES, [("return static_cast<std::int64_t>(a - b) > 0;", "return a > b;")], LACKS
     ),
-    Mutant(
-        "log full overwritten",
-        "event_log.hpp",
-        [
-            (
-                "(std::memory_order_acquire) >= region_->layout().log_rows",
-                "(std::memory_order_acquire) > region_->layout().log_rows",
-            )
-        ],
-        "",
-    ),
-    Mutant(
-        "consumed compared by <",
-        "next_record.hpp",
-        [("consumed[w] != published; ++n", "consumed[w] < published; ++n")],
-        "",
-    ),
-    Mutant(
-        "settled compared by <", "updates.hpp", [("return static_cast<std::int64_t>(a - b) > 0;", "return a > b;")], ""
-    ),
-    Mutant(
+    seeded(
         "version compared with 64 bits",
-        "updates.hpp",
+        UPDATES,
         [("ahead(version_read << 16, version << 16)", "ahead(version_read, version)")],
-        "",
+        "unexpected: version_read",
     ),
-    Mutant("signal compared by <", "updates.hpp", [("static_cast<std::int32_t>(now - said) > 0", "now > said")], ""),
-    Mutant(
-        "wait compared by <",
-        "updates.hpp",
+    seeded("signal compared by <", UPDATES, [("static_cast<std::int32_t>(now - said) > 0", "now > said")], NO_END),
+    seeded(
+        "a worker of queue compares by <",
+        UPDATES,
         [
             (
                 "static_cast<std::int32_t>(seen - static_cast<std::uint32_t>(sequence)) >= 0",
                 "seen >= static_cast<std::uint32_t>(sequence)",
             )
         ],
-        "",
+        LACKS,
     ),
-    Mutant(
-        "slot index wrong at wrap",
-        "shared_region.hpp",
-        [("(sequence - 1) % layout_.slots", "(sequence - 1) % (layout_.slots + 1) % layout_.slots")],
-        "",
+    # the queue's signals
+    weaker("consumed_signal relaxed", UPDATES, SIGNAL, "relaxed", LACKS),
+    weaker(
+        "consumed_signal read relaxed", UPDATES, "seen = consumed.load(std::memory_order_acquire)", "relaxed", LACKS
     ),
-    Mutant(
-        "pool too small (2S)", "layout.hpp", [("records(2 * (c.workers + 2) + 2)", "records(2 * (c.workers + 2))")], ""
+    weaker("pushed_signal relaxed", UPDATES, PUSHED, "relaxed", ASLEEP),
+    weaker("pushed_signal read relaxed", UPDATES, "seen = pushed.load(std::memory_order_acquire)", "relaxed", ASLEEP),
+    seeded("the learner is not woken", UPDATES, [("        futex_wake_all(pushed);\n", "")], ASLEEP),
+    seeded("the worker is not woken", UPDATES, [("                futex_wake_all(signal);\n", "")], ASLEEP),
+    seeded(
+        "the learner signals after its commit only",
+        UPDATES,
+        [(WAKE, ""), (DRAINED, f"{DRAINED}                wake_consumed(target);\n")],
+        NO_END,
+        schedules=20_000,
     ),
-    Mutant(
-        "pool too small (2S-1)",
-        "layout.hpp",
-        [("records(2 * (c.workers + 2) + 2)", "records(2 * (c.workers + 2) - 1)")],
-        "",
-    ),
-    Mutant(
-        "pool too small (2S-2)",
-        "layout.hpp",
-        [("records(2 * (c.workers + 2) + 2)", "records(2 * (c.workers + 2) - 2)")],
-        "",
-    ),
-    Mutant("pool too small (2W)", "layout.hpp", [("records(2 * (c.workers + 2) + 2)", "records(2 * c.workers)")], ""),
-    Mutant("pool too small (W+2)", "layout.hpp", [("records(2 * (c.workers + 2) + 2)", "records(c.workers + 2)")], ""),
-    Mutant(
-        "learner signals after its commit only",
-        "updates.hpp",
-        [
-            ("            wake_consumed(ParamStore::record_of(base));\n", ""),
-            (
-                "                consumed += n;\n",
-                "                consumed += n;\n                wake_consumed(target);\n",
-            ),
-        ],
-        "",
-    ),
-    order(
-        "updates.hpp", "signal relaxed", "compare_exchange_weak(said, now, std::memory_order_acq_rel, ", "relaxed", ""
-    ),
-    order(
-        "updates.hpp", "signal release", "compare_exchange_weak(said, now, std::memory_order_acq_rel, ", "release", ""
-    ),
-    order("updates.hpp", "signal read relaxed", "seen = consumed.load(std::memory_order_acquire)", "relaxed", ""),
-    order("updates.hpp", "pushed_signal relaxed", "pushed.fetch_add(1, std::memory_order_release)", "relaxed", ""),
-    order("updates.hpp", "pushed_signal read relaxed", "seen = pushed.load(std::memory_order_acquire)", "relaxed", ""),
-    Mutant("no wake of the learner", "updates.hpp", [("        futex_wake_all(pushed);\n", "")], ""),
-    Mutant("no wake of the worker", "updates.hpp", [("                futex_wake_all(signal);\n", "")], ""),
-    Mutant(
-        "signal goes back",
-        "updates.hpp",
-        [("while (static_cast<std::int32_t>(now - said) > 0)", "while (now != said)")],
-        "",
-    ),
-    Mutant("nonfinite applied", "next_record.hpp", [("if (tag.nonfinite) {", "if (false) {")], ""),
-    Mutant(
-        "another's gradient consumed but not applied",
-        "next_record.hpp",
+    # what is applied
+    seeded("a gradient that is not finite is applied", RECORD, [("if (tag.nonfinite) {", "if (false) {")], "seed "),
+    seeded(
+        "another's gradient is consumed and not applied",
+        RECORD,
         [("if (tag.nonfinite) {", "if (tag.nonfinite || (w == 1 && header.counts.applied > 2)) {")],
-        "",
+        "seed ",
     ),
-    Mutant("stale not counted per worker", "next_record.hpp", [("++region_->stale(target)[w];", "")], ""),
-    Mutant(
-        "build goes on with an outdated base", "next_record.hpp", [("if (!store.is_current(base)) return 0;", "")], ""
-    ),
-    Mutant(
-        "rejected record without vectors",
-        "next_record.hpp",
+    seeded("stale ones are not told to their worker", RECORD, [("++region_->stale(target)[w];", "")], LACKS),
+    seeded(
+        "a record of rejections alone has no parameters",
+        RECORD,
         [("if (!written && n > 0) copy_vectors(from, target);", "")],
-        "",
+        "seed ",
     ),
-    Mutant(
-        "first gradient steps from the old record each time",
-        "next_record.hpp",
+    seeded(
+        "every gradient steps from the old record",
+        RECORD,
         [("written ? target : from, target", "from, target")],
-        "",
+        MISCOUNTED,
     ),
-    Mutant(
+    seeded(
         "submit does not settle what was left",
-        "updates.hpp",
+        UPDATES,
         [("known_consumed_ != before && !settle(before)", "false")],
-        "",
+        "was stopped",
     ),
-    Mutant(
-        "read unprotects before it copies",
-        "updates.hpp",
-        [
-            (
-                "        plain_read(region_->vectors(record).params, params.size_bytes());\n",
-                "        store_.unprotect();\n        plain_read(region_->vectors(record).params, params.size_bytes());\n",
-            )
-        ],
-        "",
+]
+
+# No bugs: the gate passes them, and why it may.
+WEAKER_WOULD_DO = [
+    (
+        weaker("first look relaxed", STORE, "word = current.load(std::memory_order_acquire)", "relaxed", ""),
+        "only a guess: what counts is the second look",
     ),
-    order(
-        "updates.hpp",
-        "sitting down relaxed",
-        "taken.compare_exchange_strong(free, 1, std::memory_order_acq_rel)",
-        "relaxed",
-        "",
+    (
+        weaker("commit release", STORE, COMMIT, "release", ""),
+        "base was acquired when it was protected. The pair with hazard words needs no seq_cst commit: a claimer looks "
+        "at current by a seq_cst load, and a second look that is later in S returns no older word than that",
     ),
-    Mutant(
-        "hogwild counts first",
-        "hogwild.hpp",
-        [
-            ("        count_applied(counts, tag, staleness);\n", ""),
-            ("        step_in_place(", "        count_applied(counts, tag, staleness);\n        step_in_place("),
-        ],
-        "",
+    (
+        weaker("owner taken acquire", STORE, CLAIM, "acquire", ""),
+        "from the release that freed the word it knows the commit; the looks after it are seq_cst themselves",
     ),
-    Mutant(
-        "hogwild publishes before it steps",
-        "hogwild.hpp",
-        [
-            (
-                "        words.published.store(words.published.load(std::memory_order_relaxed) + 1, std::memory_order_release);\n",
-                "",
-            ),
-            (
-                "        const Result result = judge",
-                "        words.published.store(words.published.load(std::memory_order_relaxed) + 1, std::memory_order_release);\n        const Result result = judge",
-            ),
-        ],
-        "",
+    (weaker("vacate frees owner words release", STORE, VACATE_OWNER, "release", ""), "nothing is read afterwards"),
+    (
+        weaker("consumed_signal release", UPDATES, SIGNAL, "release", ""),
+        "nothing is read afterwards; what an earlier drainer released goes on through the read-modify-write",
     ),
-    Mutant(
-        "hogwild reap does not publish",
-        "updates.hpp",
-        [("if (hogwild()) hogwild_.publish_what_was_counted(seat);", "")],
-        "",
+    (
+        seeded(
+            "commit compares the record without its version", STORE, [(BUILT, f"{SAME_RECORD}\n        {BUILT}")], ""
+        ),
+        "base is protected, so it cannot be claimed and become current again",
+    ),
+    (
+        seeded("a build with an outdated base goes on", RECORD, [("if (!store.is_current(base)) return 0;", "")], ""),
+        "its commit fails: it only takes longer",
+    ),
+    (
+        seeded("a pool of two records for each seat", LAYOUT, [(POOL, "records(2 * (c.workers + 2))")], ""),
+        "who committed last protects the current record or owns none, so one less is held than the seats could hold",
     ),
 ]
