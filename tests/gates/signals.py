@@ -84,16 +84,16 @@ def plan(signals: int, seed: int) -> list[Trial]:
 
 
 def attempt(trial: Trial) -> Outcome:
-    terminal = Terminal(columns=160)
-    try:
-        with tempfile.TemporaryDirectory() as runs:
-            return _attempt(trial, terminal, Path(runs))
-    finally:
-        terminal.close()
+    with tempfile.TemporaryDirectory() as folder:
+        terminal = Terminal(160, Path(folder))
+        try:
+            return _attempt(trial, terminal, Path(folder) / "runs")
+        finally:
+            terminal.close()
 
 
 def _attempt(trial: Trial, terminal: Terminal, runs: Path) -> Outcome:
-    terminal.type(f"{shlex.quote(str(COMMAND))} {KINDS[trial.kind]} --runs {runs}\n")
+    terminal.type(f"{shlex.quote(str(COMMAND))} {KINDS[trial.kind]}\n")
     pid = _our_first_line(terminal)
     if trial.since == WORK:
         wait_until(lambda: catches(pid, signal.SIGTERM), 120.0)
