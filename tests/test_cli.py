@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -242,3 +243,63 @@ def test_a_comparison_that_is_stopped_before_its_first_result_leaves_nothing(tmp
     assert process.returncode == 130
     assert [line for line in err.splitlines() if "per s" not in line] == ["stopped: 0 of 30 runs done"]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["-m", "fastac"], ["-c", "import fastac_command as f; f.main()"]])
+def test_ctrl_c_during_the_imports_is_quiet(command, tmp_path):
+    words = [sys.executable, *command, "train", "a2c", "--runs", str(tmp_path)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_handler(process, present=True)  # Python's own
+    wait_for_handler(process, present=False)  # our first line
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60) == ("", "") and process.returncode == -signal.SIGINT
+    assert list(tmp_path.iterdir()) == []
+
+
+def wait_for_handler(process, present):
+    """Until Python has a handler of SIGINT, or none any more."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())[1]
+        if bool(int(caught, 16) >> (signal.SIGINT - 1) & 1) == present:
+            return
+    raise AssertionError("the handler of SIGINT stayed as it was")
+
+
+def test_a_library_keeps_its_users_handlers():
+    code = "import signal as s, fastac; assert s.getsignal(s.SIGINT) is s.default_int_handler"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_ctrl_c_that_the_shell_ignores_stays_ignored():
+    code = (
+        "import signal as s, fastac_command as f; f.end_at_once_on_ctrl_c(); assert s.getsignal(s.SIGINT) is s.SIG_IGN"
+    )
+    ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-c", code]
+    assert subprocess.run(ignoring).returncode == 0
+
+
+def test_a_comparison_that_is_stopped_at_its_pictures_keeps_its_tables(tmp_path, monkeypatch):
+    from fastac.compare import plots
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plots, "draw_curves", stop)
+    small = ["--seeds", 1, "--total-timesteps", 600, "--n-envs", 2, "--backend", "thread", "--n-steps", 8]
+    result = invoke("compare", *small, "--hidden-sizes", 16, "--runs", tmp_path, "--name", "c")
+    assert result.exit_code == 130
+    assert result.output.splitlines()[-1] == f"stopped: 3 of 3 runs done, tables in {tmp_path}/c"
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["compare.csv", "compare.json"]
+
+
+def test_an_order_that_is_repeated_is_being_obeyed():
+    from fastac.cli.endings import signals_raised
+
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with signals_raised():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before

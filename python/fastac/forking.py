@@ -25,7 +25,7 @@ from fastac.signals import let_signals_in
 from fastac.watch import is_stopped
 
 START_DEADLINE_S = 120.0  # a cold start imports torch, which takes seconds on a loaded machine
-STOP_DEADLINE_S = 2.0
+STOP_DEADLINE_S = 1.0  # a person who stops a run is back at the prompt within 2 s
 _POLL_S = 0.02
 _MAIN_LOCK = threading.Lock()
 

@@ -3,7 +3,8 @@
     python tests/gates/signals.py signals=100 seed=0
 
 A shell at a pseudo-terminal runs the command; Ctrl-C is typed at that terminal, SIGTERM goes to the command. Half of
-the signals are sent a second time within 0.3 s, as impatient people do. Afterwards the screen shows what it showed and
+the signals are sent a second time within 0.3 s, as impatient people do; some find a worker that is stopped. Afterwards
+the screen shows what it showed and
 - one line more, `stopped: ...`, where the command had begun its work; or
 - nothing more where it was still importing and is simply killed: for SIGTERM the shell's own word, "Terminated".
 No traceback and no rest of a progress bar; the cursor can be seen; the exit code is 130 or 143; nothing is left of it.
@@ -51,6 +52,7 @@ class Trial:
     since: str  # FIRST_LINE, WORK or PICTURES
     after_s: float
     again_s: float | None
+    stop_worker: bool  # a worker process stands still (SIGSTOP) when the signal comes
 
 
 @dataclass(frozen=True)
@@ -75,21 +77,23 @@ def plan(signals: int, seed: int) -> list[Trial]:
         number = (signal.SIGINT, signal.SIGTERM)[index // 4 % 2]
         since = PICTURES if kind == PICTURES else (FIRST_LINE, WORK)[index // 8 % 2]
         after_s = draw.uniform(0.0, LATEST_S if since == FIRST_LINE else 0.5 * LATEST_S)
-        trials.append(Trial(kind, number, since, after_s, draw.uniform(0.0, 0.3) if draw.random() < 0.5 else None))
+        again_s = draw.uniform(0.0, 0.3) if draw.random() < 0.5 else None
+        stop_worker = kind == "a3c process" and since == WORK and draw.random() < 0.3
+        trials.append(Trial(kind, number, since, after_s, again_s, stop_worker))
     return trials
 
 
 def attempt(trial: Trial) -> Outcome:
-    terminal = Terminal(columns=160)
-    try:
-        with tempfile.TemporaryDirectory() as runs:
-            return _attempt(trial, terminal, Path(runs))
-    finally:
-        terminal.close()
+    with tempfile.TemporaryDirectory() as folder:
+        terminal = Terminal(160, Path(folder))
+        try:
+            return _attempt(trial, terminal, Path(folder) / "runs")
+        finally:
+            terminal.close()
 
 
 def _attempt(trial: Trial, terminal: Terminal, runs: Path) -> Outcome:
-    terminal.type(f"{shlex.quote(str(COMMAND))} {KINDS[trial.kind]} --runs {runs}\n")
+    terminal.type(f"{shlex.quote(str(COMMAND))} {KINDS[trial.kind]}\n")
     pid = _our_first_line(terminal)
     if trial.since == WORK:
         wait_until(lambda: catches(pid, signal.SIGTERM), 120.0)
@@ -98,6 +102,8 @@ def _attempt(trial: Trial, terminal: Terminal, runs: Path) -> Outcome:
     end = time.monotonic() + trial.after_s
     while time.monotonic() < end:
         terminal.read(min(0.05, trial.after_s))
+    if trial.stop_worker:
+        _stop_a_worker(terminal, pid)
     working = catches(pid, signal.SIGTERM)
 
     _send(trial, terminal, pid)
@@ -127,6 +133,14 @@ def _our_first_line(terminal: Terminal) -> int:
     assert pid is not None, terminal.screen.lines()
     wait_until(lambda: not catches(pid, signal.SIGINT), 1.0, every_s=0.001)
     return pid
+
+
+def _stop_a_worker(terminal: Terminal, pid: int) -> None:
+    """One of the command's grandchildren, if it has any yet."""
+    parents = {process.pid for process in terminal.started() if process.parent == pid}
+    workers = [process.pid for process in terminal.started() if process.parent in parents]
+    if workers:
+        kill(workers[0], signal.SIGSTOP)
 
 
 def _send(trial: Trial, terminal: Terminal, pid: int) -> None:

@@ -126,7 +126,7 @@ class Terminal:
 
     PROMPT = "@prompt@"
 
-    def __init__(self, columns: int) -> None:
+    def __init__(self, columns: int, folder: Path) -> None:
         self._master, slave = os.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
         # A session leader that opens a terminal gets it as its controlling one: Ctrl-C then reaches what it runs.
@@ -139,7 +139,7 @@ class Terminal:
         ]
         environment = {**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8"}
         environment.pop("COLUMNS", None)
-        self._shell = subprocess.Popen(words, env=environment, start_new_session=True)
+        self._shell = subprocess.Popen(words, env=environment, cwd=folder, start_new_session=True)
         os.close(slave)
         self.screen = Screen(columns)
         if not self.wait_for_prompt(10.0):
