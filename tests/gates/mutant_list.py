@@ -7,6 +7,11 @@ from mutant import Mutant
 PUBLISH = "words.published.store(sequence, std::memory_order_release);"
 LOOK = "tag.nonfinite = has_nonfinite("
 COMMIT = "current.compare_exchange_strong(base, next, std::memory_order_seq_cst)"
+NEXT = "buffer_.copy(w, ++consumed[w], grad_)"
+STORED = "(base == next || (region_->control().current.store(next), false))"
+RELEASED = "region_->seat(seat_).hazard.store(0, std::memory_order_release)"
+FLOAT_STORE = "AtomicRef<float>(to[i]).store(from[i], std::memory_order_relaxed);"
+TAKEN = "words.log_read.store(from + n, std::memory_order_release);"
 WRITTEN = "words.log_written.store(written + 1, std::memory_order_release);"
 
 MUTANTS = [
@@ -105,5 +110,128 @@ MUTANTS = [
         (("next_record.hpp", "if (staleness > config.max_staleness) {", "if (false) {"),),
         "test_updates",
         says="rejected_stale",
+    ),
+    # the native gates
+    Mutant(
+        "one applied in another's place",
+        (("next_record.hpp", NEXT, NEXT.replace("++consumed[w]", "++consumed[w] - (n == 1 ? 1 : 0)")),),
+        "gate_conservation",
+        says="params[i] == expected[i]",
+        arguments=("pushes=200000", "floats=65"),
+    ),
+    Mutant(
+        "applied, not consumed",
+        (("next_record.hpp", NEXT, NEXT.replace("++consumed[w]", "n == 1 ? consumed[w] : ++consumed[w]")),),
+        "gate_conservation",
+        says="is == should_be",
+        arguments=("pushes=200000", "floats=65", "workers=3"),
+    ),
+    Mutant(
+        "consumed, not applied",
+        (("next_record.hpp", "written |= apply(", "if (n != 1) written |= apply("),),
+        "gate_conservation",
+        says="version >= at_least",
+        arguments=("pushes=200000", "floats=65", "workers=3"),
+    ),
+    Mutant(
+        "commit without comparing",
+        (("param_store.hpp", f"!region_->control().{COMMIT}", STORED),),
+        "gate_conservation",
+        says="params[i] == expected[i]",
+        arguments=("pushes=200000", "floats=65"),
+    ),
+    Mutant(
+        "submit does not wait for the learner",
+        (
+            (
+                "updates.hpp",
+                "(seen - static_cast<std::uint32_t>(sequence))",
+                "(seen + 1 - static_cast<std::uint32_t>(sequence))",
+            ),
+        ),
+        "gate_conservation",
+        says="version >= at_least",
+        arguments=("pushes=20000", "floats=65", "scheme=queue"),
+    ),
+    Mutant(
+        "published before the payload, by kills",
+        (("grad_buffer.hpp", PUBLISH, ""), ("grad_buffer.hpp", LOOK, PUBLISH + LOOK)),
+        "gate_kills",
+        says="params[i] == expected[i]",
+        arguments=("kills=200",),
+    ),
+    Mutant(
+        "the dead keep their records",
+        (("param_store.hpp", "region.owner(r).compare_exchange_strong(its, 0, std::memory_order_acq_rel);", ""),),
+        "gate_kills",
+        says="blocked",
+        arguments=("kills=200",),
+    ),
+    Mutant(
+        "a dead holder's lock is not made consistent",
+        (("wait.hpp", "pthread_mutex_consistent(&mutex_);", ""),),
+        "gate_kills",
+        says="blocked",
+        arguments=("kills=200", "scheme=lock"),
+    ),
+    Mutant(
+        "lockfree waits for a lock",
+        (
+            (
+                "updates.hpp",
+                "case UpdateScheme::lockfree: build_until_consumed(sequence); return true;",
+                "case UpdateScheme::lockfree: return settle_locked(sequence);",
+            ),
+        ),
+        "gate_stops",
+        says="blocked",
+        arguments=("stops=100", "stop_ms=5"),
+    ),
+    Mutant(
+        "hazard released before the read",
+        (("updates.hpp", "plain_read(region_->vectors(record).params, params.size_bytes());", "store_.unprotect();"),),
+        "gate_stops",
+        says="torn",
+        arguments=("stops=100", "stop_ms=5"),
+    ),
+    Mutant(
+        "a single gradient is counted as merged",
+        (("next_record.hpp", "counts.merged += tag.n_summed - 1;", "counts.merged += tag.n_summed;"),),
+        "gate_stops",
+        says="merged == 0U",
+        arguments=("stops=10", "stop_ms=5"),
+    ),
+    Mutant(
+        "the last float is not looked at",
+        (("grad_buffer.hpp", "i < n; ++i) any |=", "i + 1 < n; ++i) any |="),),
+        "gate_nonfinite",
+        arguments=("pushes=200",),
+    ),
+    Mutant(
+        "after a rejected gradient built on the old record",
+        (("next_record.hpp", "written |= apply(", "written = apply("),),
+        "gate_nonfinite",
+        arguments=("pushes=200",),
+    ),
+    Mutant(
+        "hogwild counts a version before it looks",
+        (
+            (
+                "hogwild.hpp",
+                "if (has_nonfinite(grad.data(), grad.size())) {",
+                "if (has_nonfinite(grad.data(), grad.size())) { region_->control().hogwild_version.fetch_add(1);",
+            ),
+        ),
+        "gate_nonfinite",
+        arguments=("pushes=200",),
+    ),
+    *(
+        Mutant(f"{name}, by races", ((header, old, new),), "gate_races", "tsan", "data race", ("pushes=20000",))
+        for name, header, old, new in (
+            ("hazard released without release", "param_store.hpp", RELEASED, RELEASED.replace("release)", "relaxed)")),
+            ("commit without release", "param_store.hpp", COMMIT, COMMIT.replace("seq_cst", "relaxed")),
+            ("hogwild stores plain floats", "hogwild.hpp", FLOAT_STORE, "to[i] = from[i];"),
+            ("log row taken without release", "event_log.hpp", TAKEN, TAKEN.replace("release", "relaxed")),
+        )
     ),
 ]

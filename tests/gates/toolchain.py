@@ -58,7 +58,7 @@ def flags(build: str) -> list[str]:
     """What a single source is compiled with, outside of cmake."""
     common = ["-std=c++20", "-pthread", "-ffp-contract=off", "-fno-math-errno"]
     if build == "plain":
-        return [*common, "-O2"]
+        return [*common, "-O1"]  # compiled many times, run for a moment
     # g++'s ThreadSanitizer does not see an inlined memcpy.
     return [
         *common,
