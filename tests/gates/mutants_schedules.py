@@ -70,7 +70,7 @@ MUTANTS = [
         "published before the payload",
         BUFFER,
         [(PUBLISH, ""), ("tag.nonfinite = has_nonfinite(", f"{PUBLISH} tag.nonfinite = has_nonfinite(")],
-        MISCOUNTED,
+        "seed ",
     ),
     Mutant("full ring overwritten", BUFFER, [(ROOM, ROOM.replace(">=", ">"))], MISCOUNTED),
     Mutant("room in the ring by <", BUFFER, [(ROOM, "published >= consumed + region_->layout().slots")], "was stopped"),
@@ -127,7 +127,7 @@ MUTANTS = [
         [(BUILT, f"region_->owner(owned_).store(0);\n        {BUILT}")],
         "data race",
     ),
-    weaker("owner freed relaxed after the commit", STORE, COMMITTED, "relaxed"),
+    weaker("owner freed relaxed after the commit", STORE, COMMITTED, "relaxed", "seed ", schedules=20_000),
     Mutant(
         "pool too small for all to stand at their commits",
         LAYOUT,
@@ -176,7 +176,7 @@ MUTANTS = [
         "a lost session vacates",
         UPDATES,
         [("if (holds_seat()) ParamStore::vacate", "ParamStore::vacate")],
-        "data race",
+        "seed ",
         schedules=5_000,
     ),
     Mutant(
