@@ -163,14 +163,20 @@ def test_a_worker_that_is_never_ready(monkeypatch):
 
 
 def test_a_thread_that_does_not_leave(monkeypatch):
+    let_go = threading.Event()
+
     def hanging(task, session, report):
         report(check.READY)
-        time.sleep(1.5)
+        let_go.wait(60)
         return 0.0
 
     monkeypatch.setattr(check, "submit_until_stopped", hanging)
     monkeypatch.setattr(check, "_STOP_DEADLINE_S", 0.1)
-    assert [fault for fault in run_case("lockfree", "threads", 1).faults if "worker 0 did not leave" in fault]
+    try:
+        faults = run_case("lockfree", "threads", 0.1).faults
+    finally:
+        let_go.set()
+    assert [fault for fault in faults if "worker 0 did not leave" in fault]
 
 
 # ---- the command ----------------------------------------------------------------------------------------------

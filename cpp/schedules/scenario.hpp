@@ -82,7 +82,8 @@ private:
         plan.burst = random.between(2, 40);
         plan.suspend_permille = random.percent(50) ? random.between(1, 20) : 0;
         plan.hold_percent = random.percent(40) ? random.between(5, 60) : 0;
-        if (random.percent(30)) plan.longest = 1'000'000;
+        plan.hold_wide_percent = random.percent(25) ? random.between(20, 80) : 0;
+        if (random.percent(40)) plan.longest = 1'000'000;
         if (config.scheme == fastac::UpdateScheme::queue) return;  // its workers wait for the learner
         plan.alone_permille = random.percent(50) ? random.between(1, 10) : 0;
         plan.alone_bound = most_steps_alone();

@@ -57,8 +57,11 @@ inline void trace(const char* what, const void* at, std::uint64_t value, std::me
     std::printf("\n");
 }
 
-inline void step(bool read_modify_write) {
-    scheduler.point(read_modify_write);
+template <class T>
+inline constexpr Step read_modify_write_of = sizeof(T) == 8 ? Step::wide_read_modify_write : Step::read_modify_write;
+
+inline void step(Step kind) {
+    scheduler.point(kind);
     memory.always_newest(scheduler.alone());
 }
 
@@ -71,7 +74,7 @@ constexpr std::memory_order on_failure(std::memory_order order) noexcept {
 template <class T>
 T load(const T& at, std::memory_order order) {
     if (!scheduler.inside()) return at;
-    step(false);
+    step(Step::other);
     std::uint32_t newer = 0;
     const std::uint64_t value = memory.load(scheduler.current(), &at, to_bits(at), order, newer);
     trace("load", &at, value, order, newer);
@@ -81,7 +84,7 @@ T load(const T& at, std::memory_order order) {
 template <class T>
 void store(T& at, T value, std::memory_order order) {
     if (scheduler.inside()) {
-        step(false);
+        step(Step::other);
         memory.store(scheduler.current(), &at, to_bits(at), to_bits(value), order);
         trace("store", &at, to_bits(value), order);
     }
@@ -90,7 +93,7 @@ void store(T& at, T value, std::memory_order order) {
 
 template <class T>
 T fetch_add(T& at, T n, std::memory_order order) {
-    if (scheduler.inside()) step(true);
+    if (scheduler.inside()) step(read_modify_write_of<T>);
     const T before = at, after = static_cast<T>(before + n);
     if (scheduler.inside()) {
         memory.exchange(scheduler.current(), &at, to_bits(before), to_bits(after), order);
@@ -108,7 +111,7 @@ bool compare_exchange(T& at, T& expected, T desired, std::memory_order success, 
         (equal ? at : expected) = equal ? desired : before;
         return equal;
     }
-    step(true);
+    step(read_modify_write_of<T>);
     std::uint64_t seen = to_bits(expected);
     const bool swapped = memory.compare_exchange(scheduler.current(), &at, to_bits(at), seen, to_bits(desired), success, failure, weak);
     trace(swapped ? "cas" : "cas-", &at, swapped ? to_bits(desired) : seen, swapped ? success : failure);

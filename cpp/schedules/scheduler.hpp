@@ -26,10 +26,13 @@ struct Plan {
     std::uint64_t burst = 1;             // steps between two switches: a mean for bursts, exact for round_robin
     std::uint64_t suspend_permille = 0;  // of the steps suspend their fiber for long
     std::uint64_t hold_percent = 0;      // of the read-modify-writes do so just before
+    std::uint64_t hold_wide_percent = 0;  // and of those of 64 bits: when a builder holds the most, at its commit
     std::uint64_t longest = 2000;        // steps that a fiber is suspended for, unless all others are stuck
     std::uint64_t alone_permille = 0;    // of the steps freeze all others until the verb ends
     std::uint64_t alone_bound = 0;       // steps that it may take then
 };
+
+enum class Step { other, read_modify_write, wide_read_modify_write };
 
 /// When a fiber is killed: before its step of this number, or with the first after a read-modify-write, which is where things
 /// become true for all. 0: never.
@@ -81,7 +84,8 @@ public:
     [[nodiscard]] bool present(std::size_t lane) const noexcept { return tasks_[lane].state != State::absent; }
 
     /// Before every atomic operation of a fiber.
-    void point(bool read_modify_write) {
+    void point(Step step) {
+        const bool read_modify_write = step != Step::other;
         Task& me = tasks_[current_];
         if (++steps_ > step_limit) violated("no end after " + std::to_string(steps_) + " steps");
         if (++me.steps == me.death.at_step) {
@@ -96,7 +100,9 @@ public:
             alone_ = true;
             alone_steps_ = 0;
         } else {
-            if (random_.permille(plan_.suspend_permille) || (read_modify_write && random_.percent(plan_.hold_percent))) me.wakes = steps_ + random_.between(20, plan_.longest);
+            if (random_.permille(plan_.suspend_permille) || (read_modify_write && random_.percent(plan_.hold_percent)) ||
+                (step == Step::wide_read_modify_write && random_.percent(plan_.hold_wide_percent)))
+                me.wakes = steps_ + random_.between(20, plan_.longest);
             switch_to(choose());
         }
     }

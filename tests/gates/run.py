@@ -58,7 +58,7 @@ def kills(n: int, scheme: str = "lockfree") -> Callable[[Path], Command]:
     return native("gate_kills", f"kills={n}", f"scheme={scheme}", "control=1")
 
 
-RACES = [native("gate_races", "pushes=1000000", build=build) for build in ("tsan", "clang-tsan")]
+RACES = [native("gate_races", "pushes=1000100", build=build) for build in ("tsan", "clang-tsan")]
 
 GATES = [
     gate("spin", [lambda _: ["bash", str(ROOT / "cpp" / "model" / "check.sh")]]),

@@ -3,8 +3,8 @@
 //
 //   lockfree  every worker, optimistically: it builds the next record from the current one and every gradient
 //             published and not yet consumed, its own and the others', and commits by compare-and-swap. Where
-//             that fails somebody else committed; if our gradient is in, we are done, else we try again. At most
-//             W - 1 builds that began before our push can win against it, so the retries are bounded.
+//             that fails somebody else committed; if our gradient is in, we are done, else we try again. Against a push
+//             can win at most W - 1 builds that began before it, and one that has it in: the retries are bounded.
 //   lock      the same build and commit under a robust mutex: no retries, but a worker waits for the holder.
 //   queue     one learner builds and commits; a worker sleeps until its gradient is in.
 //   hogwild   in place on record 0, unsynchronised (hogwild.hpp).
