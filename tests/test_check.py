@@ -173,7 +173,7 @@ def test_a_thread_that_does_not_leave(monkeypatch):
     monkeypatch.setattr(check, "submit_until_stopped", hanging)
     monkeypatch.setattr(check, "_STOP_DEADLINE_S", 0.1)
     try:
-        faults = run_case("lockfree", "threads", 0.1).faults
+        faults = run_case("lockfree", "threads", 1).faults
     finally:
         let_go.set()
     assert [fault for fault in faults if "worker 0 did not leave" in fault]
