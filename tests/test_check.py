@@ -176,7 +176,7 @@ def test_a_thread_that_does_not_leave(monkeypatch):
         faults = run_case("lockfree", "threads", 1).faults
     finally:
         let_go.set()
-    assert [fault for fault in faults if "worker 0 did not leave" in fault]
+    assert [fault for fault in faults if fault.startswith("worker 0 (") and "did not leave" in fault]
 
 
 # ---- the command ----------------------------------------------------------------------------------------------

@@ -39,11 +39,12 @@ void attach_sees_the_same() {
     CHECK_EQ(region.seat(1).taken.load(), 0U);
 }
 
-/// A descriptor with this header in a file of this size.
-int imitation(const RegionHeader& header, std::size_t bytes) {
-    const int fd = memfd_create("imitation", MFD_CLOEXEC);
+/// A descriptor with this header in a file of this size, sealed as a region's is.
+int imitation(const RegionHeader& header, std::size_t bytes, int seals = F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) {
+    const int fd = memfd_create("imitation", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     CHECK(pwrite(fd, &header, sizeof header, 0) == static_cast<ssize_t>(sizeof header));
     CHECK_EQ(ftruncate(fd, static_cast<off_t>(bytes)), 0);
+    CHECK_EQ(fcntl(fd, F_ADD_SEALS, seals), 0);
     return fd;
 }
 
@@ -68,6 +69,9 @@ void attach_refuses() {
         refused(fd, harness::nonce, because);
         ::close(fd);
     };
+    const int unsealed = imitation(good, bytes, 0);  // could shrink under us
+    refused(unsealed, harness::nonce, "no fastac region");
+    ::close(unsealed);
     imitated(good, bytes - 4096, "another build");
     imitated(good, sizeof(RegionHeader) / 2, "no fastac region");
     imitated(good, 0, "no fastac region");
