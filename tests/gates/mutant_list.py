@@ -8,7 +8,6 @@ PUBLISH = "words.published.store(sequence, std::memory_order_release);"
 LOOK = "tag.nonfinite = has_nonfinite("
 COMMIT = "current.compare_exchange_strong(base, next, std::memory_order_seq_cst)"
 NEXT = "buffer_.copy(w, ++consumed[w], grad_)"
-STORED = "(base == next || (region_->control().current.store(next), false))"
 RELEASED = "region_->seat(seat_).hazard.store(0, std::memory_order_release)"
 FLOAT_STORE = "AtomicRef<float>(to[i]).store(from[i], std::memory_order_relaxed);"
 TAKEN = "words.log_read.store(from + n, std::memory_order_release);"
@@ -132,13 +131,6 @@ MUTANTS = [
         "gate_conservation",
         says="version >= at_least",
         arguments=("pushes=200000", "floats=65", "workers=3"),
-    ),
-    Mutant(
-        "commit without comparing",
-        (("param_store.hpp", f"!region_->control().{COMMIT}", STORED),),
-        "gate_conservation",
-        says="params[i] == expected[i]",
-        arguments=("pushes=200000", "floats=65"),
     ),
     Mutant(
         "submit does not wait for the learner",
