@@ -54,7 +54,7 @@ def _processes() -> dict[Thing, str]:
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
             if int(parent) in ours or _is_marked(pid) or _is_orphaned_fork(command, int(session), int(parent)):
                 ours.add(pid)
-                if state == "Z" or pid not in servants:
+                if pid not in servants:  # a dead one of these is asked for by multiprocessing at its next use
                     words = command.replace(b"\0", b" ").decode(errors="replace")[:200]
                     found["process", pid] = f"process {pid}, child of {parent}, state {state}: {words}"
             else:

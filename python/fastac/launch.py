@@ -207,16 +207,19 @@ class Crew:
         """Stops the run; the names of those that neither left nor could be killed."""
         self._observer.request_stop()
         seats = self._workers + self._learner
-        deadline = time.monotonic() + STOP_DEADLINE_S
-        while any(seat.worker.alive() for seat in seats) and time.monotonic() < deadline:
-            self._tick()
-            time.sleep(_POLL_S)
-        stuck = [seat.worker.name for seat in seats if not seat.worker.end()]
-        for seat in seats:
-            self._hear(seat)
-            if not seat.worker.alive():  # nothing is taken back from one that lives
-                self._observer.reap(seat.number)
-                self._toll.deaths += seat.working
+        stuck: list[str] = []
+        try:
+            deadline = time.monotonic() + STOP_DEADLINE_S
+            while any(seat.worker.alive() for seat in seats) and time.monotonic() < deadline:
+                self._tick()
+                time.sleep(_POLL_S)
+        finally:  # also where a tick fails
+            stuck += [seat.worker.name for seat in seats if not seat.worker.end()]
+            for seat in seats:
+                self._hear(seat)
+                if not seat.worker.alive():  # nothing is taken back from one that lives
+                    self._observer.reap(seat.number)
+                    self._toll.deaths += seat.working
         return stuck
 
 
