@@ -49,7 +49,7 @@ def test_workers_are_put_in_the_order_of_time():
 
 def test_a_resumed_run_counts_on():
     builder = HistoryBuilder(100.0, Position(total_timesteps=900, env_steps=500, updates=40, wall_s=7.0))
-    builder.add_rows(np.stack([update(101.0, 0, 5, 0.5), row(EPISODE, 101.0, 0, 5, 33.0, 7)]))
+    builder.add_rows(np.stack([update(101.0, 0, 5, 0.5), row(EPISODE, 101.0, 0, 0, 33.0, 7)]))
     builder.add_moment(102.0, {"staleness_sum": 0, "applied": 1, "env_steps": 505, "staleness_max": 0}, 0)
     history = builder.build()
     assert [history.updates[name].tolist() for name in ("wall_s", "env_steps")] == [[8.0], [505.0]]
