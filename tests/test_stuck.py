@@ -100,8 +100,7 @@ class Clock:
         return self.now
 
 
-@pytest.fixture
-def watched(monkeypatch):
+def watched(monkeypatch):  # no fixture: pytest would hold the region until the caretaker has looked
     clock = Clock()
     monkeypatch.setattr(watch, "time", clock)
     monkeypatch.setattr(watch, "STUCK_AFTER_S", 10.0)
@@ -119,8 +118,8 @@ def watched(monkeypatch):
     return its, look, _core.Session(region, 0)
 
 
-def test_news_come_after_ten_seconds_and_again_after_it_moved(watched):
-    its, look, worker = watched
+def test_news_come_after_ten_seconds_and_again_after_it_moved(monkeypatch):
+    its, look, worker = watched(monkeypatch)
     assert [look(1.0) for _ in range(9)] == [{}] * 9 and not its.stuck(0)
     assert look(1.0) == {0: 10.0} and its.stuck(0)
     assert [look(1.0) for _ in range(20)] == [{}] * 20
@@ -130,14 +129,14 @@ def test_news_come_after_ten_seconds_and_again_after_it_moved(watched):
     assert look(1.0) == {0: 10.0}
 
 
-def test_who_is_forgotten_is_no_news(watched):
-    its, look, _ = watched
+def test_who_is_forgotten_is_no_news(monkeypatch):
+    its, look, _ = watched(monkeypatch)
     its.forget(0)
     assert [look(1.0) for _ in range(30)] == [{}] * 30 and not its.stuck(0)
 
 
-def test_a_pause_of_the_watcher_is_no_standstill(watched):
-    _, look, _ = watched
+def test_a_pause_of_the_watcher_is_no_standstill(monkeypatch):
+    _, look, _ = watched(monkeypatch)
     assert look(3600.0) == {}
     assert [look(1.0) for _ in range(7)] == [{}] * 7  # the pause counts for 2 s
     assert look(1.0) == {0: 10.0}
