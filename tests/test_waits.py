@@ -35,7 +35,6 @@ WAITS = {
     ("bench.updates", "one_round.work"): CORE,  # and a barrier with a deadline
     ("check", "Crew._pause"): "test_check.py::test_a_worker_that_is_never_ready",  # later: until the budget is spent
     ("check", "Crew.stop"): "test_check.py::test_a_thread_that_does_not_leave",
-    ("check", "serve_until_stopped"): CORE,
     ("check", "submit_until_stopped"): CORE,
     ("cli.resume", "resume"): AT_ONCE,  # a lock that is taken or refused
     ("cli.train", "_train"): AT_ONCE,

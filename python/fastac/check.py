@@ -23,7 +23,7 @@ from fastac._core import UPDATE_SCHEMES
 from fastac.config import Config
 from fastac.errors import FastacError, LedgerError, WorkerDiedError, WorkerError
 from fastac.forking import START_DEADLINE_S
-from fastac.shared import Ledger, create_region, observer_of
+from fastac.shared import Ledger, create_region, observer_of, serve_until_stopped
 from fastac.worker import READY, Failed, ProcessWorker, Report, ThreadWorker, Worker
 
 Float32 = npt.NDArray[np.float32]
@@ -146,11 +146,10 @@ def submit_until_stopped(task: Task, session: _core.Session, report: Report) -> 
     return 0.0
 
 
-def serve_until_stopped(_: Any, session: _core.Session, report: Report) -> float:
+def serve(_: Any, session: _core.Session, report: Report) -> float:
     """The learner of `queue`, as a worker of its own."""
     report(READY)
-    while not session.stop_requested:
-        session.serve(100)
+    serve_until_stopped(session)
     return 0.0
 
 
@@ -187,7 +186,7 @@ class Crew:
             n_at_most = EXACT // LARGEST // self._region.workers - self._observer.published(seat)
             self._at[seat] = self._kind(self._region, seat, submit_until_stopped, Task(seat, n_at_most))
         else:
-            self._at[seat] = self._kind(self._region, seat, serve_until_stopped, None)
+            self._at[seat] = self._kind(self._region, seat, serve, None)
 
     def work(self, until: float, tick: Callable[[], None]) -> None:
         """Until then; meanwhile one after the other is killed, where that is the case. Raises what ended a worker."""

@@ -53,7 +53,7 @@ class ActorCritic(nn.Module):
 
 def _apply(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
     # Not layer(x): for nets of this size calling the modules costs more than what they compute.
-    return nn.functional.linear(x, layer.weight, layer.bias)  # type: ignore[arg-type]
+    return nn.functional.linear(x, layer.weight, layer.bias)  # type: ignore[arg-type]  # a Linear: its attributes are tensors
 
 
 class FlatPolicy:

@@ -73,8 +73,7 @@ def report(verdicts: Sequence[Verdict]) -> str:
         "",
         "Wrong versions of the core, and the gate that catches each. This page is written by",
         "`python tests/gates/mutants.py --report docs/mutants.md`, which builds them and runs their gates. The changes",
-        "themselves are in `tests/gates/mutant_list.py` and `tests/gates/mutants_schedules.py`; there is also what may",
-        "be weakened without harm, and why.",
+        "themselves are in `tests/gates/mutant_list.py` and `tests/gates/mutants_schedules.py`.",
         "",
         "| mutant | header | caught by | build | it says |",
         "| --- | --- | --- | --- | --- |",
@@ -83,6 +82,8 @@ def report(verdicts: Sequence[Verdict]) -> str:
         said = words.replace("|", "\\|").split("/")[-1][:100] if caught else "**not caught**"
         headers = ", ".join(dict.fromkeys(f"`{header}`" for header, _, _ in mutant.changes))
         lines.append(f"| {mutant.name} | {headers} | `{mutant.gate}` | {mutant.build} | {said} |")
+    lines += ["", "## Weaker code that is right all the same", "", "The gates pass these, and why they may:", ""]
+    lines += [f"- {mutant.name} (`{mutant.changes[0][0]}`): {why}" for mutant, why in mutants_schedules.WEAKER_WOULD_DO]
     return "\n".join(lines) + "\n"
 
 

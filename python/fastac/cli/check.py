@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fastac import machine
-from fastac._core import MAX_WORKERS
 from fastac.cli.endings import ends_in_order, signals_raised, stopped
-from fastac.config import A3CConfig
+from fastac.cli.options import workers_option
 from fastac.progress import WaitingProgress
 
 if TYPE_CHECKING:
@@ -30,13 +29,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="for all cases together [s]; each gets 0.3 s at least",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(1, MAX_WORKERS),
-    default=A3CConfig.workers,
-    show_default=True,
-    help="workers in every case",
-)
+@workers_option("workers in every case")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object instead of a table")
 def check(seconds: float, workers: int, as_json: bool) -> None:
     """Is a gradient ever lost or applied twice on this machine, whatever dies?

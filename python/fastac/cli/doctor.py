@@ -12,9 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastac._core import MAX_WORKERS
 from fastac.cli.endings import ends_in_order, signals_raised
-from fastac.config import A3CConfig
+from fastac.cli.options import workers_option
 
 if TYPE_CHECKING:
     from fastac.doctor import Finding
@@ -23,13 +22,7 @@ _STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
 
 @click.command()
-@click.option(
-    "--workers",
-    type=click.IntRange(1, MAX_WORKERS),
-    default=A3CConfig.workers,
-    show_default=True,
-    help="worker processes that the machine shall carry",
-)
+@workers_option("worker processes that the machine shall carry")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object instead of lines for people")
 def doctor(workers: int, as_json: bool) -> None:
     """Is this machine ready for a run, and what is to be done where it is not?

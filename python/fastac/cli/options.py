@@ -10,9 +10,18 @@ from typing import Any
 import click
 
 from fastac import rundir
-from fastac.config import Config, spec_of
+from fastac._core import MAX_WORKERS
+from fastac.config import A3CConfig, Config, spec_of
 
 Command = Callable[..., None]
+
+
+def workers_option(help: str) -> Callable[[Command], Command]:
+    """--workers of a command that has no config: as many as A3C has by default."""
+    return click.option(
+        "--workers", type=click.IntRange(1, MAX_WORKERS), default=A3CConfig.workers, show_default=True, help=help
+    )
+
 
 checkpoint_option = click.option(
     "--checkpoint-every-s",
@@ -56,7 +65,7 @@ def _option(field: dataclasses.Field[Any]) -> Callable[[Command], Command]:
     if declared == "bool":
         return click.option(f"{flag}/--no-{flag[2:]}", **shared)
     if declared.startswith("tuple"):
-        shared["default"] = ",".join(str(size) for size in field.default)  # type: ignore[union-attr]
+        shared["default"] = ",".join(str(size) for size in field.default)  # type: ignore[union-attr]  # a tuple, as declared
         return click.option(flag, callback=comma_separated, metavar="N,N,...", **shared)
     if spec.choices:
         return click.option(flag, type=click.Choice(spec.choices), **shared)
