@@ -320,6 +320,7 @@ WEAKER_WOULD_DO = [
     ),
     (
         seeded("a pool of two records for each seat", LAYOUT, [(POOL, "records(2 * (c.workers + 2))")], ""),
-        "who committed last protects the current record or owns none, so one less is held than the seats could hold (the bare store in test_param_store holds them all)",
+        "who committed last protects the current record or owns none, so one less is held than the seats could hold "
+        "(the bare store in test_param_store holds them all)",
     ),
 ]
