@@ -19,6 +19,8 @@ _KEPT = re.compile(r"/mpl-data/fonts/.*\.ttf$|^/dev/shm/pym-.* \(deleted\)$")
 # Whatever is started from here inherits this, also where its parent is gone and it has a session of its own.
 MARK = f"fastac-tests-{os.getpid()};".encode()
 os.environb[b"FASTAC_TESTS"] = os.environb.get(b"FASTAC_TESTS", b"") + MARK
+# A fork keeps the environment that this process was started with, but inherits this descriptor.
+_FORK_MARK = os.memfd_create(f"fastac-tests-{os.getpid()}")
 _foreign: set[int] = set()  # processes that were looked at and are none of ours
 
 
@@ -50,11 +52,11 @@ def _processes() -> dict[Thing, str]:
     pids = (int(name) for name in os.listdir("/proc") if name.isdecimal())
     for pid in sorted(pid for pid in pids if pid not in _foreign and pid != os.getpid()):
         try:
-            state, parent, _, session = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[:4]
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if int(parent) in ours or _is_marked(pid) or _is_orphaned_fork(command, int(session), int(parent)):
+            state, parent = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[:2]
+            if int(parent) in ours or _is_marked(pid) or _is_fork(pid):
                 ours.add(pid)
                 if pid not in servants:  # a dead one of these is asked for by multiprocessing at its next use
+                    command = Path(f"/proc/{pid}/cmdline").read_bytes()
                     words = command.replace(b"\0", b" ").decode(errors="replace")[:200]
                     found["process", pid] = f"process {pid}, child of {parent}, state {state}: {words}"
             else:
@@ -71,11 +73,10 @@ def _is_marked(pid: int) -> bool:
         return False
 
 
-def _is_orphaned_fork(command: bytes, session: int, parent: int) -> bool:
-    """A fork of this process has no mark, but its command line."""
-    if session != os.getsid(0) or command != Path("/proc/self/cmdline").read_bytes():
-        return False
-    return os.getsid(parent) != session
+def _is_fork(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.stat(f"/proc/{pid}/fd/{_FORK_MARK}"), os.fstat(_FORK_MARK))
+    return False
 
 
 def _threads() -> dict[Thing, str]:

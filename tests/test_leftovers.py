@@ -28,11 +28,12 @@ def test_grandchild_without_a_parent():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 def test_orphaned_fork():
-    if os.fork() == 0:
+    child = os.fork()
+    if child == 0:
         if os.fork() == 0:
             time.sleep(20)
         os._exit(0)
-    os.wait()
+    os.waitpid(child, 0)
 
 def test_thread():
     threading.Thread(target=time.sleep, args=(20,), name="fastac-learner", daemon=True).start()
