@@ -12,6 +12,8 @@ import os
 import signal
 import sys
 
+process_is_ours = False  # True: a command runs, and the process ends with it
+
 
 def end_at_once_on_ctrl_c() -> None:
     """As SIGTERM does by default. A SIGINT that the shell has us ignore (a job in its background) stays ignored."""
@@ -21,6 +23,8 @@ def end_at_once_on_ctrl_c() -> None:
 
 def main() -> None:
     """The command line. Leaves without taking the libraries apart, which costs up to a second after all is done."""
+    global process_is_ours
+    process_is_ours = True
     code = 1
 
     def leave() -> None:

@@ -17,6 +17,7 @@ from typing import NoReturn
 
 import click
 
+import fastac_command
 from fastac.errors import ConfigError, FastacError
 
 _REPEATED_S = 3.0  # an order that is given again within that time is being carried out
@@ -42,7 +43,10 @@ def ends_in_order() -> Iterator[None]:
 
 @contextlib.contextmanager
 def signals_raised() -> Iterator[None]:
-    """Inside, Ctrl-C raises KeyboardInterrupt, SIGTERM raises Terminated; impatient repetitions do nothing."""
+    """Inside, Ctrl-C raises KeyboardInterrupt, SIGTERM raises Terminated; impatient repetitions do nothing.
+
+    Neither do they afterwards, where the process is our own: it says what became of its work, and leaves.
+    """
     raised = -math.inf
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -58,8 +62,9 @@ def signals_raised() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if raised == -math.inf or not fastac_command.process_is_ours:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def stopped(what: str, stop: KeyboardInterrupt) -> NoReturn:
