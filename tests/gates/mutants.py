@@ -17,7 +17,7 @@ from typing import NamedTuple
 import mutant_list
 import mutants_schedules
 from mutant import Mutant
-from toolchain import compile_program, copy_headers, run, unusable
+from toolchain import compile_program, copy_headers, precompile, run, unusable
 
 MUTANTS = [*mutant_list.MUTANTS, *mutants_schedules.MUTANTS]
 _ATTEMPTS = 5  # a race shows itself in nearly every run, not in every one
@@ -31,7 +31,7 @@ class Verdict(NamedTuple):
     words: str  # what the gate said
 
 
-def judge(mutant: Mutant) -> Verdict:
+def judge(mutant: Mutant, precompiled: Path | None = None) -> Verdict:
     """Builds the mutant's gate on the changed headers and runs it until it fails."""
     with tempfile.TemporaryDirectory() as folder:
         headers = copy_headers(Path(folder))
@@ -41,7 +41,7 @@ def judge(mutant: Mutant) -> Verdict:
                 return Verdict(mutant, False, f"{header} holds this {text.count(old)} times, expected once: {old}")
             (headers / header).write_text(text.replace(old, new))
         program = Path(folder, mutant.gate)
-        compile_program(mutant.gate, mutant.build, Path(folder), program)
+        compile_program(mutant.gate, mutant.build, Path(folder), program, precompiled)
         for _ in range(_ATTEMPTS):
             try:
                 done = run([program, *mutant.arguments], timeout=_DEADLINE_S if mutant.says else _HANG_S)
@@ -59,8 +59,9 @@ def judge_all(mutants: Sequence[Mutant]) -> list[Verdict]:
     for mutant in set(mutants) - set(usable):
         print(f"skipped: {mutant.name}: {unusable(mutant.build)}", file=sys.stderr)
     verdicts = []
-    with ThreadPoolExecutor(2) as pool:
-        for verdict in pool.map(judge, usable):
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
+        builds = {build: precompile(build, Path(folder)) for build in {mutant.build for mutant in usable}}
+        for verdict in pool.map(judge, usable, [builds[mutant.build] for mutant in usable]):
             verdicts.append(verdict)
             if not verdict.caught:
                 print(f"NOT CAUGHT: {verdict.mutant.name}: {verdict.words}", file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -89,7 +90,22 @@ def source_of(program: str) -> Path:
     return found[0]
 
 
-def compile_program(program: str, build: str, headers: Path, target: Path) -> None:
+def precompile(build: str, folder: Path) -> Path:
+    """A header with all of the standard library that the core and its gates name; reading it is half of a compilation.
+
+    `compile_program` takes it in. Returns its path; the precompiled one lies beside it.
+    """
+    sources = [
+        file for kind in ("*.hpp", "*.cpp") for file in (ROOT / "cpp").rglob(kind) if "bindings" not in file.parts
+    ]
+    names = {name for file in sources for name in re.findall(r"^#include <(\w+)>$", file.read_text(), re.MULTILINE)}
+    header = folder / f"{build}.hpp"
+    header.write_text("".join(f"#include <{name}>\n" for name in sorted(names)))
+    must_run([COMPILER, *flags(build), "-U_FORTIFY_SOURCE", "-x", "c++-header", header, "-o", f"{header}.gch"])
+    return header
+
+
+def compile_program(program: str, build: str, headers: Path, target: Path, precompiled: Path | None = None) -> None:
     """Compiles one test or gate against the headers in `headers`, which come before the repository's own."""
     source = source_of(program)
     folders = [headers, source.parent, ROOT / "cpp" / "tests", ROOT / "cpp" / "gates"]
@@ -97,7 +113,8 @@ def compile_program(program: str, build: str, headers: Path, target: Path) -> No
     # Where a gate lies beside atomics of its own, it takes them.
     own = source.parent / "scheduled_atomics.hpp"
     define = [f'-DFASTAC_ATOMICS="{own.name}"', "-U_FORTIFY_SOURCE"] if own.exists() else []
-    must_run([COMPILER, *flags(build), *define, *includes, source, "-o", target])
+    first = ["-U_FORTIFY_SOURCE", "-include", precompiled] if precompiled else []
+    must_run([COMPILER, *flags(build), *define, *first, *includes, source, "-o", target])
 
 
 def copy_headers(to: Path) -> Path:
