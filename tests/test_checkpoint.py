@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +166,57 @@ def test_a3c_is_resumed_with_what_is_left(update, backend, tmp_path, monkeypatch
     assert resumed.history.updates["env_steps"][0] == done.env_steps + 8
     rates = resumed.history.updates["learning_rate"]
     assert rates.max() == pytest.approx(2.2e-3 * (1 - done.env_steps / 24_000), rel=0.01)
+
+
+def test_what_is_told_reaches_as_far_as_what_is_saved(tmp_path, monkeypatch):
+    """But for a row that a worker is just writing."""
+    monkeypatch.setattr(updates, "_REST", 0)
+    told, saved = [], []
+
+    def tell(history):
+        told.append(len(history.updates["wall_s"]))
+        time.sleep(0.05)  # in which the workers go on
+
+    model = fastac.A3C(workers=2, backend="thread", **SMALL)
+    save = model._save
+    model._save = lambda path, params, state, standing: (
+        saved.append(standing.version) or save(path, params, state, standing)
+    )
+    model.learn(24_000, checkpoint=tmp_path, checkpoint_every_s=0.01, on_checkpoint=tell)
+    on_the_way = saved[1:-1]  # without the first and the last, which nobody is told of
+    assert len(on_the_way) == len(told) > 2
+    assert all(version - rows <= 2 for version, rows in zip(on_the_way, told, strict=True))
+
+
+def test_saving_on_the_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(updates, "_REST", 0)
+    model, copies = fastac.A2C(n_envs=2, **SMALL), []
+    model.learn(
+        4_000,
+        checkpoint_every_s=0.01,
+        on_checkpoint=lambda _: copies.append(model.save(tmp_path / f"{len(copies)}.safetensors")),
+    )
+    copy = fastac.A2C.load(copies[len(copies) // 2])
+    assert 0 < copy.unfinished.env_steps < 4_000 and copy.version > 0
+    assert bits(copy.resume()) == bits(model)
+
+
+def test_saving_from_another_thread_while_it_learns(tmp_path):
+    model, said = fastac.A2C(**SMALL), []
+
+    def save():
+        try:
+            model.save(tmp_path)
+        except RuntimeError as error:
+            said.append(str(error))
+
+    def tell(_):
+        thread = threading.Thread(target=save)
+        thread.start()
+        thread.join()
+
+    model.learn(2_000, checkpoint_every_s=0.01, on_checkpoint=tell)
+    assert said and said[0].startswith("save: another thread is inside learn()") and not list(tmp_path.iterdir())
 
 
 def test_nothing_to_resume():

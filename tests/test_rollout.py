@@ -92,6 +92,14 @@ def test_streams_of_different_uses_seeds_and_calls_are_different():
     assert seeding.weights_seed(0) != seeding.weights_seed(1)
 
 
+def test_each_step_is_a_sign_of_life():
+    """A long rollout is told from a worker that stands still."""
+    config = A2CConfig(n_steps=7, hidden_sizes=(8,), seed=0)
+    beats = []
+    Collector(config, 0, 3).collect(make_policy(config), lambda: beats.append(1))
+    assert len(beats) == 7
+
+
 def test_without_a_seed():
     with pytest.raises(ValueError, match="resolve_seed"):
         Collector(A2CConfig(), 0, 1)

@@ -134,6 +134,11 @@ def test_state_and_rows_are_checked() -> None:
         ({"slots": 2**32 - 1, "parameters": 2**32 - 1}, "slots: expected a power of two up to 65536, got 4294967295"),
         ({"log_rows": 0}, "log_rows: expected a power of two, got 0"),
         ({"scheme": "sync"}, "scheme: expected one of lockfree, lock, queue, hogwild, got 'sync'"),
+        ({"alpha": 1.0}, "alpha: expected a number in [0, 1), got 1.000000"),
+        ({"beta1": -0.1}, "beta1: expected a number in [0, 1), got -0.100000"),
+        ({"beta2": float("nan")}, "beta2: expected a number in [0, 1), got nan"),
+        ({"eps": -1.0}, "eps: expected a number >= 0, got -1.000000"),
+        ({"max_grad_norm": float("nan")}, "max_grad_norm: expected a number >= 0 (0: no clipping), got nan"),
         ({"optimizer": "lion"}, "optimizer: expected one of sgd, rmsprop, adam, got 'lion'"),
     ],
 )
@@ -144,7 +149,7 @@ def test_configs_are_checked(options: dict[str, Any], words: str) -> None:
 
 def test_tags_are_checked() -> None:
     worker = _core.Session(create(), 0)
-    for rate in (float("nan"), float("inf")):
+    for rate in (float("nan"), float("inf"), 1e300):
         with pytest.raises(ValueError, match="learning_rate: expected a finite number"):
             worker.submit(ones(), version_read=0, env_steps=1, learning_rate=rate)
         with pytest.raises(ValueError, match="learning_rate: expected a finite number"):

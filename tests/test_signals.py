@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -89,3 +91,65 @@ def test_a_handler_that_returns_is_called_once():
         assert heard == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_what_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with signals_deferred() as arrived:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert arrived == []
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_each_of_two_takes_effect():
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        with pytest.raises(KeyboardInterrupt), signals_deferred():
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert heard == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+STORM = """
+import os, random, signal, sys, threading, time
+from fastac.signals import signals_deferred
+
+sys.setswitchinterval(1e-6)
+ready = False
+
+def send():
+    global ready
+    for _ in range(4_000):
+        while not ready:
+            time.sleep(0)
+        ready = False
+        time.sleep(random.uniform(0, 2e-5))
+        os.kill(os.getpid(), signal.SIGINT)
+
+sender = threading.Thread(target=send)
+sender.start()
+interrupted = 0
+while interrupted < 4_000:
+    try:
+        ready = True
+        while True:
+            with signals_deferred():
+                pass
+    except KeyboardInterrupt:
+        interrupted += 1
+sender.join()
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(1)
+"""
+
+
+def test_handlers_that_raise_between_any_two_instructions_leave_nothing_deferred():
+    done = subprocess.run([sys.executable, "-c", STORM], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM, "")

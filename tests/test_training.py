@@ -1,5 +1,7 @@
 """A2C and A3C as wholes: reproducible where promised, one worker equal to A2C under every scheme, books balanced."""
 
+import signal
+
 import numpy as np
 import pytest
 
@@ -87,6 +89,17 @@ def test_learning_again_goes_on():
     # The second call continues the optimizer's state and the episodes under way.
     again = fastac.A2C(**SMALL).learn(960).learn(960)
     assert bits(once) == bits(again)
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda number, frame: None], ids=["ignored", "noted"])
+def test_a_signal_that_stops_nothing_does_not_end_the_run(handler):
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        model = fastac.A2C(**SMALL)
+        model.learn(3000, checkpoint_every_s=0.01, on_checkpoint=lambda _: signal.raise_signal(signal.SIGTERM))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert model.num_timesteps >= 3000 and model.unfinished is None
 
 
 @pytest.mark.parametrize("total", [0, -5, 2.5, "many", True])

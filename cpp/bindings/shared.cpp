@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cmath>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <system_error>
@@ -155,7 +156,8 @@ private:
 };
 
 void expect_rate(double learning_rate) {
-    if (!std::isfinite(learning_rate)) throw py::value_error("learning_rate: expected a finite number, got " + std::to_string(learning_rate));
+    if (!(std::abs(learning_rate) <= std::numeric_limits<float>::max()))  // it is applied as a float
+        throw py::value_error("learning_rate: expected a finite number, float32, got " + std::to_string(learning_rate));
 }
 
 GradientTag gradient_tag(std::uint64_t version_read, std::uint64_t env_steps, double learning_rate, std::uint32_t n_summed) {

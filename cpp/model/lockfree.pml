@@ -420,9 +420,12 @@ inline reap(w) {
 #endif
 #define AWAY(w) (status[w] == LEFT || status[w] == GONE)
 
+#define HAS_WANTED(r, w) (record[r].consumed[w] >= wanted[w])
+#define CONTAINS_WANTED(r) (HAS_WANTED(r, 0) && HAS_WANTED(r, 1) && HAS_WANTED(r, WORKERS - 1))
+
 active proctype observer() provided (dying == SEATS) {
   SESSION;
-  byte known, reads, drains;
+  byte known, reads, drains, wanted[WORKERS];
   r = START(OBSERVER);
 watch:
   do
@@ -433,15 +436,22 @@ watch:
   :: drains < DRAINS -> drains++; break
   :: AWAY(0) && AWAY(1) && AWAY(WORKERS - 1) -> drains = DRAINS + 1; break
   od;
+  /* drain */
+  wanted[0] = published[0];
+  wanted[1] = published[1];
+  wanted[WORKERS - 1] = published[WORKERS - 1];
 look_again:
-  do /* drain */
+  do
   :: protect(OBSERVER);
+     if
+     :: CONTAINS_WANTED(RECORD_OF(base)) -> break
+     :: else
+     fi;
      claim(OBSERVER);
      build(OBSERVER);
      if
      :: n > 0 -> commit(OBSERVER)
-     :: n == 0 && current != base
-     :: n == 0 && current == base -> break /* nothing was left to apply */
+     :: else
      fi
   od;
   unprotect(OBSERVER);

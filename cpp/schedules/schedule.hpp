@@ -131,7 +131,7 @@ private:
         const std::vector<float> grad(mine.params.size(), 1.0F);
         const auto row = row_of(w, 0);
         expect(is_refused([&] { session.read(params); }) && is_refused([&] { session.submit(grad, tag(0, scenario_.first_version)); }) &&
-                   is_refused([&] { session.log(row.data()); }) && is_refused([&] { session.beat(); }),
+                   is_refused([&] { session.log(row.data()); }) && is_refused([&] { session.beat(); }) && is_refused([&] { session.request_stop(); }),
                "a session goes on without its seat");
         leave(lane);
     }

@@ -295,6 +295,29 @@ void the_ledger_of_the_dead() {
     CHECK(p == std::vector<float>(3, -3.0F));
 }
 
+/// Ctrl-Z and fg: the time in which a whole run stood still is not held against whom its workers wait for.
+void stopped_together() {
+    for (const UpdateScheme scheme : {lock, queue}) {
+        RegionConfig c = harness::config(1, 3, scheme);
+        c.wait_deadline_ms = 1000;
+        const SharedRegion region = harness::region(c);
+        Session observer(region, 1), learner(region, 2);
+        CHECK(region.control().mutex.try_lock_for(std::chrono::milliseconds(1000)));
+        const pid_t pid = harness::child([&] {
+            Session session(region, 0);
+            CHECK(session.submit(std::vector<float>(3, 1.0F), tag(0)) == Submitted::applied);
+        });
+        CHECK(harness::eventually([&] { return region.worker(0).published.load() == 1U; }));
+        kill(pid, SIGSTOP);
+        std::this_thread::sleep_for(std::chrono::milliseconds(1200));
+        kill(pid, SIGCONT);
+        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        region.control().mutex.unlock();
+        if (scheme == queue) learner.drain();
+        CHECK(harness::exited_well(harness::join(pid)));
+    }
+}
+
 /// Each of four dies after its push and before anybody has applied it: the ring is full of them when the next comes.
 void the_dead_fill_the_ring() {
     for (const UpdateScheme scheme : {lockfree, lock}) {
@@ -327,6 +350,7 @@ int main() {
     region_cannot_change_its_size();
     the_ledger_of_the_dead();
     the_dead_fill_the_ring();
+    stopped_together();
     holder_of_the_lock_is_killed();
     for (const UpdateScheme scheme : {lockfree, lock, queue, hogwild}) {
         killed_at_random_moments(scheme, 1);

@@ -255,6 +255,55 @@ void gradients_from_the_future_are_refused() {
         CHECK(worker.submit(std::vector<float>{1.0F}, tag(0)) == Submitted::applied);
         CHECK_THROWS(std::logic_error, worker.initialize(std::vector<float>{0.0F}, {}, 0));  // too late
     }
+    // However far, and wherever the 48 bits of the version that the word holds begin again.
+    constexpr std::uint64_t limit = std::uint64_t{1} << 48U;
+    for (const UpdateScheme scheme : all_schemes)
+        for (const std::uint64_t now : {std::uint64_t{0}, limit - 1, limit, 3 * limit + 5}) {
+            const SharedRegion region = harness::region(harness::config(1, 1, scheme));
+            Session observer(region, 1), learner(region, 2);
+            Session worker(region, 0);
+            observer.initialize(std::vector<float>{0.0F}, {}, now);
+            for (const std::uint64_t ahead : {std::uint64_t{1}, limit / 2 - 1, limit / 2 + 1, limit - 1, limit, 3 * limit, std::uint64_t{1} << 63U})
+                CHECK_THROWS(std::invalid_argument, worker.submit(std::vector<float>{1.0F}, tag(now + ahead)));
+            CHECK_EQ(observer.ledger().begun, 0U);
+            if (scheme == queue) continue;
+            CHECK(worker.submit(std::vector<float>{1.0F}, tag(now)) == Submitted::applied);
+            CHECK(worker.submit(std::vector<float>{1.0F}, tag(now)) == Submitted::applied);
+            CHECK_EQ(observer.ledger().at.counts.staleness_max, 1U);
+        }
+}
+
+/// Others apply what we pushed: there is room again, whether we have looked or not.
+void room_is_seen() {
+    const SharedRegion region = harness::region(harness::config(1, 1));
+    Session worker(region, 0), observer(region, 1);
+    const std::vector<float> one{1.0F};
+    for (std::size_t k = 0; k < region.layout().slots; ++k) CHECK(worker.push(one, tag(0)).has_value());
+    CHECK(!worker.push(one, tag(0)));
+    CHECK_EQ(observer.drain(), region.layout().slots);
+    CHECK(worker.push(one, tag(0)).has_value());
+}
+
+/// What is pushed while a learner drains is for its next drain: busy workers do not keep it from its other duties.
+void a_drain_ends() {
+    const std::size_t workers = 4;
+    const SharedRegion region = harness::region(harness::config(workers, 64, queue));
+    Session learner(region, workers + 1);
+    std::vector<std::thread> threads;
+    for (std::size_t w = 0; w < workers; ++w)
+        threads.emplace_back([&, w] {
+            Session worker(region, w);
+            std::vector<float> p(64);
+            while (!worker.stop_requested()) worker.submit(p, tag(worker.read(p).version));
+        });
+    std::uint64_t applied = 0;
+    while (applied < 2000) {
+        const std::uint64_t n = learner.drain();
+        CHECK(n <= workers);  // each has one on its way
+        applied += n;
+    }
+    learner.request_stop();
+    for (std::thread& thread : threads) thread.join();
 }
 
 /// Declared dead and alive all the same: its session is over, and does the next holder of the seat no harm.
@@ -282,6 +331,9 @@ void the_seat_is_lost() {
     CHECK_THROWS(SeatLost, static_cast<void>(old->ledger()));
     CHECK_THROWS(SeatLost, old->reap(1));
     CHECK_THROWS(SeatLost, old->initialize(one, {}, 0));
+    CHECK_THROWS(SeatLost, old->give_go());
+    CHECK_THROWS(SeatLost, old->request_stop());
+    CHECK(!observer.stop_requested());
     old.reset();
     CHECK_EQ(region.seat(0).taken.load(), 1U);  // the next one's
     CHECK(next.submit(one, tag(1)) == Submitted::applied);
@@ -368,6 +420,14 @@ void queue_without_learner() {
     Session worker(region, 0);
     const std::vector<float> g{1.0F};
     CHECK_THROWS(WaitTimeout, worker.submit(g, tag(0)));
+    CHECK_EQ(worker.ledger().pending, 1U);
+    std::string said;
+    try {
+        worker.submit(g, tag(0));
+    } catch (const WaitTimeout& timeout) {
+        said = timeout.what();
+    }
+    CHECK(said.ends_with("the gradient of this call was not published"));
     CHECK_EQ(worker.ledger().pending, 1U);
     worker.request_stop();
     CHECK(worker.submit(g, tag(0)) == Submitted::stopped);
@@ -588,6 +648,8 @@ int main() {
     a_stale_gradient_alone();
     staleness_divides_the_learning_rate();
     gradients_from_the_future_are_refused();
+    room_is_seen();
+    a_drain_ends();
     the_seat_is_lost();
     heartbeats();
     counters_wrap_around();

@@ -11,7 +11,7 @@ from fastac.config import A2CConfig, schedule
 from fastac.objective import compute_gradient
 from fastac.progress import WaitingProgress
 from fastac.rollout import Groups
-from fastac.signals import signals_deferred
+from fastac.signals import let_signals_in, signals_deferred
 from fastac.updates import Recorder, Run
 
 
@@ -51,22 +51,25 @@ class A2C(Algorithm):
         recorder = Recorder(session, 0)
         policy.warm_up()
         run.start()
-        with signals_deferred() as arrived:  # an update begun is finished, so that the envs and the record fit together
-            while not arrived:
-                version, env_steps = session.read(policy.params)
-                if env_steps >= total_timesteps:
-                    break
-                learning_rate = schedule(config.lr_schedule, config.learning_rate, env_steps / total_timesteps)
-                ent_coef = schedule(config.ent_schedule, config.ent_coef, env_steps / total_timesteps)
+        with signals_deferred():  # an update begun is finished, so that the envs and the record fit together
+            try:
+                while True:
+                    let_signals_in()
+                    version, env_steps = session.read(policy.params)
+                    if env_steps >= total_timesteps:
+                        break
+                    learning_rate = schedule(config.lr_schedule, config.learning_rate, env_steps / total_timesteps)
+                    ent_coef = schedule(config.ent_schedule, config.ent_coef, env_steps / total_timesteps)
 
-                rollout = self._envs.collect(policy)
-                stats = compute_gradient(policy, rollout, config, ent_coef)
-                submitted = session.submit(
-                    policy.grad, version_read=version, env_steps=rollout.env_steps, learning_rate=learning_rate
-                )
-                recorder.record(rollout, stats, version, learning_rate, ent_coef, submitted)
-                run.tick()
-            recorder.flush(lambda: run.tick(now=True))
+                    rollout = self._envs.collect(policy, session.beat)
+                    stats = compute_gradient(policy, rollout, config, ent_coef)
+                    submitted = session.submit(
+                        policy.grad, version_read=version, env_steps=rollout.env_steps, learning_rate=learning_rate
+                    )
+                    recorder.record(rollout, stats, version, learning_rate, ent_coef, submitted)
+                    run.tick()
+            finally:
+                recorder.flush(lambda: run.tick(now=True))
 
     def _envs_state(self) -> Arrays:
         return self._envs.get_state()

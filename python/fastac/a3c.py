@@ -89,7 +89,7 @@ def work(task: Task, session: _core.Session, report: Report) -> float:
         learning_rate = schedule(config.lr_schedule, config.learning_rate, env_steps / task.total_timesteps)
         ent_coef = schedule(config.ent_schedule, config.ent_coef, env_steps / task.total_timesteps)
 
-        rollout = collector.collect(policy)
+        rollout = collector.collect(policy, session.beat)
         stats = compute_gradient(policy, rollout, config, ent_coef)
         submitted = session.submit(
             policy.grad, version_read=version, env_steps=rollout.env_steps, learning_rate=learning_rate

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 import os
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,13 +66,21 @@ class Keeping:
         if not isinstance(self.every_s, (int, float)) or not 0 <= self.every_s < math.inf:
             raise ConfigError(f"checkpoint_every_s: expected a number of seconds >= 0, got {self.every_s!r}")
 
-    def jobs(self, save: Callable[[Pathlike], None], history: Callable[[], History]) -> list[Periodic]:
+    def jobs(self, run: Run, save: Callable[[Pathlike, Moment], object]) -> list[Periodic]:
         """What is done from time to time while it runs."""
         path, tell = self.path, self.on_checkpoint
-        jobs = [] if tell is None else [Periodic(self.every_s, lambda: tell(history()))]
-        # After that, so that what is told reaches at least as far as what is saved.
-        jobs += [] if path is None else [Periodic(self.every_s, lambda: save(path))]
-        return jobs if self.every_s > 0 else []
+
+        def keep() -> None:
+            moment = run.moment()
+            if tell is not None:
+                # After the moment, so that what is told reaches as far, but for a row that a worker is just writing.
+                run.tick(now=True)
+                tell(run.history())
+            if path is not None:
+                save(path, moment)
+
+        wanted = self.every_s > 0 and (path is not None or tell is not None)
+        return [Periodic(self.every_s, keep)] if wanted else []
 
 
 class Algorithm(ABC):
@@ -93,6 +102,7 @@ class Algorithm(ABC):
         self.policy = make_policy(self.config)
         self.state = np.zeros((_core.state_vectors(config.optimizer), self.policy.n_params), np.float32)
         self._standing = Standing()
+        self._running: tuple[Run, int] | None = None  # the learn() that is under way, and in which thread
         self.history: History | None = None
         self.ledger: Ledger | None = None
         self._predict_random = np.random.default_rng(self.config.seed)
@@ -188,19 +198,20 @@ class Algorithm(ABC):
             try:
                 with signals_deferred():
                     run = self._open(progress)
-                    run.jobs += keeping.jobs(functools.partial(self._save_running, run), run.history)
+                    self._running = run, threading.get_ident()
+                    run.jobs += keeping.jobs(run, functools.partial(self._save_moment, run))
                 self._train(run, begin.total_timesteps)
             finally:
                 if run is not None:
                     with signals_deferred():
+                        self._running = None
                         self._close(run, keeping.path)
         return self
 
     @signals_deferred()
-    def _save_running(self, run: Run, path: Pathlike) -> None:
+    def _save_moment(self, run: Run, path: Pathlike, moment: Moment) -> Path:
         """In the midst of a run, in the parent's thread and between two updates of A2C."""
-        last = run.moment()
-        self._save(path, last.params, last.state, self._standing.after(run.begin, last))
+        return self._save(path, moment.params, moment.state, self._standing.after(run.begin, moment))
 
     def _close(self, run: Run, path: Pathlike | None) -> None:
         """Takes over what was learned, however the run ended, saves it and checks its books."""
@@ -235,8 +246,17 @@ class Algorithm(ABC):
         The file that was there is kept beside it, as <name>.previous.<suffix>: whatever happens meanwhile, one of the
         two is whole. Where `path` is a folder, the file is model.safetensors in it.
 
-        Raises OSError if it could not be written; what was there before is still there then.
+        In `on_checkpoint` that is the model as it is between two updates, to be resumed from there.
+
+        Raises:
+            OSError: it could not be written; what was there before is still there then.
+            RuntimeError: another thread is inside learn(), maybe in the midst of an update.
         """
+        if self._running is not None:
+            run, thread = self._running
+            if thread != threading.get_ident():
+                raise RuntimeError("save: another thread is inside learn(); use learn(checkpoint=...) or on_checkpoint")
+            return self._save_moment(run, path, run.moment())
         return self._save(path, self.policy.params, self.state, self._standing)
 
     def _save(self, path: Pathlike, params: Float32, state: Float32, standing: Standing) -> Path:

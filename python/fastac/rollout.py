@@ -5,7 +5,7 @@ Before it: env.py and policy.py. After it: returns.py and objective.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,8 +68,11 @@ class Collector:
         return _collector_at, (self.config, self.first, self.envs.num_envs, self.get_state())
 
     @np.errstate(over="ignore", invalid="ignore")  # a policy that diverges is told by its gradient, not by warnings
-    def collect(self, policy: FlatPolicy) -> Rollout:
-        """Acts T steps in each env with `policy` as it is, and works out returns and advantages."""
+    def collect(self, policy: FlatPolicy, beat: Callable[[], object] = lambda: None) -> Rollout:
+        """Acts T steps in each env with `policy` as it is, and works out returns and advantages.
+
+        `beat`: called after each step, for whoever watches.
+        """
         envs, config = self.envs, self.config
         episodes: list[tuple[float, int]] = []
         for t in range(config.n_steps):
@@ -82,6 +85,7 @@ class Collector:
             self._truncated[t] = envs.truncated
             self._final_obs[t] = envs.final_obs
             self._count_episodes(episodes)
+            beat()
         successors = returns.successor_values(
             self._values,
             policy.values(envs.obs),
@@ -158,11 +162,11 @@ class Groups:
         self._collectors = [Collector(config, first, size) for first in range(0, config.n_envs, size)]
         self._next = 0
 
-    def collect(self, policy: FlatPolicy) -> Rollout:
+    def collect(self, policy: FlatPolicy, beat: Callable[[], object] = lambda: None) -> Rollout:
         """A rollout of the group whose turn it is."""
         collector = self._collectors[self._next]
         self._next = (self._next + 1) % len(self._collectors)
-        return collector.collect(policy)
+        return collector.collect(policy, beat)
 
     def get_state(self) -> Arrays:
         """That of all collectors, one row for each env, and whose turn it is."""

@@ -28,7 +28,7 @@ Float32 = npt.NDArray[np.float32]
 
 _TICK_S = 0.05  # between two looks at the logs
 _MAX_NONFINITE_IN_A_ROW = 10
-_FLUSH_DEADLINE_S = 10.0
+_FLUSH_DEADLINE_S = 600.0  # the parent may be in the user's own code, and saving
 _STOPPED_FLUSH_S = 1.0
 _REST = 20  # a periodic job rests this many times as long as it takes
 
@@ -205,7 +205,7 @@ class Recorder:
     def flush(self, wait: Callable[[], None]) -> None:
         """At the end of the work: calls `wait` until the parent has read what is left. Each try is a sign of life.
 
-        Raises TimeoutError when it reads nothing for 10 s, or 1 s after the run was stopped.
+        Raises TimeoutError when it reads nothing for 10 min, or 1 s after the run was stopped.
         """
         deadline = time.monotonic() + (_STOPPED_FLUSH_S if self._session.stop_requested else _FLUSH_DEADLINE_S)
         left = len(self._backlog)

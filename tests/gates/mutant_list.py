@@ -65,7 +65,7 @@ MUTANTS = [
         "learner signals after its commit only",
         (
             ("updates.hpp", "wake_consumed(ParamStore::record_of(base));", ""),
-            ("updates.hpp", "consumed += n;\n            } else", "consumed += n;\n wake_consumed(target);\n } else"),
+            ("updates.hpp", "applied += n;\n        }", "applied += n, wake_consumed(target);\n        }"),
         ),
         "test_every_store",
         says="waited 300 ms for the learner",
@@ -185,6 +185,13 @@ MUTANTS = [
         "gate_stops",
         says="torn",
         arguments=("stops=100", "stop_ms=5"),
+    ),
+    Mutant(
+        "waits for who protects a record",
+        (("param_store.hpp", "== r + 1) return true;", "== r + 1) { usleep(2000); return true; }"),),
+        "gate_stops",
+        says="below the mark",
+        arguments=("stops=40", "stop_ms=20"),
     ),
     Mutant(
         "a single gradient is counted as merged",

@@ -44,7 +44,7 @@ SIT = "taken.compare_exchange_strong(free, 1, std::memory_order_acq_rel)"
 ABORTED = "words.aborted.store(words.begun.load(std::memory_order_relaxed) - "
 LOG_ROOM = "written - words.log_read.load(std::memory_order_acquire) >= region_->layout().log_rows"
 WAKE = "            wake_consumed(ParamStore::record_of(base));\n"
-DRAINED = "                consumed += n;\n"
+DRAINED = "store_.commit(base)) applied += n;\n"
 SIGNAL = "compare_exchange_weak(said, now, std::memory_order_acq_rel, "
 PUSHED = "pushed.fetch_add(1, std::memory_order_release)"
 POOL = "records(2 * (c.workers + 2) + 2)"
@@ -255,7 +255,7 @@ MUTANTS = [
     seeded(
         "the learner signals after its commit only",
         UPDATES,
-        [(WAKE, ""), (DRAINED, f"{DRAINED}                wake_consumed(target);\n")],
+        [(WAKE, ""), (DRAINED, DRAINED.replace(";", ", wake_consumed(target);"))],
         NO_END,
         schedules=2_000,
     ),
@@ -283,7 +283,7 @@ MUTANTS = [
     seeded(
         "submit does not settle what was left",
         UPDATES,
-        [("known_consumed_ != before && !settle(before)", "false")],
+        [("known_consumed_ != before && !settle_earlier(before)", "false")],
         "seed ",
     ),
 ]

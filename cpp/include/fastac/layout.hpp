@@ -140,6 +140,7 @@ struct Layout {
         if (!std::has_single_bit(c.log_rows)) throw std::invalid_argument("log_rows: expected a power of two, got " + std::to_string(c.log_rows));
         if (c.scheme > UpdateScheme::hogwild || c.staleness_lr > StalenessLr::inverse || c.optimizer.kind > OptimizerKind::adam)
             throw std::invalid_argument("config: expected a scheme, a staleness_lr and an optimizer that exist, got a number beyond the last");
+        expect_usable(c.optimizer);
         const std::size_t vector_bytes = align_up(parameters * sizeof(float), cache_line);
         std::size_t end = 0;
         const auto place = [&end](std::size_t size) {

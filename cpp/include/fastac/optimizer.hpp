@@ -11,6 +11,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <stdexcept>
+#include <string>
 
 // The iterations of the next loop do not depend on each other (in place or apart, never shifted).
 #if defined(__clang__)
@@ -32,6 +34,18 @@ struct OptimizerConfig {
     double eps = 1e-8;
     double max_grad_norm = 0.0;  // clipping when a gradient is applied; 0: none
 };
+
+/// Throws std::invalid_argument for numbers with which a step makes NaN of finite gradients, or a clipping that clips nothing.
+inline void expect_usable(const OptimizerConfig& c) {
+    const auto expect = [](bool usable, const char* name, const char* range, double got) {
+        if (!usable) throw std::invalid_argument(std::string(name) + ": expected a number " + range + ", got " + std::to_string(got));
+    };
+    expect(c.alpha >= 0.0 && c.alpha < 1.0, "alpha", "in [0, 1)", c.alpha);
+    expect(c.beta1 >= 0.0 && c.beta1 < 1.0, "beta1", "in [0, 1)", c.beta1);
+    expect(c.beta2 >= 0.0 && c.beta2 < 1.0, "beta2", "in [0, 1)", c.beta2);
+    expect(c.eps >= 0.0 && std::isfinite(c.eps), "eps", ">= 0", c.eps);
+    expect(c.max_grad_norm >= 0.0 && std::isfinite(c.max_grad_norm), "max_grad_norm", ">= 0 (0: no clipping)", c.max_grad_norm);
+}
 
 /// How many float32[P] vectors of state an optimizer keeps beside the parameters.
 constexpr std::uint32_t state_vectors(OptimizerKind kind) noexcept {

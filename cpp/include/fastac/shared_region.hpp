@@ -113,7 +113,8 @@ private:
     static int open_memory(std::size_t bytes) {
         const int fd = memfd_create("fastac", MFD_CLOEXEC | MFD_ALLOW_SEALING);
         if (fd < 0) throw std::system_error(errno, std::generic_category(), "memfd_create");
-        const int error = posix_fallocate(fd, 0, static_cast<off_t>(bytes));
+        int error = EINTR;
+        for (int tries = 0; error == EINTR && tries < 100; ++tries) error = posix_fallocate(fd, 0, static_cast<off_t>(bytes));
         if (error != 0) {
             ::close(fd);
             throw std::system_error(error, std::generic_category(), "cannot allocate " + std::to_string(bytes) + " bytes of shared memory");

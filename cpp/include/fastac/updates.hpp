@@ -14,6 +14,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -66,7 +67,7 @@ public:
         if (!region.seat(seat).taken.compare_exchange_strong(free, 1, std::memory_order_acq_rel))
             throw std::logic_error("seat " + std::to_string(seat) + " of this region is taken: each worker, the observer and the learner may have one session at a time");
         incarnation_ = region.seat(seat).incarnation.load(std::memory_order_relaxed);
-        if (is_worker()) look_at(store_.protect());
+        if (is_worker()) look_at_current();
         store_.unprotect();
     }
     Session(const Session&) = delete;
@@ -111,12 +112,13 @@ public:
         std::memcpy(params.data(), region_->vectors(record).params, params.size_bytes());
         const Snapshot now = store_.snapshot(record);
         store_.unprotect();
+        known_version_ = now.version;
         return now;
     }
 
     /// Publishes grad float32[P] and sees it consumed: when this returns `applied`, the next read contains it.
     /// `stopped`: it stays published, unless the ring was full, and whoever drains last applies it. So it does after a
-    /// WaitTimeout: it must not be submitted again.
+    /// WaitTimeout, which must not lead to submitting it again, unless its message says that it was not published.
     Submitted submit(std::span<const float> grad, const GradientTag& tag) {
         if (hogwild()) {
             beat();
@@ -125,7 +127,7 @@ public:
         }
         // What was pushed and not settled, by us or by those who died in this seat, comes first: the ring may be full of it.
         const std::uint64_t before = buffer_.published(seat_);
-        const bool stopped = known_consumed_ != before && !settle(before);
+        const bool stopped = known_consumed_ != before && !settle_earlier(before);
         const std::uint64_t stale = known_stale_;
         const std::optional<std::uint64_t> sequence = push(grad, tag);
         if (stopped || !sequence || !settle(*sequence)) return Submitted::stopped;
@@ -138,6 +140,9 @@ public:
         if (hogwild()) throw std::logic_error("hogwild applies in place: use submit");
         beat();
         expect_version(tag.version_read);
+        if (const auto sequence = buffer_.push(seat_, grad, tag, known_consumed_)) return sequence;
+        // Full as far as we know: others may have made room.
+        look_at_current();
         return buffer_.push(seat_, grad, tag, known_consumed_);
     }
 
@@ -175,26 +180,26 @@ public:
 
     // ---- the learner's and the observer's -----------------------------------------------------------
 
-    /// Applies everything published so far. Returns how many gradients that were.
+    /// Applies everything that was published when it was called. Returns how many gradients it applied.
     std::uint64_t drain() {
         beat();
-        std::uint64_t consumed = 0;
-        if (hogwild()) return consumed;
+        if (hogwild()) return 0;
+        // What is pushed meanwhile is for the next call: busy workers could keep one here for ever.
+        std::array<std::uint64_t, max_workers> published{};
+        for (std::size_t w = 0; w < workers(); ++w) published[w] = buffer_.published(w);
+        std::uint64_t applied = 0;
         for (;;) {
             const std::uint64_t base = store_.protect();
             // Not right after the commit: by then the record may be somebody else's again, and a learner that died
             // in between would never have said so.
             wake_consumed(ParamStore::record_of(base));
+            if (contains(ParamStore::record_of(base), published)) break;
             const std::uint32_t target = store_.claim();
             const std::uint64_t n = builder_.build(store_, base, target);
-            if (n > 0 && store_.commit(base)) {
-                consumed += n;
-            } else if (store_.is_current(base)) {
-                break;  // nothing was left to apply
-            }
+            if (n > 0 && store_.commit(base)) applied += n;
         }
         store_.unprotect();
-        return consumed;
+        return applied;
     }
 
     /// The learner of `queue`: drains, sleeps until the next push, drains again, for `duration` or until the stop.
@@ -211,8 +216,14 @@ public:
         return consumed;
     }
 
-    void request_stop() const noexcept { region_->control().stop.store(1, std::memory_order_release); }
-    void give_go() const noexcept { region_->control().go.store(1, std::memory_order_release); }
+    void request_stop() const {
+        expect_seat();
+        region_->control().stop.store(1, std::memory_order_release);
+    }
+    void give_go() const {
+        expect_seat();
+        region_->control().go.store(1, std::memory_order_release);
+    }
 
     /// Copies parameters float32[P] and optimizer state float32[S, P] of one version.
     Snapshot copy_record(std::span<float> params, std::span<float> state) {
@@ -285,7 +296,7 @@ public:
     }
 
 private:
-    static constexpr std::chrono::milliseconds poll_interval{50};  // how soon a sleeper notices a stop
+    static constexpr std::uint64_t oldest = std::uint64_t{1} << 47U;  // no gradient is staler; what seems so is from the future
 
     [[nodiscard]] std::size_t workers() const noexcept { return region_->layout().workers; }
     [[nodiscard]] bool hogwild() const noexcept { return region_->config().scheme == UpdateScheme::hogwild; }
@@ -305,12 +316,18 @@ private:
     }
 
     /// A gradient from the future would have a staleness beyond every limit.
-    void expect_version(std::uint64_t version_read) const {
-        // The word holds 48 bits of the version: compared modulo 2^48.
-        const std::uint64_t version = hogwild() ? region_->control().hogwild_version.load(std::memory_order_relaxed)
-                                                : region_->control().current.load(std::memory_order_relaxed) >> 16;
-        if (ahead(version_read << 16, version << 16))
+    void expect_version(std::uint64_t version_read) {
+        if (current_version() - version_read <= oldest) return;
+        if (!hogwild()) look_at_current();  // what we know may be of before `initialize`
+        if (const std::uint64_t version = current_version(); version - version_read > oldest)
             throw std::invalid_argument("version_read: expected at most the current version, " + std::to_string(version) + ", got " + std::to_string(version_read));
+    }
+
+    /// The word holds the low 48 bits of the version: the rest is what this session saw last, or the next.
+    [[nodiscard]] std::uint64_t current_version() const noexcept {
+        if (hogwild()) return region_->control().hogwild_version.load(std::memory_order_relaxed);
+        const std::uint64_t word = region_->control().current.load(std::memory_order_relaxed);
+        return known_version_ + ((word - (known_version_ << 16)) >> 16);
     }
 
     /// Notes what the protected record says of this worker's gradients.
@@ -319,6 +336,29 @@ private:
         plain_read(&region_->record(record), region_->layout().record_stride);
         known_consumed_ = region_->consumed(record)[seat_];
         known_stale_ = region_->stale(record)[seat_];
+        known_version_ = region_->record(record).version;
+    }
+
+    /// Whether the protected record contains gradients 1 .. published[w] of each worker.
+    [[nodiscard]] bool contains(std::uint32_t record, const std::array<std::uint64_t, max_workers>& published) const noexcept {
+        plain_read(region_->consumed(record), workers() * sizeof(std::uint64_t));
+        for (std::size_t w = 0; w < workers(); ++w)
+            if (ahead(published[w], region_->consumed(record)[w])) return false;
+        return true;
+    }
+
+    /// What lies in the ring before a gradient that is about to be pushed.
+    bool settle_earlier(std::uint64_t sequence) {
+        try {
+            return settle(sequence);
+        } catch (const WaitTimeout& timeout) {
+            throw WaitTimeout(std::string(timeout.what()) + "; the gradient of this call was not published");
+        }
+    }
+
+    void look_at_current() noexcept {
+        look_at(store_.protect());
+        store_.unprotect();
     }
 
     // ---- lockfree -----------------------------------------------------------------------------------
@@ -343,11 +383,11 @@ private:
 
     bool settle_locked(std::uint64_t sequence) {
         RobustMutex& mutex = region_->control().mutex;
-        const auto deadline = Clock::now() + std::chrono::milliseconds(region_->config().wait_deadline_ms);
+        Patience patience(std::chrono::milliseconds(region_->config().wait_deadline_ms));
         while (!mutex.try_lock_for(poll_interval)) {
             beat();
             if (stop_requested()) return false;
-            if (Clock::now() >= deadline) throw WaitTimeout(timeout_message("the lock"));
+            if (patience.ends()) throw WaitTimeout(timeout_message("the lock"));
         }
         build_until_consumed(sequence);  // at once, since nobody else commits
         mutex.unlock();
@@ -361,17 +401,16 @@ private:
         const Atomic<std::uint32_t>& consumed = region_->worker(seat_).consumed_signal;
         pushed.fetch_add(1, std::memory_order_release);
         futex_wake_all(pushed);
-        const auto deadline = Clock::now() + std::chrono::milliseconds(region_->config().wait_deadline_ms);
+        Patience patience(std::chrono::milliseconds(region_->config().wait_deadline_ms));
         for (;;) {
             const std::uint32_t seen = consumed.load(std::memory_order_acquire);
             if (static_cast<std::int32_t>(seen - static_cast<std::uint32_t>(sequence)) >= 0) break;
             beat();
             if (stop_requested()) return false;
-            if (Clock::now() >= deadline) throw WaitTimeout(timeout_message("the learner of the queue"));
-            futex_wait(consumed, seen, std::min(deadline, Clock::now() + poll_interval));
+            if (patience.ends()) throw WaitTimeout(timeout_message("the learner of the queue"));
+            futex_wait(consumed, seen, Clock::now() + poll_interval);
         }
-        look_at(store_.protect());
-        store_.unprotect();
+        look_at_current();
         return true;
     }
 
@@ -408,6 +447,7 @@ private:
     Hogwild hogwild_;
     std::uint64_t known_consumed_ = 0;  // of this worker's gradients: a lower bound
     std::uint64_t known_stale_ = 0;     // and how many of those were rejected as stale
+    std::uint64_t known_version_ = 0;   // of the parameters: a lower bound
 };
 
 }  // namespace fastac

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "fastac/atomics.hpp"
 
@@ -35,6 +36,26 @@ using Clock = std::chrono::steady_clock;
 /// A wait ended at its deadline. The message says who waited for what.
 struct WaitTimeout : std::runtime_error {
     using std::runtime_error::runtime_error;
+};
+
+inline constexpr std::chrono::milliseconds poll_interval{50};  // how soon a sleeper notices that the run was stopped
+
+/// How long a wait in polls may still last. Only time that was there to wait counts: after Ctrl-Z and fg, or a night in
+/// which the machine slept, whom we wait for has been away as long as we.
+class Patience {
+public:
+    explicit Patience(Clock::duration deadline) noexcept : left_(deadline) {}
+
+    /// After each poll: whether it was the last.
+    [[nodiscard]] bool ends() noexcept {
+        const auto now = Clock::now();
+        left_ -= std::min<Clock::duration>(now - std::exchange(looked_, now), 2 * poll_interval);
+        return left_ <= Clock::duration::zero();
+    }
+
+private:
+    Clock::duration left_;
+    Clock::time_point looked_ = Clock::now();
 };
 
 /// Sleeps while `word` holds `seen`, until woken or `until`. May return early for no reason, as every futex does.
