@@ -50,12 +50,14 @@ public:
         std::string each;
         for (std::size_t k = 1; k < workers_; ++k) {
             all.insert(all.end(), ratios_[k].begin(), ratios_[k].end());
-            if (!ratios_[k].empty()) each += (each.empty() ? "" : "; ") + std::to_string(k) + " of them: " + Spread(ratios_[k]).text();
+            if (ratios_[k].empty()) continue;
+            const Spread of_k(ratios_[k]);
+            const std::string words = std::to_string(k) + " of them: " + of_k.text();
+            if (!may_block_ && of_k.median < mark_) throw std::runtime_error("stops: " + words + ", below the mark of " + gates::decimals(mark_, 2));
+            each += (each.empty() ? "" : "; ") + words;
         }
-        const Spread spread(all);
-        if (!may_block_ && spread.median < mark_) throw std::runtime_error("stops: " + spread.text() + ", below the mark of " + gates::decimals(mark_, 2));
         return gates::thousands(all.size()) + " x SIGSTOP of 1 to " + std::to_string(workers_ - 1) + " of " + std::to_string(workers_) + " workers for " +
-               std::to_string(window_.count()) + " ms: the others' updates per second " + spread.text() +
+               std::to_string(window_.count()) + " ms: the others' updates per second " + Spread(all).text() +
                " of those with as many workers fewer (" + each + "; >= " + gates::decimals(mark_, 2) + " wanted), " +
                gates::thousands(blocked_) + " blocked, " + accounts_.text() + ", " + gates::thousands(accounts_.merged) + " merged";
     }

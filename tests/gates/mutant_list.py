@@ -188,7 +188,14 @@ MUTANTS = [
     ),
     Mutant(
         "waits for who protects a record",
-        (("param_store.hpp", "== r + 1) return true;", "== r + 1) { usleep(2000); return true; }"),),
+        (
+            (
+                "param_store.hpp",
+                "== r + 1) return true;",
+                "== r + 1) return true;\n"
+                "        else if (s != seat_ && region_->seat(s).hazard.load() != 0) usleep(500);",
+            ),
+        ),
         "gate_stops",
         says="below the mark",
         arguments=("stops=40", "stop_ms=20"),

@@ -129,7 +129,7 @@ MUTANTS = [
         LAYOUT,
         [(POOL, "records(2 * c.workers + 2)")],
         BLOCKED,
-        schedules=5_000,
+        schedules=130_000,
     ),
     seeded("pool of one record for each seat", LAYOUT, [(POOL, "records(c.workers + 2)")], BLOCKED),
     # the commit
@@ -257,7 +257,7 @@ MUTANTS = [
         UPDATES,
         [(WAKE, ""), (DRAINED, DRAINED.replace(";", ", wake_consumed(target);"))],
         NO_END,
-        schedules=2_000,
+        schedules=20_000,
     ),
     # what is applied
     seeded("a gradient that is not finite is applied", RECORD, [("if (tag.nonfinite) {", "if (false) {")], "seed "),
