@@ -32,7 +32,7 @@ def test_help(command):
 
 def test_help_tells_default_unit_and_range():
     words = " ".join(invoke("train", "a3c", "--help").output.split())
-    assert "--n-steps INTEGER rollout length T between updates [env steps per env] (>= 1) [default: 32]" in words
+    assert "--n-steps INTEGER rollout length T between updates [env steps per env] (>= 1 and <= 100000) [default: 32]" in words
     assert "--update [lockfree|lock|queue|hogwild]" in words
 
 
