@@ -1,6 +1,7 @@
 """The command line, run as a user runs it: what it writes, what it says, and how it ends."""
 
 import errno
+import itertools
 import json
 import os
 import re
@@ -168,6 +169,36 @@ def test_compare(tmp_path):
     assert "A2C split" in result.output and "Measured on" in result.output
     plan = json.loads((tmp_path / "c" / "compare.json").read_text())["plan"]
     assert plan["seeds"] == [0, 1] and plan["options"]["n_steps"] == 8
+
+
+@pytest.mark.parametrize(("after", "kept"), [(0, []), (2, ["c"])])
+def test_a_comparison_that_fails_keeps_what_ended(after, kept, tmp_path, monkeypatch):
+    from fastac.compare import experiment
+
+    run = experiment.run
+
+    def failing(plan, *, progress_bar):
+        yield from itertools.islice(run(plan), after)
+        raise RuntimeError("no more")
+
+    monkeypatch.setattr(experiment, "run", failing)
+    small = ["--seeds", 1, "--total-timesteps", 600, "--n-envs", 2, "--backend", "thread", "--n-steps", 8]
+    result = invoke("compare", *small, "--hidden-sizes", 16, "--runs", tmp_path, "--name", "c")
+    assert str(result.exception) == "no more" and [path.name for path in tmp_path.iterdir()] == kept
+    if kept:
+        assert len(json.loads((tmp_path / "c" / "compare.json").read_text())["runs"]) == after
+        assert f"{after} of 3 runs done, tables in {tmp_path}/c" in result.output
+
+
+def test_a_measurement_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    from fastac.bench import env
+
+    def fail(*_):
+        raise RuntimeError("no more")
+
+    monkeypatch.setattr(env, "measure", fail)
+    result = invoke("bench", "env", "--runs", tmp_path)
+    assert str(result.exception) == "no more" and list(tmp_path.iterdir()) == []
 
 
 def test_bench(tmp_path):
