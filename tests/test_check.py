@@ -111,6 +111,41 @@ def test_more_unfinished_pushes_than_kills():
     assert "1 pushes were aborted, expected at most one for each of 0 kills" in fault
 
 
+def silent(task, session, report):
+    report(check.READY)
+    while not session.stop_requested:
+        time.sleep(0.001)
+    return 0.0
+
+
+def test_workers_that_publish_nothing(monkeypatch):
+    monkeypatch.setattr(check, "submit_until_stopped", silent)
+    monkeypatch.setattr(check, "_FIRST_DEADLINE_S", 0.1)
+    assert run_case("lockfree", "threads").faults == ("no gradient was published: nothing was proved",)
+
+
+def test_workers_that_are_slow_are_waited_for(monkeypatch):
+    def slow(task, session, report):
+        report(check.READY)
+        time.sleep(1.0)
+        session.submit_many(check.gradients(task.worker), 10, 1.0)
+        return 0.0
+
+    monkeypatch.setattr(check, "submit_until_stopped", slow)
+    result = run_case("lockfree", "threads")
+    assert result.faults == () and result.ledger.published > 0
+
+
+def test_nobody_is_killed_before_somebody_has_published(monkeypatch):
+    crew = check.Crew("lockfree", "killed", 2)
+    monkeypatch.setattr(check, "submit_until_stopped", silent)
+    crew._kind = check.ThreadWorker
+    monkeypatch.setattr(check, "_FIRST_DEADLINE_S", 0.1)
+    crew.start(lambda: None)
+    crew.work(time.monotonic() + 0.1, lambda: None)
+    assert crew.stop() == [] and crew.kills == 0
+
+
 def test_a_worker_that_submits_something_else(monkeypatch):
     def doubling(task, session, report):
         report(check.READY)
@@ -172,6 +207,7 @@ def test_a_thread_that_does_not_leave(monkeypatch):
 
     monkeypatch.setattr(check, "submit_until_stopped", hanging)
     monkeypatch.setattr(check, "_STOP_DEADLINE_S", 0.1)
+    monkeypatch.setattr(check, "_FIRST_DEADLINE_S", 0.1)
     try:
         faults = run_case("lockfree", "threads", 1).faults
     finally:

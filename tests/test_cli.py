@@ -1,5 +1,7 @@
 """The command line, run as a user runs it: what it writes, what it says, and how it ends."""
 
+import errno
+import itertools
 import json
 import os
 import re
@@ -13,7 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 import fastac
-from fastac.cli import main
+from fastac import rundir
+from fastac.cli import main, runs
 
 SMALL = ["--n-steps", "8", "--hidden-sizes", "16", "--total-timesteps", "600", "--seed", "3"]
 
@@ -32,7 +35,10 @@ def test_help(command):
 
 def test_help_tells_default_unit_and_range():
     words = " ".join(invoke("train", "a3c", "--help").output.split())
-    assert "--n-steps INTEGER rollout length T between updates [env steps per env] (>= 1) [default: 32]" in words
+    assert (
+        "--n-steps INTEGER rollout length T between updates [env steps per env] (>= 1 and <= 100000) [default: 32]"
+        in words
+    )
     assert "--update [lockfree|lock|queue|hogwild]" in words
 
 
@@ -165,6 +171,36 @@ def test_compare(tmp_path):
     assert plan["seeds"] == [0, 1] and plan["options"]["n_steps"] == 8
 
 
+@pytest.mark.parametrize(("after", "kept"), [(0, []), (2, ["c"])])
+def test_a_comparison_that_fails_keeps_what_ended(after, kept, tmp_path, monkeypatch):
+    from fastac.compare import experiment
+
+    run = experiment.run
+
+    def failing(plan, *, progress_bar):
+        yield from itertools.islice(run(plan), after)
+        raise RuntimeError("no more")
+
+    monkeypatch.setattr(experiment, "run", failing)
+    small = ["--seeds", 1, "--total-timesteps", 600, "--n-envs", 2, "--backend", "thread", "--n-steps", 8]
+    result = invoke("compare", *small, "--hidden-sizes", 16, "--runs", tmp_path, "--name", "c")
+    assert str(result.exception) == "no more" and [path.name for path in tmp_path.iterdir()] == kept
+    if kept:
+        assert len(json.loads((tmp_path / "c" / "compare.json").read_text())["runs"]) == after
+        assert f"{after} of 3 runs done, tables in {tmp_path}/c" in result.output
+
+
+def test_a_measurement_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    from fastac.bench import env
+
+    def fail(*_):
+        raise RuntimeError("no more")
+
+    monkeypatch.setattr(env, "measure", fail)
+    result = invoke("bench", "env", "--runs", tmp_path)
+    assert str(result.exception) == "no more" and list(tmp_path.iterdir()) == []
+
+
 def test_bench(tmp_path):
     result = invoke(
         "bench", "env", "--envs", "1,2", "--rounds", 1, "--round-s", 0.001, "--runs", tmp_path, "--name", "e"
@@ -291,6 +327,55 @@ def test_a_comparison_that_is_stopped_at_its_pictures_keeps_its_tables(tmp_path,
     assert result.exit_code == 130
     assert result.output.splitlines()[-1] == f"stopped: 3 of 3 runs done, tables in {tmp_path}/c"
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["compare.csv", "compare.json"]
+
+
+def test_ctrl_c_while_the_finished_run_is_written(tmp_path, monkeypatch):
+    write_tables = runs.RunFolder.write_tables
+
+    def interrupted(folder, history):
+        write_tables(folder, history)
+        if folder._model.unfinished is None:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(runs.RunFolder, "write_tables", interrupted)
+    result = invoke("train", "a2c", *SMALL, "--runs", tmp_path, "--name", "x")
+    assert result.exit_code == 130
+    assert result.output.splitlines()[-1] == (
+        f"stopped: 608 of 600 env steps done; saved in {tmp_path}/x/model.safetensors"
+    )
+    assert json.loads((tmp_path / "x" / "run.json").read_text())["status"] == "done"
+
+
+@pytest.mark.parametrize("foreign", [[], ["notes.txt"]])
+def test_what_was_stopped_before_it_began_is_taken_away(foreign, tmp_path, monkeypatch):
+    def stop(self, *_):
+        for name in foreign:
+            (tmp_path / "x" / name).touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fastac.A2C, "_open", stop)
+    result = invoke("train", "a2c", *SMALL, "--runs", tmp_path, "--name", "x")
+    assert result.exit_code == 130 and result.output.splitlines()[-1] == "stopped: nothing was trained yet"
+    assert [path.name for path in tmp_path.glob("x/*")] == foreign and (tmp_path / "x").exists() == bool(foreign)
+
+
+def test_a_full_disk_under_the_tables(tmp_path, monkeypatch):
+    def full(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(rundir.csv, "writer", full)
+    result = invoke("train", "a2c", *SMALL, "--runs", tmp_path, "--name", "x")
+    assert result.exit_code == 1 and "fastac: OSError: [Errno 28] No space left" in result.output
+    left = sorted(path.name for path in (tmp_path / "x").iterdir())
+    assert left == ["model.previous.safetensors", "model.safetensors", "run.json"]
+    assert json.loads((tmp_path / "x" / "run.json").read_text())["status"] == "failed: OSError"
+
+
+def test_a_learn_that_came_back_too_early_is_not_done(tmp_path, monkeypatch):
+    monkeypatch.setattr(fastac.A2C, "_train", lambda *_: None)
+    result = invoke("train", "a2c", *SMALL, "--runs", tmp_path, "--name", "x")
+    assert result.exit_code == 0 and "A2C: 0 env steps and 0 updates, return of" in result.output  # no row survived
+    assert json.loads((tmp_path / "x" / "run.json").read_text())["status"] == "stopped"
 
 
 def test_an_order_that_is_repeated_is_being_obeyed():

@@ -14,7 +14,9 @@ from fastac.config import schedule, spec_of
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("n_steps", 0, "n_steps: expected >= 1, got 0"),
+        ("n_steps", 0, "n_steps: expected >= 1 and <= 100000, got 0"),
+        ("n_steps", 10**12, "n_steps: expected >= 1 and <= 100000, got 1000000000000"),
+        ("max_episode_steps", 10**23, f"max_episode_steps: expected >= 1 and <= 1e+09, got {10**23}"),
         ("gamma", 1.5, "gamma: expected >= 0 and <= 1, got 1.5"),
         ("learning_rate", 0.0, "learning_rate: expected > 0, got 0.0"),
         ("learning_rate", float("nan"), "learning_rate: expected > 0, got nan"),
@@ -23,8 +25,10 @@ from fastac.config import schedule, spec_of
         ("optimizer", "lion", "optimizer: expected one of sgd, rmsprop, adam, got 'lion'"),
         ("env", "Pong-v5", "env: expected one of CartPole-v1, fastac/CartPole-v1, got 'Pong-v5'"),
         ("seed", -1, "seed: expected >= 0, got -1"),
-        ("hidden_sizes", (64, 0), "hidden_sizes: expected >= 1, got (64, 0)"),
-        ("hidden_sizes", (), "hidden_sizes: expected at least one layer, got none"),
+        ("hidden_sizes", (64, 0), "hidden_sizes: expected >= 1 and <= 4096, got (64, 0)"),
+        ("hidden_sizes", (64, 10**7), "hidden_sizes: expected >= 1 and <= 4096, got (64, 10000000)"),
+        ("hidden_sizes", (), "hidden_sizes: expected 1 to 16 layers, got 0"),
+        ("hidden_sizes", (4,) * 17, "hidden_sizes: expected 1 to 16 layers, got 17"),
         ("hidden_sizes", 64, "hidden_sizes: expected a tuple of whole numbers, got 64"),
         ("n_steps", 2.5, "n_steps: expected a whole number, got 2.5"),
         ("n_steps", True, "n_steps: expected a whole number, got True"),

@@ -199,9 +199,12 @@ def test_descriptors(hard, remedy, need, monkeypatch):
 
 
 def test_tasks(need):
-    assert doctor.tasks(3, need, None).status == doctor.tasks(3, need, 3 * need.tasks).status == doctor.OK
-    finding = doctor.tasks(3, need, 3 * need.tasks - 1)
+    enough = 3 * need.tasks
+    assert doctor.tasks(3, need, None, None).status == doctor.tasks(3, need, enough, enough).status == doctor.OK
+    finding = doctor.tasks(3, need, enough - 1, enough)
     assert finding.status == doctor.PROBLEM and "pids.max" in finding.remedy
+    finding = doctor.tasks(3, need, None, enough - 1)
+    assert finding.status == doctor.PROBLEM and "ulimit -u" in finding.remedy
 
 
 # ---- limits ---------------------------------------------------------------------------------------------------
@@ -263,6 +266,31 @@ def test_limits_reach_the_findings(tmp_path):
     assert "the cgroup's quota grants 1.5" in found["cores"].found and found["cores"].status == doctor.NOTE
     assert "of 40 MiB that are left" in found["memory"].found and found["memory"].status == doctor.PROBLEM
     assert "of 42 left" in found["pids"].found and found["pids"].status == doctor.PROBLEM
+
+
+PROCESSES = {  # two of user 1000, with 3 + 4 tasks, and one of somebody else
+    "proc/self/status": "Name:\tpython\nUid:\t1000\t1000\t1000\t1000\nThreads:\t3\nCapEff:\t0000000000000000\n",
+    "proc/10/status": "Uid:\t1000\t1000\t1000\t1000\nThreads:\t3\n",
+    "proc/11/status": "Uid:\t1000\t0\t0\t0\nThreads:\t4\n",
+    "proc/12/status": "Uid:\t1001\t1000\t1000\t1000\nThreads:\t90\n",
+}
+
+
+def test_the_limit_of_a_user(tmp_path, monkeypatch):
+    root = lay_out(tmp_path, PROCESSES)
+    monkeypatch.setattr(limits.resource, "getrlimit", lambda which: (49, 60))
+    assert limits.user_tasks_left(root) == 42
+    monkeypatch.setattr(limits.resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert limits.user_tasks_left(root) is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("1000\t1000", "0\t0"), ("0000000000000000", "1000000"), ("0000000000000000", "200000")]
+)
+def test_root_is_exempt_from_the_limit_of_a_user(old, new, tmp_path, monkeypatch):
+    own = {"proc/self/status": PROCESSES["proc/self/status"].replace(old, new, 1)}
+    monkeypatch.setattr(limits.resource, "getrlimit", lambda which: (49, 60))
+    assert limits.user_tasks_left(lay_out(tmp_path, PROCESSES | own)) is None
 
 
 # ---- the command ----------------------------------------------------------------------------------------------

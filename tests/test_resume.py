@@ -167,6 +167,73 @@ def test_a_damaged_checkpoint_gives_way_to_the_previous_one(tmp_path):
     assert fastac.A2C.load(path).num_timesteps == model.num_timesteps + 64
 
 
+def test_a_folder_of_the_users_own_is_never_removed(tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    model = fastac.A2C(n_steps=8, hidden_sizes=(16,), seed=3)
+    monkeypatch.setattr(fastac.A2C, "_open", stop)
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(600, checkpoint=tmp_path)
+    (tmp_path / "thesis.txt").touch()
+    result = invoke("resume", tmp_path)
+    assert result.exit_code == 130 and result.output.startswith("stopped: 0 of 600 env steps done; `fastac resume")
+    assert {"thesis.txt", "model.safetensors"} <= {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("damage", ["", "env_steps\r\n1", "\0\r\n", "[]"])
+def test_damaged_tables_and_records_are_set_aside(damage, tmp_path):
+    folder = tmp_path / "run"
+    process = start(folder, ["a2c"], 10**9, "--checkpoint-every-s", 0.05)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    model = fastac.A2C.load(folder)
+    shorter(folder, model, model.num_timesteps + 64)
+    names = ["run.json", "updates.csv", "episodes.csv"]
+    for name in names:
+        (folder / name).write_text(damage)
+    result = invoke("resume", folder)
+    assert result.exit_code == 0, result.output
+    for name in names:
+        assert result.output.count(f"notice: {folder / name} is damaged (") == 1
+        assert (folder / f"{name}.damaged").read_bytes() == damage.encode()
+    assert {row["part"] for row in rows(folder, "updates")} == {"2"} and record(folder)["status"] == "done"
+    assert {row["part"] for row in rows(folder, "moments")} == {"1", "2"}
+
+
+def test_damaged_files_do_not_take_each_others_place(tmp_path):
+    for text in ("first", "second", "third"):
+        (tmp_path / "run.json").write_text(text)
+        rundir.set_aside(tmp_path / "run.json")
+    kept = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert kept == {"run.json.damaged": "first", "run.json.damaged-2": "second", "run.json.damaged-3": "third"}
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    steps = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(descriptor):
+        steps.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    def replaced(old, new):
+        steps.append("renamed")
+        replace(old, new)
+
+    monkeypatch.setattr(rundir.os, "fsync", synced)
+    monkeypatch.setattr(rundir.os, "replace", replaced)
+    rundir.write_json(tmp_path / "run.json", {})
+    assert steps == [f"{tmp_path}/run.json.writing", "renamed", str(tmp_path)]
+
+
+def test_a_run_that_failed_at_its_end_stays_failed(tmp_path):
+    assert invoke("train", "a2c", *SMALL, "--total-timesteps", 600, "--runs", tmp_path, "--name", "x").exit_code == 0
+    failed = {**record(tmp_path / "x"), "status": "failed: LedgerError"}
+    rundir.write_json(tmp_path / "x" / "run.json", failed)
+    assert invoke("resume", tmp_path / "x").exit_code == 0 and record(tmp_path / "x") == failed
+
+
 def test_a_failed_run_can_be_tried_again(tmp_path):
     words = [
         "--learning-rate",

@@ -36,6 +36,7 @@ EXACT = 2**24  # up to here every whole number is a float32
 BACKENDS = {"threads": 1, "processes": 1, "killed": 2}  # processes that get killed; and the shares of the time
 _KILL_EVERY_S = (0.01, 0.05)
 _SHORTEST_S = 0.3
+_FIRST_DEADLINE_S = 10.0  # for the first gradient and the first kill, beyond the time of the case
 _STOP_DEADLINE_S = 10.0
 _POLL_S = 0.005
 
@@ -92,12 +93,14 @@ def run_case(scheme: str, backend: str, workers: int, until: float, tick: Callab
         faults += crew.stop()
     ledger, params, expected = crew.books()
     faults += find_faults(scheme, crew.kills, ledger, params, expected)
+    if backend == "killed" and crew.kills == 0:
+        faults.append("nobody was killed: nothing was proved")
     return Result(scheme, backend, crew.kills, ledger, int(np.sum(params != expected)), tuple(faults))
 
 
 def find_faults(scheme: str, kills: int, ledger: Ledger, params: Float32, expected: Int64) -> list[str]:
     """What is wrong with the books of an ended run, and with its parameters float32[P] against int64[P]."""
-    faults = []
+    faults = [] if ledger.published else ["no gradient was published: nothing was proved"]
     try:
         ledger.check()
     except LedgerError as error:
@@ -189,13 +192,25 @@ class Crew:
             self._at[seat] = self._kind(self._region, seat, serve, None)
 
     def work(self, until: float, tick: Callable[[], None]) -> None:
-        """Until then; meanwhile one after the other is killed, where that is the case. Raises what ended a worker."""
-        next_kill = time.monotonic()
-        while time.monotonic() < until:
-            if self._killing and time.monotonic() >= next_kill:
+        """Until then; meanwhile one after the other is killed, where that is the case. Raises what ended a worker.
+
+        Between two kills somebody publishes, as long as somebody may. Where nothing happened by then, a while longer.
+        """
+        next_kill, before = time.monotonic(), 0
+        while time.monotonic() < until or (self._idle() and time.monotonic() < until + _FIRST_DEADLINE_S):
+            moved_on = self._published() > before or self._ended.issuperset(range(self._region.workers))
+            if self._killing and moved_on and time.monotonic() >= next_kill:
+                before = self._published()
                 self._replace(int(self._random.choice(list(self._at))))
                 next_kill = time.monotonic() + self._random.uniform(*_KILL_EVERY_S)
             self._pause(tick)
+
+    def _published(self) -> int:
+        return sum(self._observer.published(worker) for worker in range(self._region.workers))
+
+    def _idle(self) -> bool:
+        """Nothing was published yet, or nobody killed who should be."""
+        return self._published() == 0 or (self._killing and self.kills == 0)
 
     def _replace(self, seat: int) -> None:
         if not self._at[seat].end():

@@ -19,6 +19,7 @@ from fastac.errors import ConfigError
 
 BACKENDS = ("thread", "process")
 ON_WORKER_DEATH = ("restart", "continue", "fail")
+MAX_LAYERS = 16
 ENV_IDS = ("CartPole-v1", "fastac/CartPole-v1")
 
 
@@ -69,9 +70,9 @@ class Config:
     """The hyper-parameters that A2C and A3C share. Raises ConfigError for a value outside its range."""
 
     env: str = _field("CartPole-v1", "Gymnasium id of the env; the native CartPole plays it", choices=ENV_IDS)
-    max_episode_steps: int = _field(500, "episodes are truncated here", unit="env steps", at_least=1)
+    max_episode_steps: int = _field(500, "episodes are truncated here", unit="env steps", at_least=1, at_most=10**9)
     seed: int | None = _field(None, "seed of everything random; drawn from the system if not given", at_least=0)
-    n_steps: int = _field(32, "rollout length T between updates", unit="env steps per env", at_least=1)
+    n_steps: int = _field(32, "rollout length T between updates", unit="env steps per env", at_least=1, at_most=100_000)
     gamma: float = _field(0.99, "discount", at_least=0, at_most=1)
     gae_lambda: float = _field(0.8, "GAE(lambda); 1 gives n-step returns", at_least=0, at_most=1)
     learning_rate: float = _field(2.2e-3, "step size of the optimizer", above=0)
@@ -90,7 +91,7 @@ class Config:
     beta2: float = _field(0.999, "adam: decay of the squared gradient", at_least=0, below=1)
     eps: float = _field(1e-3, "rmsprop, adam: added to the root", above=0)
     eps_inside_root: bool = _field(False, "rmsprop: sqrt(v + eps), as in the A3C paper, instead of sqrt(v) + eps")
-    hidden_sizes: tuple[int, ...] = _field((64, 64), "units of each hidden layer", at_least=1)
+    hidden_sizes: tuple[int, ...] = _field((64, 64), "units of each hidden layer", at_least=1, at_most=4096)
     activation: str = _field("tanh", "between the layers", choices=("tanh", "relu"))
     shared_trunk: bool = _field(True, "policy and value share their hidden layers")
 
@@ -102,8 +103,8 @@ class Config:
             if value is not None and not all(spec.accepts(element) for element in elements):
                 raise ConfigError(f"{field.name}: expected {spec.allowed() or 'a finite number'}, got {value!r}")
             object.__setattr__(self, field.name, value)
-        if not self.hidden_sizes:
-            raise ConfigError("hidden_sizes: expected at least one layer, got none")
+        if not 1 <= len(self.hidden_sizes) <= MAX_LAYERS:
+            raise ConfigError(f"hidden_sizes: expected 1 to {MAX_LAYERS} layers, got {len(self.hidden_sizes)}")
 
     def resolve_seed(self: ConfigT) -> ConfigT:
         """The same config with a seed: a missing one is drawn, so that the run can be repeated from its record."""

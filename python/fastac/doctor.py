@@ -226,7 +226,7 @@ def worker_processes(workers: int, cpus: int, root: Path) -> Iterator[Finding]:
     yield threads(need, cpus)
     yield memory(workers, need, limits.memory_left(root))
     yield descriptors(workers, need)
-    yield tasks(workers, need, limits.tasks_left(root))
+    yield tasks(workers, need, limits.tasks_left(root), limits.user_tasks_left(root))
 
 
 def threads(need: Need, cpus: int) -> Finding:
@@ -262,13 +262,15 @@ def descriptors(workers: int, need: Need) -> Finding:
     return Finding(PROBLEM, "descriptors", found, f"{how}, or use fewer workers")
 
 
-def tasks(workers: int, need: Need, left: int | None) -> Finding:
-    """Whether the cgroup allows as many processes and threads."""
+def tasks(workers: int, need: Need, of_cgroup: int | None, of_user: int | None) -> Finding:
+    """Whether the cgroup and the user's own limit leave as many processes and threads."""
     total = workers * need.tasks
+    limits_left = [(of_cgroup, "the cgroup's pids.max"), (of_user, "this user's limit (ulimit -u)")]
+    left, limit = min(((left, limit) for left, limit in limits_left if left is not None), default=(None, ""))
     found = f"{workers} workers need {total}" + (" of an unlimited number" if left is None else f" of {left:,} left")
     if left is None or total <= left:
         return Finding(OK, "pids", found)
-    return Finding(PROBLEM, "pids", found, "use fewer workers, or raise the cgroup's pids.max")
+    return Finding(PROBLEM, "pids", found, f"use fewer workers, or raise {limit}")
 
 
 def measure_worker() -> Need:

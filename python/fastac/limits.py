@@ -5,10 +5,12 @@ Every function takes the `root` under which /proc and /sys lie. No limit is None
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path("/")
+_EXEMPTING = 1 << 21 | 1 << 24  # CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 
 
 def cpu_quota(root: Path = ROOT) -> float | None:
@@ -47,6 +49,18 @@ def tasks_left(root: Path = ROOT) -> int | None:
         if most is not None and now is not None:
             left.append(max(0, most - now))
     return min(left, default=None)
+
+
+def user_tasks_left(root: Path = ROOT) -> int | None:
+    """Processes and threads that RLIMIT_NPROC still allows this user; root and who has its powers are exempt."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    own = root / "proc/self/status"
+    user = _field(own, "Uid:")  # the real one
+    powers = int(next((line.split()[1] for line in _lines(own) if line.startswith("CapEff:")), "0"), 16)
+    if most == resource.RLIM_INFINITY or user == 0 or powers & _EXEMPTING:
+        return None
+    processes = (path for path in (root / "proc").glob("[0-9]*/status") if _field(path, "Uid:") == user)
+    return max(0, most - sum(_field(path, "Threads:") for path in processes))
 
 
 def private_bytes(root: Path = ROOT) -> int:

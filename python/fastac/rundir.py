@@ -6,6 +6,8 @@ import contextlib
 import csv
 import errno
 import fcntl
+import io
+import itertools
 import json
 import math
 import os
@@ -42,11 +44,37 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[IO[str]]:
-    """A file to write that takes the name `path` once it is complete."""
+    """A file to write that takes the name `path` once it is complete on the disk. Where that fails, nothing stays."""
     temporary = path.with_name(path.name + ".writing")
-    with temporary.open("w", newline="") as file:
-        yield file
-    os.replace(temporary, path)
+    try:
+        with temporary.open("w", newline="") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def set_aside(path: Path) -> Path:
+    """Keeps a damaged file under another name, which is returned: updates.csv.damaged, or .damaged-2 and so on."""
+    aside = path.with_name(f"{path.name}.damaged")
+    for number in itertools.count(2):
+        if not aside.exists():
+            break
+        aside = path.with_name(f"{path.name}.damaged-{number}")
+    return path.rename(aside)
+
+
+def remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -56,8 +84,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The record in a file; empty where there is none."""
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    """The record in a file; empty where there is none. Raises ValueError where it holds something else."""
+    if not path.exists():
+        return {}
+    record = json.loads(path.read_text())
+    if not isinstance(record, dict):
+        raise ValueError(f"expected an object, got {type(record).__name__}")
+    return record
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -78,11 +111,18 @@ def write_table(path: Path, table: Table) -> None:
 
 
 def read_table(path: Path) -> Table | None:
-    """What `write_table` wrote; None where there is no file."""
+    """What `write_table` wrote; None where there is no file. Raises ValueError where it holds something else."""
     if not path.exists():
         return None
-    with path.open(newline="") as file:
-        names, *rows = csv.reader(file)
+    text = path.read_bytes().decode()
+    if not text.endswith("\n"):
+        raise ValueError("empty, or cut in the midst of a row")
+    try:
+        names, *rows = csv.reader(io.StringIO(text, newline=""))
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+    if any(len(row) != len(names) for row in rows):
+        raise ValueError(f"expected {len(names)} numbers in every row")
     numbers = np.array(rows, np.float64).reshape(-1, len(names))
     return dict(zip(names, numbers.T, strict=True))
 

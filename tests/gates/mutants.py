@@ -88,6 +88,15 @@ def report(verdicts: Sequence[Verdict]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def conclusion(chosen: int, verdicts: Sequence[Verdict]) -> tuple[bool, str]:
+    """Whether every one was caught, and the last line. One that was not tried was not caught."""
+    caught = sum(verdict.caught for verdict in verdicts)
+    gates = len({(verdict.mutant.gate, verdict.mutant.build) for verdict in verdicts})
+    skipped = chosen - len(verdicts)
+    line = f"mutants: {caught} of {chosen} wrong versions of the core caught, {skipped} skipped, by {gates} gates"
+    return caught == chosen > 0, line
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--report", type=Path, help="write the table here")
@@ -97,10 +106,9 @@ def main() -> int:
     verdicts = judge_all(chosen)
     if arguments.report:
         arguments.report.write_text(report(verdicts))
-    caught = sum(verdict.caught for verdict in verdicts)
-    gates = len({(verdict.mutant.gate, verdict.mutant.build) for verdict in verdicts})
-    print(f"mutants: {caught} of {len(verdicts)} wrong versions of the core caught, by {gates} gates")
-    return 0 if caught == len(verdicts) > 0 else 1
+    held, line = conclusion(len(chosen), verdicts)
+    print(line)
+    return int(not held)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@
 
 Nothing: no process of its session alive, no zombie, no shared segment held by anybody, nothing new in /dev/shm. This
 process adopts what is orphaned and reaps it, as process 1 does; a zombie is one that it cannot reap, because the parent
-it has still lives. Half of the moments count from the start of the command, half from the start of its first process,
-and one kill in five meets a parent that was stopped before. What was late, on a machine with other work to do, is tried
-once more, alone; the figures say how many.
+it has still lives. The moments count from the start of the command, from that of its first process or from that of its
+first worker, and one kill in five meets a parent that was stopped before. What was late, on a machine with other work
+to do, is tried once more, alone; the figures say how many. Of 20 kills or more, each phase of a run must have met one.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from whole_runs import (
     arguments,
     kill,
     members,
+    not_reached,
     processes,
     segments,
     shm_files,
@@ -36,6 +37,8 @@ from whole_runs import (
 )
 
 LIMIT_S = 2.0
+START, PROCESS, WORKER = "start", "first process", "first worker"
+PHASES = IMPORTING, ON_ITS_OWN, WITH_WORKERS = "importing", "on its own", "with workers"
 AT_A_TIME = 2
 KINDS = (
     "--backend process",
@@ -49,7 +52,7 @@ KINDS = (
 @dataclass(frozen=True)
 class Trial:
     kind: str
-    from_first_process: bool
+    since: str  # START, PROCESS or WORKER
     after_s: float
     stop_first: bool
 
@@ -78,9 +81,9 @@ def plan(kills: int, seed: int) -> list[Trial]:
     trials = []
     for index in range(kills):
         kind = KINDS[index % len(KINDS)]
-        later = "process" in kind and index // len(KINDS) % 2 == 1
-        after_s = draw.uniform(0.0, 4.0) if later else draw.uniform(0.05, 6.0)
-        trials.append(Trial(kind, later, after_s, draw.random() < 0.2))
+        since = (START, PROCESS, START, WORKER)[index // len(KINDS) % 4] if "process" in kind else START
+        after_s = draw.uniform(0.05, 6.0) if since == START else draw.uniform(0.0, 4.0)
+        trials.append(Trial(kind, since, after_s, draw.random() < 0.2))
     return trials
 
 
@@ -91,8 +94,10 @@ def attempt(trial: Trial) -> Outcome:
         environment = {**os.environ, "TMPDIR": runs}
         started = time.monotonic()
         parent = subprocess.Popen(words, stderr=subprocess.DEVNULL, env=environment, start_new_session=True)
-        if trial.from_first_process:
+        if trial.since == PROCESS:
             wait_until(lambda: len(members(parent.pid)) > 1, 120.0)
+        elif trial.since == WORKER:
+            wait_until(lambda: _phase(segments(members(parent.pid)), parent.pid) == WITH_WORKERS, 120.0, every_s=0.05)
         time.sleep(trial.after_s)
         return _kill(trial, parent, started)
 
@@ -126,9 +131,9 @@ def _kill(trial: Trial, parent: subprocess.Popen[bytes], started: float) -> Outc
 
 def _phase(held: dict[int, set[int]], parent: int) -> str:
     if not held:
-        return "importing"
+        return IMPORTING
     others = any(holders - {parent} for holders in held.values())
-    return "with workers" if others else "on its own"
+    return WITH_WORKERS if others else ON_ITS_OWN
 
 
 def _reap(session: int) -> None:
@@ -152,6 +157,9 @@ def main() -> int:
     final = [outcome for outcome in outcomes if not outcome.left] + again
     new = [] if wait_until(lambda: not shm_files() - shm, LIMIT_S) else sorted(shm_files() - shm)
     phases = collections.Counter(outcome.phase for outcome in outcomes)
+    missed = not_reached(PHASES, phases, len(outcomes))
+    for phase in missed:
+        print(f"no kill met a parent that was {phase}", file=sys.stderr)
     times = sorted(outcome.at_s for outcome in outcomes)
     print(
         f"parents killed: {len(outcomes)} SIGKILLs {times[0]:.1f} to {times[-1]:.1f} s after the start "
@@ -160,7 +168,7 @@ def main() -> int:
         f"{sum(outcome.zombies for outcome in final)} zombies, {len(new)} files in /dev/shm (slowest gone after "
         f"{max(outcome.gone_s for outcome in final):.2f} s); {len(again)} tried again alone"
     )
-    return int(any(outcome.left for outcome in final) or bool(new))
+    return int(any(outcome.left for outcome in final) or bool(new) or bool(missed))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
 A shell at a pseudo-terminal runs the command; Ctrl-C is typed at that terminal, SIGTERM goes to the command. Half of
 the signals are sent a second time within 0.3 s, as impatient people do; some find a worker that is stopped. Afterwards
 the screen shows what it showed and
-- one line more, `stopped: ...`, where the command had begun its work; or
+- one line more, `stopped: ...`, where the command had begun its work, and what it says of the folder is true: the
+  model is whole and run.json fits, or the tables are there, or nothing is; or
 - nothing more where it was still importing and is simply killed: for SIGTERM the shell's own word, "Terminated".
 A command that was done before its signal came is tried again with half the time.
 No traceback and no rest of a progress bar; the cursor can be seen; the exit code is 130 or 143; nothing is left of it.
@@ -13,7 +14,8 @@ No traceback and no rest of a progress bar; the cursor can be seen; the exit cod
 Half of the moments count from our first line on, half from the beginning of the work. What Python does before our first
 line is not ours to mend. /proc tells when it is over: that line takes away the handler of SIGINT that Python has just
 set. The handlers that come with the work are seen in the same way. A command that took too long, on a machine with
-other work to do, is tried once more, alone; the figures say how many.
+other work to do, is tried once more, alone; the figures say how many. Of 20 signals or more, each phase of a command
+must have met one.
 """
 
 from __future__ import annotations
@@ -29,7 +31,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from whole_runs import COMMAND, Terminal, arguments, catches, kill, members, wait_until
+from whole_runs import COMMAND, Terminal, arguments, catches, kill, members, not_reached, wait_until
+
+from fastac import rundir
+from fastac.checkpoint import load_checkpoint
+from fastac.errors import CheckpointError
 
 LIMIT_S = 2.0
 AT_A_TIME = 2
@@ -45,6 +51,9 @@ KINDS = {
 }
 _SHOWN_BEFORE = re.compile(r"A[23]C .*seed \d+ +return|CartPole-v1, |[┏┃┡│├└ ]|Measured on ")  # by a comparison
 _DONE = re.compile("Written: ")  # its last line
+_SAVED = re.compile(r"stopped: ([\d,]+) of [\d,]+ env steps done(; `fastac resume \S+` does the rest)?; saved in (\S+)")
+_TABLES = re.compile(r"stopped: (\d+) of \d+ runs done, tables in (\S+)")
+PHASES = IMPORTING, AT_WORK, DRAWING = "importing", "at work", "drawing"
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,10 @@ class Outcome:
     prompt_s: float
     gone_s: float
     faults: tuple[str, ...]
+
+    @property
+    def phase(self) -> str:
+        return IMPORTING if not self.working else DRAWING if self.trial.since == PICTURES else AT_WORK
 
     @property
     def late(self) -> bool:
@@ -125,7 +138,7 @@ def _attempt(trial: Trial, terminal: Terminal, runs: Path) -> Outcome | None:
     gone_s = time.monotonic() - sent
     faults = [] if back else [f"no prompt within 30 s: {terminal.screen.lines()}"]
     faults += [] if gone else [f"still there after 30 s: {members(terminal.session)}"]
-    faults += _faults(trial, terminal, working) if back else []
+    faults += _faults(trial, terminal, working, runs) if back else []
     return Outcome(trial, working, prompt_s, gone_s, tuple(faults))
 
 
@@ -159,7 +172,7 @@ def _send(trial: Trial, terminal: Terminal, pid: int) -> None:
         kill(pid, signal.SIGTERM)
 
 
-def _faults(trial: Trial, terminal: Terminal, working: bool) -> list[str]:
+def _faults(trial: Trial, terminal: Terminal, working: bool, runs: Path) -> list[str]:
     terminal.read(0.05)
     said = [line for line in terminal.said() if not _SHOWN_BEFORE.match(line)]
     done = bool(said) and bool(_DONE.match(said[0]))
@@ -167,6 +180,8 @@ def _faults(trial: Trial, terminal: Terminal, working: bool) -> list[str]:
     in_order = len(said) == 1 and said[0].startswith("stopped: ")
     at_once = said == (["Terminated"] if trial.number == signal.SIGTERM else [])
     faults = [] if in_order or (at_once and (done or not working)) else [f"the screen shows {said}"]
+    if in_order:
+        faults += faults_of_folder(said[0], runs)
     if not terminal.in_order():
         faults.append("the terminal is not as it was before")
     terminal.type("echo code=$?\n")
@@ -174,6 +189,26 @@ def _faults(trial: Trial, terminal: Terminal, working: bool) -> list[str]:
     if not wait_until(lambda: terminal.at_prompt() and codes & set(terminal.screen.lines()), 5.0):
         faults.append(f"expected {codes}, got {terminal.screen.lines()[-2]}")
     return faults
+
+
+def faults_of_folder(line: str, runs: Path) -> list[str]:
+    """What the last line of a command says of its folder, and is not so. Paths in it begin beside `runs`."""
+    if saved := _SAVED.fullmatch(line):
+        env_steps, unfinished, path = int(saved[1].replace(",", "")), saved[2] is not None, runs.parent / saved[3]
+        try:
+            standing = load_checkpoint(path).standing
+            record = rundir.read_json(path.with_name("run.json"))
+        except (OSError, ValueError, CheckpointError) as error:
+            return [f"{line}: {error}"]
+        found = standing["num_timesteps"], standing["unfinished"] is not None, record.get("status")
+        expected = env_steps, unfinished, "stopped" if unfinished else "done"
+        return [] if found == expected else [f"{line}: expected {expected}, the folder has {found}"]
+    if tables := _TABLES.fullmatch(line):
+        report = rundir.read_json(runs.parent / tables[2] / "compare.json")
+        found_runs = len(report.get("runs", []))
+        return [] if found_runs == int(tables[1]) else [f"{line}: the tables hold {found_runs}"]
+    left = sorted(path.name for path in runs.glob("*"))
+    return [f"{line}: there is {', '.join(left)}"] if left else []
 
 
 def main() -> int:
@@ -188,13 +223,16 @@ def main() -> int:
     faulty = sum(bool(outcome.faults) for outcome in outcomes + repeated)
     late = sum(outcome.late for outcome in final)
     working = sum(outcome.working for outcome in outcomes)
+    missed = not_reached(PHASES, (outcome.phase for outcome in outcomes), len(outcomes))
+    for phase in missed:
+        print(f"no signal met a command that was {phase}", file=sys.stderr)
     print(
         f"signals: {len(outcomes)} at random moments of {len(KINDS)} commands ({working} at work, "
         f"{len(outcomes) - working} importing): {faulty} not in order, {late} later than {LIMIT_S:g} s; slowest at the "
         f"prompt after {max(outcome.prompt_s for outcome in final):.2f} s, gone after "
         f"{max(outcome.gone_s for outcome in final):.2f} s; {len(repeated)} tried again alone"
     )
-    return int(faulty > 0 or late > 0)
+    return int(faulty > 0 or late > 0 or bool(missed))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 Between runs it counts what this process and the forkserver hold: memory, descriptors, processes, shared segments, and
 files in the temporary folder. The first tenth is warm-up. Of the rest the last third is held against the first, by
 medians: memory may differ by 2 % or 8 MiB, whichever is more, everything else not at all. Each run's books must
-balance.
+balance. One run in twenty may end early, with a WorkerDiedError: the kills can meet one seat three times in a row.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from whole_runs import Process, arguments, children, processes, segments
-from workers_killed import ENDLESS, Killer, faults_of, forkserver, until_stopped
+from workers_killed import ENDLESS, Killer, faults_of, forkserver, until_stopped, watch_runs
 
 import fastac
 from fastac._core import UPDATE_SCHEMES
-from fastac.errors import WorkerDeathWarning
+from fastac.errors import FastacError, WorkerDeathWarning, WorkerDiedError
 
 KILLS_A_RUN, EVERY_S = 12, 0.4
 FEWEST_SAMPLES = 9
 TOLERANCE, TOLERANCE_MIB = 0.02, 8.0
+ENDED_EARLY = 0.05  # of the runs, at most
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,22 @@ def memory_mib(pid: int, what: str) -> float:
     raise ValueError(f"/proc/{pid}/status has no {what}")
 
 
-def one_run(number: int) -> tuple[int, list[str]]:
-    """Kills, and what is wrong."""
+def one_run(number: int) -> tuple[int, FastacError | None, list[str]]:
+    """Kills, what ended it early, and what is wrong."""
     model = fastac.A3C(workers=4, backend="process", update=UPDATE_SCHEMES[number % len(UPDATE_SCHEMES)], seed=number)
     with Killer(number, EVERY_S, KILLS_A_RUN) as killer:
-        until_stopped(lambda: model.learn(ENDLESS))
-    return killer.killed, faults_of(model)
+        error = until_stopped(lambda: model.learn(ENDLESS))
+    return killer.killed, error, faults_of(model)
+
+
+def faults_of_all(runs: int, kills: int, errors: Sequence[FastacError]) -> list[str]:
+    """What is wrong with that many runs as a whole."""
+    faults = [repr(error) for error in errors if not isinstance(error, WorkerDiedError)]
+    if len(errors) > ENDED_EARLY * runs:
+        faults.append(f"{len(errors)} of {runs} runs ended in an error, expected {ENDED_EARLY:.0%} at most")
+    if kills == 0:
+        faults.append("nobody was killed")
+    return faults
 
 
 def growth(samples: list[Sample]) -> tuple[list[str], list[str]]:
@@ -100,27 +111,32 @@ def growth(samples: list[Sample]) -> tuple[list[str], list[str]]:
 
 def main() -> int:
     given = arguments(seconds=3600.0)
+    watch_runs()
     warnings.simplefilter("ignore", WorkerDeathWarning)
     with tempfile.TemporaryDirectory() as folder:
         tempfile.tempdir = folder
         samples: list[Sample] = []
         faults: list[str] = []
+        errors: list[FastacError] = []
         kills = 0
         end = time.monotonic() + given.seconds
         while time.monotonic() < end:
-            killed, its = one_run(len(samples))
+            killed, error, its = one_run(len(samples))
             kills += killed
+            errors += [error] if error else []
             faults += its
             samples.append(sample())
     steady = samples[-(-len(samples) // 10) :]
     if len(steady) < FEWEST_SAMPLES:
         print(f"soak: {len(samples)} runs in {given.seconds:g} s are too few to tell growth from noise")
         return 1
+    faults += faults_of_all(len(samples), kills, errors)
     words, grown = growth(steady)
     for fault in faults:
         print(fault, file=sys.stderr)
     print(
-        f"soak: {len(samples)} runs in {given.seconds:g} s, {kills} workers killed: {len(faults)} faults, "
+        f"soak: {len(samples)} runs in {given.seconds:g} s, {kills} workers killed, {len(errors)} ended early: "
+        f"{len(faults)} faults, "
         f"{'nothing grew' if not grown else 'grew: ' + ', '.join(grown)} ({', '.join(words)})"
     )
     return int(bool(faults) or bool(grown))

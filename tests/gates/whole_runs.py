@@ -23,6 +23,7 @@ from typing import Any
 COMMAND = Path(sys.executable).with_name("fastac")
 _PR_SET_CHILD_SUBREAPER = 36
 _SEGMENT = "memfd:fastac"
+ENOUGH_TRIALS = 20
 
 
 def arguments(**defaults: Any) -> Any:
@@ -31,6 +32,12 @@ def arguments(**defaults: Any) -> Any:
     if unknown := given.keys() - defaults.keys():
         sys.exit(f"expected {', '.join(f'{k}={v}' for k, v in defaults.items())}, got {', '.join(sorted(unknown))}")
     return type("Arguments", (), {k: type(v)(given.get(k, v)) for k, v in defaults.items()})
+
+
+def not_reached(phases: Iterable[str], reached: Iterable[str], trials: int) -> list[str]:
+    """Phases that no trial met, where there were enough of them to meet each."""
+    met = set(reached)
+    return [phase for phase in phases if phase not in met] if trials >= ENOUGH_TRIALS else []
 
 
 # ---- processes ------------------------------------------------------------------------------------------------

@@ -3,8 +3,9 @@
     python tests/gates/workers_killed.py kills=200 seeds=3 every_s=2
 
 First as many kills as told, one every 0.25 s: each is counted as a death and replaced, nothing that was published is
-lost, nobody is left over. Then the forkserver is killed in the midst of a run. Then each seed must solve CartPole (a
-mean return of 475 over 100 episodes) within 400,000 env steps while a worker is killed every few seconds.
+lost, nobody is left over. Then the forkserver is killed in the midst of a run, which goes on as if nothing were:
+its workers live and train, none is counted as dead. Then each seed must solve CartPole (a mean return of 475 over 100
+episodes) within 400,000 env steps while a worker is killed every few seconds.
 
 Kills begin once the workers train. Nine in ten victims have done so for a while (they have used processor time), one
 in ten is whoever it hits: three deaths in a row in one seat, no gradient in between, would end the run, and should.
@@ -19,10 +20,10 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from whole_runs import arguments, children, kill, wait_until
+from whole_runs import arguments, children, kill, processes, wait_until
 
 import fastac
 from fastac import algorithm, updates
@@ -69,7 +70,8 @@ class WatchedRun(updates.Run):
         return super().close()
 
 
-algorithm.Run = WatchedRun
+def watch_runs() -> None:
+    algorithm.Run = WatchedRun
 
 
 def under_way() -> bool:
@@ -115,8 +117,8 @@ def killed_at_random(kills: int) -> list[str]:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", WorkerDeathWarning)
         with Killer(0, 0.25, kills) as killer:
-            until_stopped(lambda: model.learn(ENDLESS))
-    faults = faults_of(model)
+            error = until_stopped(lambda: model.learn(ENDLESS))
+    faults = faults_of(model) + ([f"the run ended with {error!r}"] if error else [])
     assert model.ledger is not None
     deaths = sum(issubclass(warning.category, WorkerDeathWarning) for warning in told)
     # Whoever died when the run was already being stopped is counted, and not told of.
@@ -126,38 +128,57 @@ def killed_at_random(kills: int) -> list[str]:
 
 
 def forkserver_killed() -> list[str]:
-    """What is wrong after the forkserver's death, with the workers living: the run goes on, or says why not."""
+    """What is wrong after the forkserver's death, with the workers living: the run goes on."""
     model = fastac.A3C(workers=4, backend="process", seed=0)
+    orphans: list[int] = []
+    applied: list[int] = []  # at the death, and in the end
+
+    def count() -> None:
+        run = WatchedRun.latest
+        applied.append(0 if run is None else run.session.ledger()["applied"])
 
     def work() -> None:
         wait_until(lambda: under_way() and any(map(trained, workers())), 120.0)
+        orphans.extend(workers())
         server = forkserver()
         assert server is not None
         kill(server)
+        wait_until(lambda: forkserver() is None, 10.0)
+        count()
         time.sleep(3.0)
+        count()
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=work)
     thread.start()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", WorkerDeathWarning)
-        until_stopped(lambda: model.learn(ENDLESS))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", WorkerDeathWarning)
+        error = until_stopped(lambda: model.learn(ENDLESS))
     thread.join()
-    return faults_of(model)
+    assert model.ledger is not None
+    faults = faults_of(model, orphans)
+    if error is not None or model.ledger.deaths or told or len(orphans) != 4 or applied[-1] <= applied[0]:
+        faults.append(
+            f"without its forkserver: {error!r}, {model.ledger.deaths} deaths, {len(told)} warnings, "
+            f"{len(orphans)} workers before, {applied} gradients applied"
+        )
+    return faults
 
 
-def until_stopped(learn: Callable[[], object]) -> None:
-    """A run that failed with a word of ours has ended in order, too: its books say whether."""
+def until_stopped(learn: Callable[[], object]) -> FastacError | None:
+    """What else than Ctrl-C ended it in order."""
     try:
         learn()
     except KeyboardInterrupt:
-        pass
+        return None
     except FastacError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return error
+    return None
 
 
-def faults_of(model: fastac.A3C) -> list[str]:
-    """After a run: books that do not balance, and processes that are left."""
+def faults_of(model: fastac.A3C, orphans: Sequence[int] = ()) -> list[str]:
+    """After a run: books that do not balance, and processes that are left: `orphans` had a forkserver that died."""
     ledger = model.ledger
     if ledger is None:
         return ["no run was under way"]
@@ -169,8 +190,17 @@ def faults_of(model: fastac.A3C) -> list[str]:
     if ledger.applied == 0 or model.version != ledger.applied:
         faults.append(f"{model.version} updates, {ledger.applied} gradients applied")
     server = forkserver()
-    if server is not None and not wait_until(lambda: not children(server), 2.0):
-        faults.append(f"left over: {children(server)}")
+    if server is None and not orphans:
+        faults.append("the forkserver is gone")
+
+    def left() -> list[int]:
+        of_server = [] if server is None else children(server)
+        return [process.pid for process in of_server] + [
+            process.pid for process in processes() if process.pid in orphans and not process.dead
+        ]
+
+    if not wait_until(lambda: not left(), 2.0):
+        faults.append(f"left over: {left()}")
     return faults
 
 
@@ -196,6 +226,7 @@ def solve(seed: int, every_s: float) -> tuple[float | None, int, list[str]]:
 
 def main() -> int:
     given = arguments(kills=200, seeds=3, every_s=2.0)
+    watch_runs()
     faults = killed_at_random(given.kills) + forkserver_killed()
     runs = [solve(seed, given.every_s) for seed in range(given.seeds)]
     faults += [fault for _, _, its in runs for fault in its]

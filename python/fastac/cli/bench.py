@@ -99,20 +99,26 @@ def bench_updates(
 
 
 def _show(table: Any, figures: dict[str, Any], where: dict[str, Any], path: Path) -> None:
-    rundir.write_json(path, {"command": sys.argv[1:], "machine": where, "figures": figures})
     console = Console()
-    console.print(table)
+    try:
+        rundir.write_json(path, {"command": sys.argv[1:], "machine": where, "figures": figures})
+    finally:
+        rundir.remove_if_empty(path.parent)
+        console.print(table)
     console.print(f"Measured on {machine.summary(where)}.", highlight=False, soft_wrap=True)
     console.print(f"Written: {path}", highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
 def _measuring(folder: Path, total: int) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """The folder, and a progress display that is told of each finished round. Stopped, it leaves no folder."""
+    """The folder, and a progress display that is told of each finished round. Unfinished, it leaves no folder."""
     done = itertools.count(1)
     try:
         with signals_raised(), WaitingProgress(total, "measuring", "rounds") as progress:
             yield folder, lambda: progress.update(next(done))
     except KeyboardInterrupt as stop:
-        folder.rmdir()
+        rundir.remove_if_empty(folder)
         stopped("nothing was measured to the end", stop)
+    except Exception:
+        rundir.remove_if_empty(folder)
+        raise

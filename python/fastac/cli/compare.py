@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,11 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from fastac import machine
+from fastac import machine, rundir
 from fastac._core import UPDATE_SCHEMES
 from fastac.cli.endings import ends_in_order, signals_raised, stopped
 from fastac.cli.options import config_options, new_folder, run_options, timesteps_option
 from fastac.config import BACKENDS, Config
-from fastac.errors import FastacError
 from fastac.signals import signals_deferred
 
 _CHOSEN_HERE = ("seed",)  # fields of Config that the comparison sets itself
@@ -97,6 +97,11 @@ def _compare(plan: Any, folder: Path, where: dict[str, Any]) -> None:
     from fastac.compare import experiment, plots, tables
 
     results: list[Any] = []
+
+    def done() -> str:
+        tables_in = f", tables in {folder}" if results else ""
+        return f"{len(results)} of {len(plan.seeds) * len(plan.arms)} runs done{tables_in}"
+
     try:
         for result in experiment.run(plan, progress_bar=True):
             results.append(result)
@@ -106,15 +111,18 @@ def _compare(plan: Any, folder: Path, where: dict[str, Any]) -> None:
         console.print(tables.terminal_table(results, plan))
         plots.draw_curves(folder / "compare.png", results, plan)
         plots.draw_time_to_solve(folder / "time_to_solve.png", results, plan)
+        written = "compare.csv, compare.json, compare.png, time_to_solve.png"
+        for line in (tables.footer(where), f"Written: {folder}/{written}"):
+            console.print(line, highlight=False, soft_wrap=True)
     except KeyboardInterrupt as stop:
-        done = f"{len(results)} of {len(plan.seeds) * len(plan.arms)} runs done"
-        stopped(f"{done}, tables in {folder}" if _write_tables(folder, results, plan, where) else done, stop)
-    except FastacError:
-        _write_tables(folder, results, plan, where)
+        with contextlib.suppress(KeyboardInterrupt):  # told again: they are written by now
+            _write_tables(folder, results, plan, where)
+        stopped(done(), stop)
+    except Exception:
+        with contextlib.suppress(KeyboardInterrupt, OSError):  # what went wrong first is told
+            _write_tables(folder, results, plan, where)
+            click.echo(done(), err=True)
         raise
-    written = "compare.csv, compare.json, compare.png, time_to_solve.png"
-    for line in (tables.footer(where), f"Written: {folder}/{written}"):
-        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _given(option: str) -> bool:
@@ -132,12 +140,12 @@ def _result_line(result: Any) -> str:
 
 
 @signals_deferred()
-def _write_tables(folder: Path, results: list[Any], plan: Any, where: dict[str, Any]) -> bool:
+def _write_tables(folder: Path, results: list[Any], plan: Any, where: dict[str, Any]) -> None:
     """Keeps what there is; nothing, and no folder, where no run has ended."""
     from fastac.compare import tables
 
-    if not results:
-        folder.rmdir()
-        return False
-    tables.write(folder, results, plan, where)
-    return True
+    try:
+        if results:
+            tables.write(folder, results, plan, where)
+    finally:
+        rundir.remove_if_empty(folder)

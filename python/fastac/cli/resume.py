@@ -33,8 +33,8 @@ def resume(folder: Path, checkpoint_every_s: float) -> None:
     with ends_in_order(), rundir.locked(folder):
         model = _load(folder)
         run = RunFolder(folder, model)
-        if missing := run.missing():
-            click.echo(f"notice: {missing}", err=True)
+        for notice in run.notices:
+            click.echo(f"notice: {notice}", err=True)
         if model.unfinished is None:
             run.mark_as_done()
             click.echo(f"{folder}: finished, with {model.num_timesteps:,} env steps; nothing is left to do")

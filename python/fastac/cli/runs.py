@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import numpy as np
 
 from fastac import rundir
-from fastac.checkpoint import MODEL_FILE
+from fastac.checkpoint import MODEL_FILE, previous_of
 from fastac.cli.endings import stopped
 from fastac.errors import FastacError
 from fastac.metrics import History, Table
@@ -22,6 +21,7 @@ from fastac.signals import signals_deferred
 if TYPE_CHECKING:
     from fastac.algorithm import Algorithm
 
+Contents = TypeVar("Contents")
 TABLES = ("episodes", "updates", "moments")
 _OF_A_PART = ("status", "num_timesteps", "version", "machine", "ledger", "startup_s", "train_s", "cpu_s")
 
@@ -31,31 +31,55 @@ class RunFolder:
 
     Tables go on where the earlier parts left them: env_steps, updates and wall_s count through, and the column `part`
     says which part a row is from. Rows later than the checkpoint that training goes on from are dropped: what they
-    tell of is not in the model.
+    tell of is not in the model. A file that is damaged is set aside, and begins anew.
+
+    Attributes:
+        made_here: by this command, so that it may take the folder away again.
+        notices: what is damaged or missing of the earlier parts, in words.
     """
 
-    def __init__(self, folder: Path, model: Algorithm) -> None:
+    def __init__(self, folder: Path, model: Algorithm, *, made_here: bool = False) -> None:
         self.folder = folder
+        self.made_here = made_here
+        self.notices: list[str] = []
         self._model = model
         self._begin = model.num_timesteps
-        self._earlier = {name: self._rows_before_the_checkpoint(name) for name in TABLES}
-        before = rundir.read_json(folder / "run.json")
+        self._earlier = {name: self._whole(f"{name}.csv", self._rows_before_the_checkpoint) for name in TABLES}
+        before = self._whole("run.json", _record_in)
+        if before is None:
+            before = {"status": "unknown"}
         self._earlier_parts: list[dict[str, Any]] = before.pop("earlier_parts", [])
         if before:
             if before.get("status") == "running":  # and nobody holds the folder
                 before["status"] = "killed"
             kept = {"num_timesteps": self._begin, "version": model.version, "tables_until_env_steps": self._last_row}
             self._earlier_parts.append({name: before.get(name) for name in _OF_A_PART} | kept)
+        if self._last_row < self._begin:  # the latest part did not live to write them
+            rows = f"between {self._last_row:,} and {self._begin:,} env steps"
+            self.notices.append(f"the tables have no rows {rows}")
 
     @property
     def part(self) -> int:
         """1 for a run that was never interrupted."""
-        return len(self._earlier_parts) + 1
+        tables = (table for table in self._earlier.values() if table is not None and len(table["part"]))
+        return 1 + max([len(self._earlier_parts), *(int(table["part"].max()) for table in tables)])
 
-    def _rows_before_the_checkpoint(self, name: str) -> Table | None:
-        table = rundir.read_table(self.folder / f"{name}.csv")
+    def _whole(self, name: str, read: Callable[[Path], Contents]) -> Contents | None:
+        """What `read` makes of a file; None where that is damaged."""
+        path = self.folder / name
+        try:
+            return read(path)
+        except ValueError as error:
+            self.notices.append(f"{path} is damaged ({error}): kept as {rundir.set_aside(path).name}, begun anew")
+            return None
+
+    def _rows_before_the_checkpoint(self, path: Path) -> Table | None:
+        table = rundir.read_table(path)
         if table is None:
             return None
+        expected = {*getattr(History(), path.stem), "part"}
+        if table.keys() != expected:
+            raise ValueError(f"expected the columns {', '.join(sorted(expected))}")
         kept = table["env_steps"] <= self._begin
         return {column: values[kept] for column, values in table.items()}
 
@@ -65,17 +89,19 @@ class RunFolder:
         updates = self._earlier["updates"]
         return 0 if updates is None or len(updates["env_steps"]) == 0 else int(updates["env_steps"][-1])
 
-    def missing(self) -> str:
-        """Which rows the latest of the earlier parts did not live to write, in words; empty if none."""
-        if self._last_row >= self._begin:
-            return ""
-        return f"the tables have no rows between {self._last_row:,} and {self._begin:,} env steps"
+    def take_away(self) -> None:
+        """What a run has written here, and the folder if that was all."""
+        model = self.folder / MODEL_FILE
+        for path in (model, previous_of(model), *(self.folder / f"{name}.csv" for name in TABLES), self._record):
+            path.unlink(missing_ok=True)
+        rundir.remove_if_empty(self.folder)
 
     def mark_as_done(self) -> None:
         """For a run that was killed between its last checkpoint and its last record."""
-        record = rundir.read_json(self.folder / "run.json")
-        kept = {"num_timesteps": self._model.num_timesteps, "version": self._model.version}
-        rundir.write_json(self.folder / "run.json", {**record, **kept, "status": "done"})
+        record = rundir.read_json(self._record)
+        if record.get("status", "running") == "running":
+            kept = {"num_timesteps": self._model.num_timesteps, "version": self._model.version}
+            rundir.write_json(self._record, {**record, **kept, "status": "done"})
 
     def write_tables(self, history: History) -> None:
         """Those of all parts, `history` being that of the latest."""
@@ -121,7 +147,18 @@ class RunFolder:
             "solved_475": whole.time_to(475.0),
             "earlier_parts": self._earlier_parts,
         }
-        rundir.write_json(self.folder / "run.json", record)
+        rundir.write_json(self._record, record)
+
+    @property
+    def _record(self) -> Path:
+        return self.folder / "run.json"
+
+
+def _record_in(path: Path) -> dict[str, Any]:
+    record = rundir.read_json(path)
+    if not isinstance(record.get("earlier_parts", []), list):
+        raise ValueError("expected a list of earlier_parts")
+    return record
 
 
 def train_in(
@@ -132,44 +169,50 @@ def train_in(
 
     @signals_deferred()
     def keep(status: str) -> None:
-        if model.history is not None:  # else it was stopped before the run was open
-            folder.write_tables(model.history)
-        folder.write_record(status, total_timesteps)
+        try:
+            if model.history is not None:  # else it was stopped before the run was open
+                folder.write_tables(model.history)
+        finally:
+            folder.write_record(status, total_timesteps)
 
     try:
-        folder.write_record("running", total_timesteps)
-        learn(
-            checkpoint=path,
-            checkpoint_every_s=checkpoint_every_s,
-            on_checkpoint=folder.write_tables,
-            progress_bar=True,
-        )
+        try:
+            folder.write_record("running", total_timesteps)
+            learn(
+                checkpoint=path,
+                checkpoint_every_s=checkpoint_every_s,
+                on_checkpoint=folder.write_tables,
+                progress_bar=True,
+            )
+            keep(_status(model))
+        except Exception as error:
+            with contextlib.suppress(KeyboardInterrupt, OSError):  # what went wrong first is told
+                keep(f"failed: {type(error).__name__}")
+            if isinstance(error, FastacError) and path.exists():
+                click.echo(f"saved: {path}, after {model.num_timesteps:,} env steps", err=True)
+            raise
+        _report(model, folder.whole_history(), path)
     except KeyboardInterrupt as stop:
-        if model.num_timesteps == 0 and folder.part == 1:
-            shutil.rmtree(folder.folder)
+        if model.num_timesteps == 0 and folder.made_here:
+            folder.take_away()
             stopped("nothing was trained yet", stop)
-        keep("stopped" if model.unfinished else "done")
-        rest = f"; `fastac resume {folder.folder}` does the rest" if model.unfinished else ""
+        with contextlib.suppress(KeyboardInterrupt):  # told again: it is kept by now
+            keep(_status(model))
+        rest = f"; `fastac resume {folder.folder}` does the rest" if model.unfinished is not None else ""
         stopped(f"{model.num_timesteps:,} of {total_timesteps:,} env steps done{rest}; saved in {path}", stop)
-    except FastacError as error:
-        keep(f"failed: {type(error).__name__}")
-        click.echo(f"saved: {path}, after {model.num_timesteps:,} env steps", err=True)
-        raise
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            keep(f"failed: {type(error).__name__}")
-        raise
-    keep("done")
-    _report(model, folder.whole_history(), path)
+
+
+def _status(model: Algorithm) -> str:
+    return "done" if model.unfinished is None else "stopped"
 
 
 def _report(model: Algorithm, history: History, path: Path) -> None:
     assert model.ledger is not None
-    wall_s = history.updates["wall_s"][-1]
+    wall_s = history.updates["wall_s"][-1:]  # empty where no row of the log survived
+    pace = "".join(f" in {s:.1f} s ({model.num_timesteps / s:,.0f} env steps per s)" for s in wall_s)
     solved = history.time_to(475.0)
     click.echo(
-        f"{type(model).__name__}: {model.num_timesteps:,} env steps and {model.version:,} updates "
-        f"in {wall_s:.1f} s ({model.num_timesteps / wall_s:,.0f} env steps per s), "
+        f"{type(model).__name__}: {model.num_timesteps:,} env steps and {model.version:,} updates{pace}, "
         f"return of the last 100 episodes {history.final_return():.1f}"
     )
     click.echo(

@@ -65,4 +65,4 @@ def _train(
             folder = new_folder(runs, name, kind)
             with rundir.locked(folder):
                 learn = functools.partial(model.learn, total_timesteps)
-                train_in(RunFolder(folder, model), model, learn, total_timesteps, checkpoint_every_s)
+                train_in(RunFolder(folder, model, made_here=True), model, learn, total_timesteps, checkpoint_every_s)
