@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
-from crews import children, gone, run
+from crews import children, forkserver_of, gone, run
 
 from fastac import WorkerDiedError, WorkerError, _core, worker
+from fastac.watch import is_stopped
 
 
 @pytest.mark.parametrize("backend", ["thread", "process"])
@@ -62,6 +64,24 @@ def test_a_process_that_does_not_leave_is_killed(how):
     outcome = run("process", how, "raise")
     assert isinstance(outcome["error"], WorkerError)
     assert outcome["ledger"].deaths == 1
+    assert children() == []
+
+
+def test_all_that_do_not_leave_have_one_deadline(monkeypatch):
+    """Where the forkserver is stopped, nobody tells how they ended."""
+    stopped = []
+
+    def tick():
+        if not stopped and all(is_stopped(str(pid)) for pid in children()) and len(children()) == 2:
+            stopped.append(forkserver_of(os.getpid()))
+            os.kill(stopped[0], signal.SIGSTOP)
+            raise TimeoutError
+
+    monkeypatch.setattr(worker, "STOP_DEADLINE_S", 60.0)  # of each by itself
+    began = time.monotonic()
+    outcome = run("process", "stop once", "stop once", tick=tick)
+    assert isinstance(outcome["error"], TimeoutError) and outcome["ledger"].deaths == 2
+    assert time.monotonic() - began < 60.0
     assert children() == []
 
 

@@ -26,6 +26,7 @@ from fastac.watch import is_stopped
 
 START_DEADLINE_S = 120.0  # a cold start imports torch, which takes seconds on a loaded machine
 STOP_DEADLINE_S = 1.0  # a person who stops a run is back at the prompt within 2 s
+KILL_DEADLINE_S = 0.5  # after it, for all together: until those that were killed are gone, with a word on how
 _POLL_S = 0.02
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from fastac import _core
 from fastac.errors import WorkerDeathWarning, WorkerDiedError, WorkerError, WorkerStuckWarning
-from fastac.forking import START_DEADLINE_S, STOP_DEADLINE_S
+from fastac.forking import KILL_DEADLINE_S, START_DEADLINE_S, STOP_DEADLINE_S
 from fastac.shared import Toll, serve_until_stopped
 from fastac.signals import signals_deferred
 from fastac.watch import Watch, kernel_state
@@ -224,7 +224,10 @@ class Crew:
                 self._tick()
                 time.sleep(_POLL_S)
         finally:  # also where a tick fails
-            stuck += [seat.worker.name for seat in seats if not seat.worker.end()]
+            for seat in seats:
+                seat.worker.kill()
+            deadline = time.monotonic() + KILL_DEADLINE_S
+            stuck += [seat.worker.name for seat in seats if not seat.worker.end(deadline)]
             for seat in seats:
                 self._hear(seat)
                 if not seat.worker.alive():  # nothing is taken back from one that lives

@@ -58,7 +58,7 @@ class Worker(Protocol):
     def alive(self) -> bool: ...
     def last_words(self) -> str: ...
     def kill(self) -> bool: ...
-    def end(self) -> bool: ...
+    def end(self, deadline: float | None = None) -> bool: ...
 
 
 class ThreadWorker:
@@ -94,7 +94,7 @@ class ThreadWorker:
         """Whether that was possible."""
         return False
 
-    def end(self) -> bool:
+    def end(self, deadline: float | None = None) -> bool:
         """Whether it has left. A thread cannot be killed; one in a long rollout leaves at its next update."""
         return not self._thread.is_alive()
 
@@ -146,14 +146,14 @@ class ProcessWorker:
 
     def last_words(self) -> str:
         """How it died, as far as its forkserver tells."""
-        code = self._exit_code()
+        code = self._exit_code(time.monotonic() + STOP_DEADLINE_S)
         if code is None or code == 255:  # what multiprocessing says where the forkserver is dead, too
             return "ended in a way that its forkserver did not tell"
         return f"was killed by {_signal_name(-code)}" if code < 0 else f"ended without a word, with exit code {code}"
 
-    def _exit_code(self) -> int | None:
+    def _exit_code(self, deadline: float) -> int | None:
         if self._process is not None:
-            self._process.join(STOP_DEADLINE_S)
+            self._process.join(max(0.0, deadline - time.monotonic()))
             self._code = self._process.exitcode
         return self._code
 
@@ -166,19 +166,20 @@ class ProcessWorker:
                 os.kill(self._pid, signal.SIGKILL)
         return True
 
-    def end(self) -> bool:
-        """Kills it if it still lives; whether it is gone."""
+    def end(self, deadline: float | None = None) -> bool:
+        """Kills it if it still lives; whether it is gone by then (of time.monotonic(); if none is given, after 1 s)."""
         self.kill()
-        deadline = time.monotonic() + STOP_DEADLINE_S
+        if deadline is None:
+            deadline = time.monotonic() + STOP_DEADLINE_S
         while self.alive() and time.monotonic() < deadline:
             wait(self.waitables(), deadline - time.monotonic())
             self._listen()
         if self.alive():
             return False
         self._listen()
-        if self._exit_code() is None:  # multiprocessing would wait for it at the end of the program
+        if self._exit_code(deadline) is None:  # multiprocessing would wait for it at the end of the program
             forking.kill_forkserver()
-            self._exit_code()
+            self._exit_code(deadline)
         self._close()
         return True
 
