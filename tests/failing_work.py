@@ -43,6 +43,8 @@ def behave(task, session, report):
         os.kill(os.getpid(), signal.SIGKILL)
     for _ in range(3):
         _push(session, n_params)
+    if what == "raise its cpus":
+        raise RuntimeError(f"cpus {sorted(os.sched_getaffinity(0))}")
     if what == "raise":
         raise RuntimeError("the pole fell over")
     if what == "raise unpicklable":

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 from crews import children, forkserver_of, gone, run
@@ -93,6 +94,25 @@ def test_nothing_stays_open(how):
         return len(os.listdir("/proc/self/fd"))
 
     assert open_after_a_run() == open_after_a_run()
+
+
+TIED = """
+    import os, sys
+    cpus = sorted(os.sched_getaffinity(0))
+    import torch
+    sys.path.insert(0, {tests!r})
+    from crews import run
+
+    print(f"cpus {{cpus}}" in str(run("{backend}", "raise its cpus")["error"]))
+"""
+
+
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_openmp_does_not_tie_all_workers_to_one_core(backend):
+    script = textwrap.dedent(TIED.format(backend=backend, tests=str(Path(__file__).parent)))
+    tied = {**os.environ, "OMP_PROC_BIND": "true"}
+    result = subprocess.run([sys.executable, "-c", script], env=tied, capture_output=True, text=True, timeout=120)
+    assert (result.stdout, result.stderr) == ("True\n", "")
 
 
 # ---- a whole run, interrupted from outside ---------------------------------------------------------------------
