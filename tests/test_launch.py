@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from crews import children, forkserver_of, gone, run
 
-from fastac import WorkerDiedError, WorkerError, _core, worker
+from fastac import WorkerDiedError, WorkerError, _core, launch, worker
 from fastac.watch import is_stopped
 
 
@@ -68,7 +68,7 @@ def test_a_process_that_does_not_leave_is_killed(how):
     assert children() == []
 
 
-def test_all_that_do_not_leave_have_one_deadline(monkeypatch):
+def test_all_that_are_stopped_are_not_waited_for_and_have_one_deadline(monkeypatch):
     """Where the forkserver is stopped, nobody tells how they ended."""
     stopped = []
 
@@ -78,6 +78,7 @@ def test_all_that_do_not_leave_have_one_deadline(monkeypatch):
             os.kill(stopped[0], signal.SIGSTOP)
             raise TimeoutError
 
+    monkeypatch.setattr(launch, "STOP_DEADLINE_S", 60.0)
     monkeypatch.setattr(worker, "STOP_DEADLINE_S", 60.0)  # of each by itself
     began = time.monotonic()
     outcome = run("process", "stop once", "stop once", tick=tick)

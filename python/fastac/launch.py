@@ -19,7 +19,7 @@ from fastac.errors import WorkerDeathWarning, WorkerDiedError, WorkerError, Work
 from fastac.forking import KILL_DEADLINE_S, START_DEADLINE_S, STOP_DEADLINE_S
 from fastac.shared import Toll, serve_until_stopped
 from fastac.signals import signals_deferred
-from fastac.watch import Watch, kernel_state
+from fastac.watch import Watch, is_stopped, kernel_state
 from fastac.worker import READY, Done, Failed, ProcessWorker, Report, ThreadWorker, Work, Worker
 
 MAX_DEATHS_IN_A_ROW = 3
@@ -214,13 +214,16 @@ class Crew:
     # ---- the end ----------------------------------------------------------------------------------------------
 
     def _see_off(self) -> list[str]:
-        """Stops the run; the names of those that neither left nor could be killed."""
+        """Stops the run; the names of those that neither left nor could be killed.
+
+        Who is stopped (SIGSTOP) cannot leave, and is not waited for.
+        """
         self._observer.request_stop()
         seats = self._workers + self._learner
         stuck: list[str] = []
         try:
             deadline = time.monotonic() + STOP_DEADLINE_S
-            while any(seat.worker.alive() for seat in seats) and time.monotonic() < deadline:
+            while any(map(_can_leave, seats)) and time.monotonic() < deadline:
                 self._tick()
                 time.sleep(_POLL_S)
         finally:  # also where a tick fails
@@ -270,6 +273,10 @@ def launch(
         crew.__exit__(type(error), error, None)
         raise
     return crew
+
+
+def _can_leave(seat: _Seat) -> bool:
+    return seat.worker.alive() and not is_stopped(seat.worker.task)
 
 
 def _serve(task: None, session: _core.Session, report: Report) -> float:
