@@ -33,7 +33,7 @@ def behave(task, session, report):
     first = session.incarnation(session.seat) == 0
     if what == "die unready":
         os.kill(os.getpid(), signal.SIGKILL)
-    if what == "never ready":
+    if what == "never ready" or (what == "die once, then never ready" and not first):
         time.sleep(600)
     report(READY)
     while not session.go and not session.stop_requested:
@@ -43,6 +43,8 @@ def behave(task, session, report):
         os.kill(os.getpid(), signal.SIGKILL)
     for _ in range(3):
         _push(session, n_params)
+    if what == "raise its cpus":
+        raise RuntimeError(f"cpus {sorted(os.sched_getaffinity(0))}")
     if what == "raise":
         raise RuntimeError("the pole fell over")
     if what == "raise unpicklable":
@@ -55,7 +57,7 @@ def behave(task, session, report):
         _work_for(session, n_params, 1.0)
     if what == "work a while":
         _work_for(session, n_params, 2.0)
-    if what == "die" or (what.endswith("die once") and first):
+    if what == "die" or ("die once" in what and first):
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "exit":
         os._exit(7)

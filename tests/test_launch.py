@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 
 import pytest
-from crews import children, gone, run
+from crews import children, forkserver_of, gone, run
 
-from fastac import WorkerDiedError, WorkerError, _core, worker
+from fastac import WorkerDiedError, WorkerError, _core, launch, worker
+from fastac.watch import is_stopped
 
 
 @pytest.mark.parametrize("backend", ["thread", "process"])
@@ -65,6 +68,25 @@ def test_a_process_that_does_not_leave_is_killed(how):
     assert children() == []
 
 
+def test_all_that_are_stopped_are_not_waited_for_and_have_one_deadline(monkeypatch):
+    """Where the forkserver is stopped, nobody tells how they ended."""
+    stopped = []
+
+    def tick():
+        if not stopped and all(is_stopped(str(pid)) for pid in children()) and len(children()) == 2:
+            stopped.append(forkserver_of(os.getpid()))
+            os.kill(stopped[0], signal.SIGSTOP)
+            raise TimeoutError
+
+    monkeypatch.setattr(launch, "STOP_DEADLINE_S", 60.0)
+    monkeypatch.setattr(worker, "STOP_DEADLINE_S", 60.0)  # of each by itself
+    began = time.monotonic()
+    outcome = run("process", "stop once", "stop once", tick=tick)
+    assert isinstance(outcome["error"], TimeoutError) and outcome["ledger"].deaths == 2
+    assert time.monotonic() - began < 60.0
+    assert children() == []
+
+
 @pytest.mark.parametrize("how", ["end", "die", "raise"])
 def test_nothing_stays_open(how):
     def open_after_a_run():
@@ -73,6 +95,25 @@ def test_nothing_stays_open(how):
         return len(os.listdir("/proc/self/fd"))
 
     assert open_after_a_run() == open_after_a_run()
+
+
+TIED = """
+    import os, sys
+    cpus = sorted(os.sched_getaffinity(0))
+    import torch
+    sys.path.insert(0, {tests!r})
+    from crews import run
+
+    print(f"cpus {{cpus}}" in str(run("{backend}", "raise its cpus")["error"]))
+"""
+
+
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_openmp_does_not_tie_all_workers_to_one_core(backend):
+    script = textwrap.dedent(TIED.format(backend=backend, tests=str(Path(__file__).parent)))
+    tied = {**os.environ, "OMP_PROC_BIND": "true"}
+    result = subprocess.run([sys.executable, "-c", script], env=tied, capture_output=True, text=True, timeout=120)
+    assert (result.stdout, result.stderr) == ("True\n", "")
 
 
 # ---- a whole run, interrupted from outside ---------------------------------------------------------------------

@@ -32,6 +32,7 @@ CREW = """
         crew.check = lambda: None  # this parent notices nothing
         while observer.ledger()["published"] < 6 * {go}:
             pass
+        {then}
         print("under way", flush=True)
         while True:
             crew._wait()
@@ -53,7 +54,11 @@ TRAIN = """
 def start(script, until):
     """In a session of its own, as a terminal would start it; until it says so."""
     process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", textwrap.dedent(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     for line in process.stdout:
         if line.strip() == until:
@@ -66,11 +71,12 @@ def kill(process, within_s=10.0):
     process.kill()
     process.wait(30)
     process.stdout.close()
+    process.stdin.close()
     assert gone(process.pid, within_s), members(process.pid)
 
 
-def crew(how, until="under way", go=True):
-    return start(CREW.format(tests=str(TESTS), how=how, go=go), until)
+def crew(how, until="under way", go=True, then=""):
+    return start(CREW.format(tests=str(TESTS), how=how, go=go, then=then), until)
 
 
 def test_while_the_forkserver_starts():
@@ -116,6 +122,20 @@ def test_when_the_forkserver_is_stopped():
     process = crew("work")
     os.kill(forkserver_of(process.pid), signal.SIGSTOP)
     kill(process)
+
+
+def test_when_a_fork_of_the_parent_lives_on():
+    """As one of a DataLoader's, or of Gymnasium's AsyncVectorEnv. It inherits what the parent held open."""
+    process = crew("work", then="import os; os.fork() or (os.setsid(), sys.stdin.read(), os._exit(0))")
+    ours = {forkserver_of(process.pid), *children(process.pid)}
+    assert len(ours) == 3
+    process.kill()
+    process.wait(30)
+    deadline = time.monotonic() + 10
+    while (left := ours & set(members(process.pid))) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    kill(process)  # and with it the fork's stdin
+    assert left == set()
 
 
 @pytest.mark.parametrize("update", ["lockfree", "lock", "queue", "hogwild"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from crews import children, run
 
-from fastac import WorkerDeathWarning, WorkerError, WorkerStuckWarning, _core, watch
+from fastac import WorkerDeathWarning, WorkerStuckWarning, _core, launch, watch
 from fastac.shared import observer_of
 
 
@@ -77,16 +77,52 @@ def test_nobody_is_killed_while_the_work_goes_on():
     assert alive == [1] * 20 and outcome["ledger"].deaths == 0
 
 
-def test_a_thread_that_stands_still_when_the_work_is_done_ends_the_run(monkeypatch):
-    let_go = threading.Event()
-    monkeypatch.setattr(signal, "pause", let_go.wait)  # what "hang" calls
-    try:
-        with pytest.warns(WorkerStuckWarning, match=r"worker 0 \(thread \d+\) has given no sign of life"):
-            outcome = run("thread", "hang", "end", finished=lambda: True)
-    finally:
-        let_go.set()
-    assert isinstance(outcome["error"], WorkerError)
-    assert str(outcome["error"]).endswith("stands still, and a thread cannot be killed")
+def test_one_that_is_never_ready_is_followed_too_and_not_waited_for_in_the_end(monkeypatch):
+    monkeypatch.setattr(launch, "START_DEADLINE_S", 20.0)
+    with pytest.warns() as told:
+        outcome = run(
+            "process",
+            "die once, then never ready",
+            "end",
+            on_death="restart",
+            finished=lambda: any(warning.category is WorkerStuckWarning for warning in told),
+        )
+    assert [warning.category for warning in told] == [WorkerDeathWarning, WorkerStuckWarning, WorkerDeathWarning]
+    assert str(told[2].message).endswith("was killed by SIGKILL; the work is done all the same")
+    assert "error" not in outcome
+    assert (outcome["ledger"].deaths, outcome["ledger"].restarts) == (2, 1)
+
+
+@pytest.fixture
+def hanging(monkeypatch):
+    """What is set as soon as a thread that does "hang" hangs, until the end of the test."""
+    hanging, let_go = threading.Event(), threading.Event()
+    monkeypatch.setattr(signal, "pause", lambda: hanging.set() or let_go.wait(60))
+    monkeypatch.setattr(launch, "STOP_DEADLINE_S", 0.1)
+    yield hanging
+    let_go.set()
+
+
+def test_a_thread_that_stands_still_does_not_hide_that_the_work_is_done(hanging):
+    with pytest.warns(WorkerStuckWarning) as told:
+        outcome = run("thread", "hang", "end", finished=lambda: True)
+    assert "error" not in outcome and outcome["ledger"].applied == 6
+    name = str(told[0].message).partition(" has given no sign of life ")[0]
+    assert name.startswith("worker 0 (thread ")
+    assert str(told[1].message) == f"{name} did not leave within 0.1 s; the run ends all the same"
+
+
+def test_a_thread_that_ctrl_c_leaves_behind_is_named(hanging):
+    def tick():
+        if hanging.is_set():
+            hanging.clear()
+            raise KeyboardInterrupt
+
+    with (
+        pytest.warns(WorkerStuckWarning, match=r"^worker 0 \(thread \d+\) did not leave within 0.1 s"),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        run("thread", "hang", "end", tick=tick)
 
 
 # ---- the watch by itself --------------------------------------------------------------------------------------

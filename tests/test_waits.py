@@ -8,6 +8,7 @@ import ast
 import os
 import signal
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ import pytest
 from crews import children, forkserver_of, run
 
 import fastac
-from fastac import WorkerError, _core, a3c, forking, launch, updates, worker
+from fastac import WorkerError, WorkerStuckWarning, _core, a3c, forking, launch, updates, worker
+from fastac.lifeline import forks_held_up
 from fastac.objective import GradientStats
 from fastac.rollout import Rollout
 from fastac.shared import observer_of
@@ -43,10 +45,11 @@ WAITS = {
     ("forking", "_start_within"): "test_waits.py::test_a_silent_forkserver_is_replaced",
     ("forking", "_give_up"): "test_waits.py::test_ctrl_c_while_the_forkserver_is_silent",
     ("forking", "kill_forkserver"): "test_waits.py::test_a_forkserver_that_does_not_die_is_not_waited_for",
-    ("forking", "_nothing_to_import_from_main"): "test_waits.py::test_another_thread_that_never_ends_its_start",
     ("launch", "Crew._wait"): "test_waits.py::test_a_worker_that_is_never_ready",  # once ready: test_stuck.py
     ("launch", "Crew._see_off"): "test_waits.py::test_a_thread_that_does_not_leave",
+    ("lifeline", "_before_fork"): "test_forking.py::test_a_fork_waits_until_writers_are_known_but_not_for_ever",
     ("lifeline", "end_with_writer"): AT_ONCE,
+    ("lifeline", "forks_held_up"): "test_waits.py::test_another_thread_that_never_ends_its_start",
     ("shared", "serve_until_stopped"): "test_waits.py::test_a_learner_that_does_not_leave",
     ("updates", "Recorder.flush"): "test_waits.py::test_log_rows_that_nobody_reads",
     ("worker", "ProcessWorker._listen"): "test_launch.py::test_a_message_is_short_enough_to_arrive_in_one_piece",
@@ -122,8 +125,10 @@ def test_a_worker_that_is_never_ready(backend, monkeypatch):
     let_go = threading.Event()
     monkeypatch.setattr("failing_work.time.sleep", let_go.wait)
     monkeypatch.setattr(launch, "START_DEADLINE_S", 3.0)
+    left = {"thread": pytest.warns(WorkerStuckWarning, match="did not leave within 1 s"), "process": nullcontext()}
     try:
-        error = run(backend, "never ready", "end")["error"]
+        with left[backend]:
+            error = run(backend, "never ready", "end")["error"]
     finally:
         let_go.set()
     assert isinstance(error, TimeoutError)
@@ -222,8 +227,21 @@ def test_a_forkserver_that_does_not_die_is_not_waited_for(monkeypatch):
 
 def test_another_thread_that_never_ends_its_start(monkeypatch):
     monkeypatch.setattr(forking, "START_DEADLINE_S", 0.05)
-    with forking._MAIN_LOCK:
+    started, let_go = threading.Event(), threading.Event()
+
+    def start():
+        with forks_held_up(1.0):
+            started.set()
+            let_go.wait(60)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    started.wait(60)
+    try:
         error = run("process", "end")["error"]
+    finally:
+        let_go.set()
+        thread.join()
     assert isinstance(error, TimeoutError)
     assert str(error) == "another thread has been starting a process for 0.05 s"
 

@@ -8,33 +8,33 @@ the next start makes another.
 from __future__ import annotations
 
 import contextlib
+import io
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
-import types
-from collections.abc import Callable, Iterator
-from multiprocessing import forkserver, reduction, resource_tracker
+from collections.abc import Callable
+from multiprocessing import forkserver, popen_forkserver, reduction, resource_tracker, spawn, util
+from multiprocessing.context import ForkServerProcess, set_spawning_popen
 from typing import Any
 
 from fastac.errors import WorkerError
-from fastac.lifeline import STARTER_PID
+from fastac.lifeline import STARTER_PID, forks_held_up, hold, let_go
 from fastac.signals import let_signals_in
 from fastac.watch import is_stopped
 
 START_DEADLINE_S = 120.0  # a cold start imports torch, which takes seconds on a loaded machine
 STOP_DEADLINE_S = 1.0  # a person who stops a run is back at the prompt within 2 s
+KILL_DEADLINE_S = 0.5  # after it, for all together: until those that were killed are gone, with a word on how
 _POLL_S = 0.02
-_MAIN_LOCK = threading.Lock()
 
 
 def start(name: str, target: Callable[..., None], args: tuple[Any, ...]) -> Any:
     """A started multiprocessing.Process. Raises WorkerError if two forkservers in turn did not start it."""
     for _ in range(2):
         _ensure_forkserver()
-        process = multiprocessing.get_context("forkserver").Process(target=target, args=args, name=name, daemon=True)
+        process = _Process(target=target, args=args, name=name, daemon=True)
         failure = _start_within(START_DEADLINE_S, process)
         if failure is None:
             return process
@@ -47,8 +47,7 @@ def _start_within(deadline_s: float, process: Any) -> str | None:
 
     def run() -> None:
         try:
-            with _nothing_to_import_from_main():
-                process.start()
+            process.start()
         except BaseException as error:
             failure.append(error)
 
@@ -92,7 +91,7 @@ def _ensure_forkserver() -> None:
     # The server and all that it forks inherit the mask: Ctrl-C in a terminal is for the parent, which tells them.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        with _nothing_to_import_from_main():
+        with forks_held_up(START_DEADLINE_S):
             os.environ[STARTER_PID] = str(os.getpid())
             try:
                 forkserver.ensure_running()
@@ -116,24 +115,56 @@ def kill_forkserver() -> None:
 
 
 def _forkserver_pid() -> int | None:
-    # The one name here that multiprocessing does not promise: without it a silent forkserver is not killed.
+    # A name that multiprocessing does not promise: without it a silent forkserver is not killed.
     pid: int | None = getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None)
     return pid
 
 
-@contextlib.contextmanager
-def _nothing_to_import_from_main() -> Iterator[None]:
-    """A started process would import the user's script again, and with it start the training again where the script has
-    no `if __name__ == "__main__"`. Nothing that a worker gets is defined there, so it need not."""
-    if not _MAIN_LOCK.acquire(timeout=START_DEADLINE_S):
-        raise TimeoutError(f"another thread has been starting a process for {START_DEADLINE_S:g} s")
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-        _MAIN_LOCK.release()
+def _leave_forkserver_to_parent() -> None:
+    """In a fork of this process: it could not use the forkserver, which is not its child, and would keep it alive."""
+    server: Any = getattr(forkserver, "_forkserver", None)
+    if _forkserver_pid() is None:  # there is none, or this is one of its own forks
+        return
+    with contextlib.suppress(OSError):
+        os.close(server._forkserver_alive_fd)
+    server._forkserver_pid = server._forkserver_alive_fd = server._forkserver_address = None
+
+
+os.register_at_fork(after_in_child=_leave_forkserver_to_parent)
+
+
+class _Process(ForkServerProcess):
+    """One that does not import the user's script, which would start the training again where the script has no
+    `if __name__ == "__main__"`. Nothing that a worker gets is defined there, so it need not."""
+
+    @staticmethod
+    def _Popen(process: Any) -> Any:
+        return _Popen(process)
+
+
+class _Popen(popen_forkserver.Popen):
+    """Multiprocessing's own, but for what it says of the script, and for the pipe: its writer is known to lifeline."""
+
+    _fds: list[int]  # to hand over
+
+    def _launch(self, process: Any) -> None:
+        about_parent = spawn.get_preparation_data(process.name)
+        request = io.BytesIO()
+        set_spawning_popen(self)
+        try:
+            reduction.dump(
+                {key: what for key, what in about_parent.items() if not key.startswith("init_main_from_")}, request
+            )
+            reduction.dump(process, request)
+        finally:
+            set_spawning_popen(None)
+        with forks_held_up(START_DEADLINE_S):
+            self.sentinel, writer = forkserver.connect_to_new_process(self._fds)
+            hold(writer)
+        self.finalizer = util.Finalize(self, let_go, (writer, self.sentinel))
+        with open(writer, "wb", closefd=False) as pipe:
+            pipe.write(request.getbuffer())
+        self.pid = forkserver.read_signed(self.sentinel)
 
 
 class Descriptor:

@@ -16,10 +16,10 @@ from typing import Any
 
 from fastac import _core
 from fastac.errors import WorkerDeathWarning, WorkerDiedError, WorkerError, WorkerStuckWarning
-from fastac.forking import START_DEADLINE_S, STOP_DEADLINE_S
+from fastac.forking import KILL_DEADLINE_S, START_DEADLINE_S, STOP_DEADLINE_S
 from fastac.shared import Toll, serve_until_stopped
 from fastac.signals import signals_deferred
-from fastac.watch import Watch, kernel_state
+from fastac.watch import Watch, is_stopped, kernel_state
 from fastac.worker import READY, Done, Failed, ProcessWorker, Report, ThreadWorker, Work, Worker
 
 MAX_DEATHS_IN_A_ROW = 3
@@ -44,7 +44,7 @@ class _Seat:
     started: float = field(default_factory=time.monotonic)
     ready: bool = False
     end: Done | Failed | None = None
-    lost: bool = False  # its worker died and was not replaced
+    lost: bool = False  # its worker died and was not replaced, or is a thread that the finished run does not wait for
     deaths_in_a_row: int = 0  # of workers that published nothing
 
     @property
@@ -76,6 +76,7 @@ class Crew:
     @signals_deferred()
     def add_worker(self, number: int, start: Callable[[], Worker]) -> None:
         self._workers.append(_Seat(number, start, start(), self._observer.published(number)))
+        self._watch.follow(number)
 
     @signals_deferred()
     def add_learner(self, number: int, start: Callable[[], Worker]) -> None:
@@ -88,10 +89,13 @@ class Crew:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         with signals_deferred():
             stuck = self._see_off()
+        if stuck:
+            words = f"{', '.join(stuck)} did not leave within {STOP_DEADLINE_S:g} s"
+            if error is None and not self._finished():
+                raise WorkerError(words)
+            warnings.warn(WorkerStuckWarning(f"{words}; the run ends all the same"), stacklevel=2)
         if error is not None:
             return
-        if stuck:
-            raise WorkerError(f"{', '.join(stuck)} did not leave within {STOP_DEADLINE_S:g} s")
         for seat in self._learner:
             if isinstance(seat.end, Failed):
                 raise seat.end.error
@@ -123,7 +127,7 @@ class Crew:
                 raise seat.end.error
             if seat.working and dead:
                 self._answer_death(seat)
-            elif not seat.ready and time.monotonic() > seat.started + START_DEADLINE_S:
+            elif not seat.ready and time.monotonic() > seat.started + START_DEADLINE_S and not self._finished():
                 raise TimeoutError(f"{seat.worker.name} was not ready within {START_DEADLINE_S:g} s")
         self._tell_the_stuck()
 
@@ -180,6 +184,7 @@ class Crew:
         seat.published = self._observer.published(seat.number)
         seat.started = time.monotonic()
         seat.ready = seat.lost = False
+        self._watch.follow(seat.number)
         self._toll.restarts += 1
 
     # ---- standstill -------------------------------------------------------------------------------------------
@@ -194,27 +199,38 @@ class Crew:
             warnings.warn(WorkerStuckWarning(f"{words}; {state}" if state else words), stacklevel=2)
 
     def _end_the_stuck(self) -> None:
-        """Once all env steps are done nobody waits for a worker that stands still."""
+        """Once all env steps are done nobody waits for a worker that stands still, ready or not: a process is killed.
+
+        A thread cannot be. It may be in a rollout that takes longer than that, and what it is still to bring is more
+        than was asked for: the run, which is complete, ends without it and names it on the way out, instead of failing.
+        """
         left = [seat for seat in self._workers if seat.working]
         if left and all(self._watch.stuck(seat.number) for seat in left) and self._finished():
             for seat in left:
                 if not seat.worker.kill():
-                    raise WorkerError(f"{seat.worker.name} stands still, and a thread cannot be killed")
+                    seat.lost = True
+                    self._watch.forget(seat.number)
 
     # ---- the end ----------------------------------------------------------------------------------------------
 
     def _see_off(self) -> list[str]:
-        """Stops the run; the names of those that neither left nor could be killed."""
+        """Stops the run; the names of those that neither left nor could be killed.
+
+        Who is stopped (SIGSTOP) cannot leave, and is not waited for.
+        """
         self._observer.request_stop()
         seats = self._workers + self._learner
         stuck: list[str] = []
         try:
             deadline = time.monotonic() + STOP_DEADLINE_S
-            while any(seat.worker.alive() for seat in seats) and time.monotonic() < deadline:
+            while any(map(_can_leave, seats)) and time.monotonic() < deadline:
                 self._tick()
                 time.sleep(_POLL_S)
         finally:  # also where a tick fails
-            stuck += [seat.worker.name for seat in seats if not seat.worker.end()]
+            for seat in seats:
+                seat.worker.kill()
+            deadline = time.monotonic() + KILL_DEADLINE_S
+            stuck += [seat.worker.name for seat in seats if not seat.worker.end(deadline)]
             for seat in seats:
                 self._hear(seat)
                 if not seat.worker.alive():  # nothing is taken back from one that lives
@@ -242,7 +258,7 @@ def launch(
         tick: called some fifty times a second as long as the parent waits for its workers.
         on_death: what follows the death of a worker: config.ON_WORKER_DEATH.
         finished: whether the run's work is done: then a worker that dies is not missed, and one that stands still is
-            killed.
+            killed or, if it is a thread, left to itself.
         toll: where deaths, restarts and processor time are counted.
     """
     kind: Callable[[_core.Region, int, Work, Any], Worker] = ProcessWorker if backend == "process" else ThreadWorker
@@ -257,6 +273,10 @@ def launch(
         crew.__exit__(type(error), error, None)
         raise
     return crew
+
+
+def _can_leave(seat: _Seat) -> bool:
+    return seat.worker.alive() and not is_stopped(seat.worker.task)
 
 
 def _serve(task: None, session: _core.Session, report: Report) -> float:

@@ -28,9 +28,8 @@ class Watch:
         self._looked = time.monotonic()
 
     def follow(self, seat: int) -> None:
-        """From now on, if it is not followed already."""
-        if seat not in self._seats:
-            self._seats[seat] = _Standstill(self._observer.heartbeat(seat))
+        """From now on; what it has stood still before does not count."""
+        self._seats[seat] = _Standstill(self._observer.heartbeat(seat))
 
     def forget(self, seat: int) -> None:
         self._seats.pop(seat, None)

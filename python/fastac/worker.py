@@ -7,9 +7,11 @@ ends without one has died.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -58,7 +60,7 @@ class Worker(Protocol):
     def alive(self) -> bool: ...
     def last_words(self) -> str: ...
     def kill(self) -> bool: ...
-    def end(self) -> bool: ...
+    def end(self, deadline: float | None = None) -> bool: ...
 
 
 class ThreadWorker:
@@ -67,7 +69,7 @@ class ThreadWorker:
     def __init__(self, region: _core.Region, seat: int, work: Work, task: Any) -> None:
         name = _name(region, seat)
         self._inbox: deque[Any] = deque()
-        args = (work, task, lambda: _core.Session(region, seat), name, self._put)
+        args = (work, task, lambda: _core.Session(region, seat), name, self._put, _cpus())
         self._thread = threading.Thread(target=_run, args=args, name=f"fastac-{seat}", daemon=True)
         self._thread.start()
         self.name = f"{name} (thread {self._thread.native_id})"
@@ -94,7 +96,7 @@ class ThreadWorker:
         """Whether that was possible."""
         return False
 
-    def end(self) -> bool:
+    def end(self, deadline: float | None = None) -> bool:
         """Whether it has left. A thread cannot be killed; one in a long rollout leaves at its next update."""
         return not self._thread.is_alive()
 
@@ -113,7 +115,7 @@ class ProcessWorker:
         self._heard: deque[Any] = deque()
         self._hung_up = False
         try:
-            args = (work, task, forking.Descriptor(region.fd), region.nonce, seat, name, outbox)
+            args = (work, task, forking.Descriptor(region.fd), region.nonce, seat, name, outbox, _cpus())
             self._process: Any = forking.start(name, _process_main, args)
         finally:
             outbox.close()  # the worker's own end is now the only one
@@ -146,14 +148,14 @@ class ProcessWorker:
 
     def last_words(self) -> str:
         """How it died, as far as its forkserver tells."""
-        code = self._exit_code()
+        code = self._exit_code(time.monotonic() + STOP_DEADLINE_S)
         if code is None or code == 255:  # what multiprocessing says where the forkserver is dead, too
             return "ended in a way that its forkserver did not tell"
         return f"was killed by {_signal_name(-code)}" if code < 0 else f"ended without a word, with exit code {code}"
 
-    def _exit_code(self) -> int | None:
+    def _exit_code(self, deadline: float) -> int | None:
         if self._process is not None:
-            self._process.join(STOP_DEADLINE_S)
+            self._process.join(max(0.0, deadline - time.monotonic()))
             self._code = self._process.exitcode
         return self._code
 
@@ -166,19 +168,20 @@ class ProcessWorker:
                 os.kill(self._pid, signal.SIGKILL)
         return True
 
-    def end(self) -> bool:
-        """Kills it if it still lives; whether it is gone."""
+    def end(self, deadline: float | None = None) -> bool:
+        """Kills it if it still lives; whether it is gone by then (of time.monotonic(); if none is given, after 1 s)."""
         self.kill()
-        deadline = time.monotonic() + STOP_DEADLINE_S
+        if deadline is None:
+            deadline = time.monotonic() + STOP_DEADLINE_S
         while self.alive() and time.monotonic() < deadline:
             wait(self.waitables(), deadline - time.monotonic())
             self._listen()
         if self.alive():
             return False
         self._listen()
-        if self._exit_code() is None:  # multiprocessing would wait for it at the end of the program
+        if self._exit_code(deadline) is None:  # multiprocessing would wait for it at the end of the program
             forking.kill_forkserver()
-            self._exit_code()
+            self._exit_code(deadline)
         self._close()
         return True
 
@@ -194,9 +197,13 @@ class ProcessWorker:
             self._process = None
 
 
-def _run(work: Work, task: Any, open_session: Callable[[], _core.Session], name: str, report: Report) -> None:
+def _run(
+    work: Work, task: Any, open_session: Callable[[], _core.Session], name: str, report: Report, cpus: set[int]
+) -> None:
     """What a worker does, thread or process: the work, then its last message."""
     last: Done | Failed
+    with contextlib.suppress(OSError):  # they were taken away meanwhile
+        os.sched_setaffinity(0, cpus)
     try:
         session = open_session()
         try:
@@ -211,7 +218,9 @@ def _run(work: Work, task: Any, open_session: Callable[[], _core.Session], name:
     report(last)
 
 
-def _process_main(work: Work, task: Any, fd: int, nonce: int, seat: int, name: str, outbox: Connection) -> None:
+def _process_main(
+    work: Work, task: Any, fd: int, nonce: int, seat: int, name: str, outbox: Connection, cpus: set[int]
+) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     end_with_writer(parent.sentinel)  # a worker holds nothing that others would miss (updates.hpp)
@@ -231,7 +240,23 @@ def _process_main(work: Work, task: Any, fd: int, nonce: int, seat: int, name: s
             raise ValueError(f"report: expected a message of at most {_MESSAGE_BYTES:,} bytes, got {len(pickled):,}")
         outbox.send_bytes(pickled)
 
-    _run(work, task, open_session, f"{name} (process {os.getpid()})", report)
+    _run(work, task, open_session, f"{name} (process {os.getpid()})", report, cpus)
+
+
+def _cpus() -> set[int]:
+    """What this process may use. With OMP_PROC_BIND, OpenMP ties the thread that loads it to one of them, and so all
+    that this thread starts, the forkserver too. OpenMP itself still knows them all: they are its places."""
+    cpus = os.sched_getaffinity(0)
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return cpus
+    with contextlib.suppress(AttributeError, OSError):  # a torch without OpenMP
+        openmp = ctypes.CDLL(torch._C.__file__)
+        for place in range(openmp.omp_get_num_places()):
+            numbers = (ctypes.c_int * openmp.omp_get_place_num_procs(place))()
+            openmp.omp_get_place_proc_ids(place, numbers)
+            cpus |= set(numbers)
+    return cpus
 
 
 def _name(region: _core.Region, seat: int) -> str:

@@ -221,9 +221,9 @@ MUTANTS = [
         "settled compared by <", UPDATES, [("return static_cast<std::int64_t>(a - b) > 0;", "return a > b;")], LACKS
     ),
     seeded(
-        "version compared with 64 bits",
+        "version compared with the bits of the word",
         UPDATES,
-        [("ahead(version_read << 16, version << 16)", "ahead(version_read, version)")],
+        [("return known_version_ + ((word - (known_version_ << 16)) >> 16);", "return word >> 16;")],
         "unexpected: version_read",
     ),
     seeded("signal compared by <", UPDATES, [("static_cast<std::int32_t>(now - said) > 0", "now > said")], NO_END),
