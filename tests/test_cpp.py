@@ -16,7 +16,7 @@ def test_core(preset: str, tmp_path: Path) -> None:
     if unusable(preset):
         pytest.skip(f"{COMPILER} cannot build or run a trivial program here: {unusable(preset)}")
     build(preset, tmp_path)
-    listed = must_run(["ctest", "--test-dir", tmp_path, "--output-on-failure"])
+    listed = must_run(["ctest", "--test-dir", tmp_path, "--output-on-failure", "--parallel", "2"])
     for source in [*(ROOT / "cpp" / "tests").glob("test_*.cpp"), *(ROOT / "cpp" / "gates").glob("gate_*.cpp")]:
         assert source.stem in listed, f"{source.name} is in no list of tests"
 
