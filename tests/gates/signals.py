@@ -39,7 +39,7 @@ from fastac.errors import CheckpointError
 
 LIMIT_S = 2.0
 AT_A_TIME = 2
-LATEST_S = 3.0
+LATEST_S = 2.0
 FIRST_LINE, WORK, PICTURES = "our first line", "the beginning of its work", "the beginning of its pictures"
 LONG = "--total-timesteps 50000000"
 KINDS = {
