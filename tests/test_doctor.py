@@ -115,6 +115,12 @@ def test_load(load, status, monkeypatch):
     assert doctor.load(2).status == status
 
 
+def test_vector_code_that_is_not_the_librarys(monkeypatch):
+    monkeypatch.setattr(_core, "sincos_mismatches", lambda: 3)
+    finding = doctor.env()
+    assert finding.status == doctor.NOTE and "the vector code differs" in finding.words
+
+
 def test_another_env(monkeypatch):
     def heavier(env_id, n_envs, **options):
         made = env.make_vec(env_id, n_envs, **options)
