@@ -74,7 +74,9 @@ def test_workers_end_where_sums_would_no_longer_be_exact(monkeypatch):
     monkeypatch.setattr(check, "EXACT", 2 * check.LARGEST * 50)
     for backend in check.BACKENDS:
         result = run_case("lockfree", backend)
-        assert result.faults == () and result.ledger.published == 100
+        assert result.faults == () and result.ledger.published <= 100
+        # Whoever takes the place of the killed may not have begun before the time was over.
+        assert result.ledger.published == 100 or backend == "killed"
 
 
 # ---- what is planted is noticed -------------------------------------------------------------------------------

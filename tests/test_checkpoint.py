@@ -219,6 +219,37 @@ def test_saving_from_another_thread_while_it_learns(tmp_path):
     assert said and said[0].startswith("save: another thread is inside learn()") and not list(tmp_path.iterdir())
 
 
+def test_learning_while_it_learns():
+    model, said = fastac.A2C(**SMALL), []
+
+    def tell(_):
+        with pytest.raises(RuntimeError, match=r"inside learn\(\) already") as caught:
+            model.learn(64)
+        said.append(caught)
+
+    model.learn(2_000, checkpoint_every_s=0.01, on_checkpoint=tell)
+    assert said and model.num_timesteps == model.version * 8 * model.config.n_envs
+    model.learn(64)  # once it is over
+
+
+def test_another_algorithms_model_is_not_called_damaged(tmp_path):
+    fastac.A3C(**SMALL).save(tmp_path)
+    fastac.A3C(**SMALL).save(tmp_path)
+    with pytest.raises(fastac.CheckpointError, match=r"expected an A2C model, got A3C: use fastac\.A3C\.load$"):
+        fastac.A2C.load(tmp_path)
+
+
+def test_both_are_damaged(tmp_path):
+    model = fastac.A2C(**SMALL)
+    for _ in range(2):
+        path = model.save(tmp_path)
+    path.write_bytes(b"")
+    previous_of(path).write_bytes(b"x")
+    words = f"the file is empty; the previous one, {previous_of(path)}, is damaged, too"
+    with pytest.raises(fastac.CheckpointError, match=re.escape(words)):
+        fastac.A2C.load(tmp_path)
+
+
 def test_nothing_to_resume():
     model = fastac.A2C(**SMALL)
     with pytest.raises(fastac.NothingToResumeError, match=r"use learn\(total_timesteps\) to train on"):
@@ -245,7 +276,7 @@ def test_what_is_no_checkpoint(tmp_path):
     whole = path.read_bytes()
     for damaged in (b"", b"hello", whole[:40], pickle.dumps("model")):
         path.write_bytes(damaged)
-        with pytest.raises(fastac.CheckpointError, match="no checkpoint of fastac, or its header is damaged"):
+        with pytest.raises(fastac.CheckpointError, match=r"no checkpoint of fastac, or its header is|file is empty"):
             fastac.A2C.load(path)
     path.write_bytes(whole[:-7])
     with pytest.raises(fastac.CheckpointError, match="damaged: it is cut"):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -136,7 +137,9 @@ def test_a_failed_run_is_one_message_and_exit_code_1(tmp_path):
     )
     assert result.exit_code == 1
     assert "fastac: NonFiniteGradientError: worker 0, update" in result.output and "Traceback" not in result.output
-    assert (tmp_path / "x" / "updates.csv").exists() and f"saved: {tmp_path}/x/model.safetensors" in result.output
+    assert (tmp_path / "x" / "updates.csv").exists()
+    assert f"notice: saved in {tmp_path}/x/model.safetensors after " in result.output
+    assert f"; `fastac resume {tmp_path}/x` goes on\n" in result.output
 
 
 def test_compare(tmp_path):
@@ -369,6 +372,32 @@ def test_a_full_disk_under_the_tables(tmp_path, monkeypatch):
     left = sorted(path.name for path in (tmp_path / "x").iterdir())
     assert left == ["model.previous.safetensors", "model.safetensors", "run.json"]
     assert json.loads((tmp_path / "x" / "run.json").read_text())["status"] == "failed: OSError"
+
+
+def test_a_full_disk_at_the_start_leaves_nothing(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(rundir.os, "fsync", full)
+    result = invoke("train", "a2c", *SMALL, "--runs", tmp_path, "--name", "x")
+    assert result.exit_code == 1 and f"No space left on device: '{tmp_path}/x/run.json'" in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", "", "/x"])
+def test_names_that_lead_elsewhere_are_refused(name, tmp_path):
+    result = invoke("train", "a2c", *SMALL, "--runs", tmp_path / "runs", "--name", name)
+    assert result.exit_code == 2 and "name: expected the name of a folder" in result.output
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_warnings_are_one_line_without_our_code(capsys):
+    from fastac.cli.endings import ends_in_order
+
+    with ends_in_order():
+        warnings.simplefilter("always")
+        warnings.warn("worker 1 does not move", fastac.WorkerStuckWarning, stacklevel=1)
+    assert capsys.readouterr().err == "notice: worker 1 does not move\n"
 
 
 def test_a_learn_that_came_back_too_early_is_not_done(tmp_path, monkeypatch):

@@ -102,7 +102,8 @@ class Algorithm(ABC):
         self.policy = make_policy(self.config)
         self.state = np.zeros((_core.state_vectors(config.optimizer), self.policy.n_params), np.float32)
         self._standing = Standing()
-        self._running: tuple[Run, int] | None = None  # the learn() that is under way, and in which thread
+        self._learning = False
+        self._running: tuple[Run, int] | None = None  # the run of the learn() that is under way, and in which thread
         self.history: History | None = None
         self.ledger: Ledger | None = None
         self._predict_random = np.random.default_rng(self.config.seed)
@@ -151,6 +152,7 @@ class Algorithm(ABC):
             WorkerError, WorkerDiedError, NonFiniteGradientError: a worker failed; which, and why.
             LedgerError: a gradient was lost or applied twice.
             OSError: a checkpoint could not be written. The model has what was learned so far.
+            RuntimeError: the model is inside learn() already: in another thread, or this is its on_checkpoint.
         """
         if (
             isinstance(total_timesteps, bool)
@@ -186,6 +188,15 @@ class Algorithm(ABC):
         return self._learn_from(self.unfinished, keeping, progress_bar)
 
     def _learn_from(self: AlgorithmT, begin: Position, keeping: Keeping, progress_bar: bool | str) -> AlgorithmT:
+        if self._learning:
+            raise RuntimeError("this model is inside learn() already, in this thread or in another one")
+        self._learning = True
+        try:
+            return self._learn(begin, keeping, progress_bar)
+        finally:
+            self._learning = False
+
+    def _learn(self: AlgorithmT, begin: Position, keeping: Keeping, progress_bar: bool | str) -> AlgorithmT:
         self._standing = dataclasses.replace(self._standing, unfinished=begin)
         if keeping.path is not None and keeping.every_s > 0:
             self.save(keeping.path)  # now, so that a path that cannot be written ends the run here

@@ -134,20 +134,21 @@ def load_checkpoint(path: str | os.PathLike[str], algorithm: str | None = None) 
     file = file_of(path)
     try:
         checkpoint = _unpack(file.read_bytes())
-        if algorithm not in (None, checkpoint.algorithm):
-            raise CheckpointError(
-                f"expected an {algorithm} model, got {checkpoint.algorithm}: use fastac.{checkpoint.algorithm}.load"
-            )
     except FileNotFoundError:
         raise FileNotFoundError(f"no checkpoint at {file}{_way_out(file)}") from None
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}{_way_out(file)}") from error.__cause__
+    if algorithm not in (None, checkpoint.algorithm):
+        found = checkpoint.algorithm
+        raise CheckpointError(f"{file}: expected an {algorithm} model, got {found}: use fastac.{found}.load")
     return checkpoint
 
 
 def _way_out(file: Path) -> str:
     previous = previous_of(file)
-    return "" if _whole(previous) is None else f"; the previous checkpoint is whole, load {previous} instead"
+    if _whole(previous) is not None:
+        return f"; the previous checkpoint is whole, load {previous} instead"
+    return f"; the previous one, {previous}, is damaged, too" if previous.exists() else ""
 
 
 def _whole(file: Path) -> bytes | None:
@@ -162,6 +163,8 @@ def _whole(file: Path) -> bytes | None:
 
 def _unpack(data: bytes) -> Checkpoint:
     """What is returned is what was saved: names, dtypes, shapes and bytes are all in the digests of the manifest."""
+    if not data:
+        raise CheckpointError("the file is empty")
     try:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         metadata = header["__metadata__"]

@@ -74,7 +74,7 @@ class WaitingProgress:
             bar.update(self._task, completed=min(done, self.total), rate=_rate(rate), note=note)
         elif now >= self._next_line:
             self._next_line = now + _LINE_EVERY_S
-            left = f"{(self.total - done) / rate:.0f} s left" if rate > 0 else "time left unknown"
+            left = f"{max(0, self.total - done) / rate:.0f} s left" if rate > 0 else "time left unknown"
             parts = [f"{done:,} of {self.total:,} {self.unit}", f"{_rate(rate)} per s", note, left]
             print(f"{self.label}: {', '.join(part for part in parts if part)}", file=sys.stderr, flush=True)
 

@@ -18,11 +18,17 @@ from typing import IO, Any
 
 import numpy as np
 
+from fastac.errors import ConfigError
 from fastac.metrics import Floats, Table
 
 
 def make_folder(root: Path, name: str | None, kind: str) -> Path:
-    """runs/<name>/, or runs/<kind>-<date>-<time>/. Raises FileExistsError rather than mix two runs."""
+    """runs/<name>/, or runs/<kind>-<date>-<time>/. Raises FileExistsError rather than mix two runs.
+
+    Raises ConfigError for a name that leads elsewhere.
+    """
+    if name is not None and (Path(name).name != name or name in ("", "..")):
+        raise ConfigError(f"name: expected the name of a folder in {root}, got {name!r}")
     folder = root / (name or f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
     folder.mkdir(parents=True)
     return folder
@@ -52,8 +58,10 @@ def _replacing(path: Path) -> Iterator[IO[str]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # of write() and fsync()
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
     directory = os.open(path.parent, os.O_RDONLY)
     try:

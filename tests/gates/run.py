@@ -1,19 +1,23 @@
 """All gates, one line each as they end; two at a time, since many wait or use one core.
 
 python tests/gates/run.py                    the short form, as after every change
-python tests/gates/run.py --long             the long form, hours; --report docs/gates.md keeps its lines
+python tests/gates/run.py --long             the long form, hours
+python tests/gates/run.py --long --report docs/gates.md    each gate's lines take the place of its last ones there
 python tests/gates/run.py kills stops        only these
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,13 +102,16 @@ LONG_ONLY = [
 ]
 
 
+NAMES = [one.name for one in [*GATES, *LONG_ONLY]]
+
+
 def build(kind: str, folder: Path) -> None:
     preset, compiler = ("tsan", "clang++") if kind == "clang-tsan" else (kind, toolchain.COMPILER)
     toolchain.build(preset, folder, compiler, target="all" if kind == "plain" else "gate_races")
 
 
-def run(one: Gate, commands: list[Command]) -> tuple[bool, list[str]]:
-    """Runs a gate's commands; whether all held, and a line for each."""
+def run(one: Gate, commands: list[Command], kept: Report | None) -> bool:
+    """Runs a gate's commands and prints a line for each; whether all held."""
     held, lines = True, []
     for command in commands:
         started = time.monotonic()
@@ -118,23 +125,41 @@ def run(one: Gate, commands: list[Command]) -> tuple[bool, list[str]]:
             lines += [f"FAILED {one.name}, exit status {done.returncode} {spent}: {' '.join(command)}"]
             print(done.stdout[-5000:], done.stderr[-5000:], sep="\n", file=sys.stderr, flush=True)
     print("\n".join(lines), flush=True)
-    return held, lines
+    if kept is not None:
+        kept.keep(one, held, lines)
+    return held
 
 
-def report(lines: list[str], failed: int) -> str:
-    from fastac import machine
+class Report:
+    """A page with the last result of each gate. Written after each: a run that is cut off keeps what it has."""
 
-    where = machine.summary(machine.describe())
-    return "\n".join(
-        [
-            "# The gates, long form",
-            "",
-            f"Last result of `python tests/gates/run.py --long --report docs/gates.md`: {failed} failed. {where}.",
-            "",
-            *(f"- {line}" for line in lines),
-            "",
-        ]
-    )
+    def __init__(self, path: Path) -> None:
+        from fastac import machine
+
+        self._path = path
+        self._where = machine.summary(machine.describe())
+        self._lock = threading.Lock()
+
+    def keep(self, one: Gate, held: bool, lines: list[str]) -> None:
+        with self._lock:
+            before = self._path.read_text() if self._path.exists() else ""
+            sections = dict(re.findall(r"^## (\w+)\n\n(.*?)(?=^## |\Z)", before, re.MULTILINE | re.DOTALL))
+            told = [
+                f"{date.today()}, {'held' if held else 'FAILED'}. {self._where}.",
+                "",
+                *(f"- {line}" for line in lines),
+            ]
+            sections[one.name] = "\n".join(told) + "\n"
+            page = [PAGE, *(f"## {name}\n\n{sections[name].strip()}\n" for name in NAMES if name in sections)]
+            self._path.write_text("\n".join(page))
+
+
+PAGE = """# The gates, long form
+
+What each gate printed when it last ran in its long form, by
+`python tests/gates/run.py --long --report docs/gates.md [NAME ...]`.
+What they are for: [guarantees.md](guarantees.md).
+"""
 
 
 def main() -> int:
@@ -145,24 +170,20 @@ def main() -> int:
     arguments = parser.parse_args()
     known = [*GATES, *LONG_ONLY]
     for name in arguments.names:
-        if name not in {one.name for one in known}:
-            parser.error(f"expected names of {', '.join(one.name for one in known)}, got {name}")
+        if name not in NAMES:
+            parser.error(f"expected names of {', '.join(NAMES)}, got {name}")
+    kept = Report(arguments.report) if arguments.report else None
     everything = known if arguments.long else GATES
     chosen = [one for one in known if one.name in arguments.names] if arguments.names else everything
     started = time.monotonic()
-    failed, lines = [], []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AT_A_TIME) as pool:
         for kind in sorted({kind for one in chosen for kind in one.builds}):
             build(kind, Path(folder, kind))
-        with ThreadPoolExecutor(AT_A_TIME) as pool:
-            ends = [pool.submit(run, one, (one.long if arguments.long else one.short)(Path(folder))) for one in chosen]
-        for one, (held, said) in zip(chosen, (end.result() for end in ends), strict=True):
-            lines += said
-            if not held:
-                failed.append(one.name)
-    if arguments.report:
-        arguments.report.write_text(report(lines, len(failed)))
-    print(f"gates: {len(chosen) - len(failed)} of {len(chosen)} held, {time.monotonic() - started:.0f} s")
+        ends = [
+            pool.submit(run, one, (one.long if arguments.long else one.short)(Path(folder)), kept) for one in chosen
+        ]
+        failed = sum(not end.result() for end in ends)
+    print(f"gates: {len(chosen) - failed} of {len(chosen)} held, {time.monotonic() - started:.0f} s")
     return 1 if failed else 0
 
 

@@ -11,9 +11,10 @@ import math
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import click
 
@@ -31,7 +32,9 @@ class Terminated(KeyboardInterrupt):
 def ends_in_order() -> Iterator[None]:
     """Bad values are usage errors (2); a failed run is one message (1); Ctrl-C (130) and SIGTERM (143) one line."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = _one_line
+            yield
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
     except KeyboardInterrupt as stop:
@@ -39,6 +42,18 @@ def ends_in_order() -> Iterator[None]:
     except (FastacError, OSError) as error:
         click.echo(f"fastac: {type(error).__name__}: {error}", err=True)
         sys.exit(1)
+
+
+def _one_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Where in our code a warning comes from is not for who runs a command."""
+    click.echo(f"notice: {message}", err=True)
 
 
 @contextlib.contextmanager

@@ -54,7 +54,7 @@ def _load(folder: Path) -> Algorithm:
             algorithm = load_checkpoint(path).algorithm
         except (FileNotFoundError, CheckpointError):
             raise error from None
-        click.echo(f"notice: {error}; this is done", err=True)
+        click.echo(f"notice: {error}: this is done now", err=True)
     import fastac
 
     model: Algorithm = {"A2C": fastac.A2C, "A3C": fastac.A3C}[algorithm].load(path)

@@ -188,8 +188,10 @@ def train_in(
         except Exception as error:
             with contextlib.suppress(KeyboardInterrupt, OSError):  # what went wrong first is told
                 keep(f"failed: {type(error).__name__}")
-            if isinstance(error, FastacError) and path.exists():
-                click.echo(f"saved: {path}, after {model.num_timesteps:,} env steps", err=True)
+            if model.num_timesteps == 0 and folder.made_here:
+                folder.take_away()
+            elif path.exists() and model.unfinished is not None:
+                click.echo(f"notice: {_saved(model, error, path)}; `fastac resume {folder.folder}` goes on", err=True)
             raise
         _report(model, folder.whole_history(), path)
     except KeyboardInterrupt as stop:
@@ -200,6 +202,12 @@ def train_in(
             keep(_status(model))
         rest = f"; `fastac resume {folder.folder}` does the rest" if model.unfinished is not None else ""
         stopped(f"{model.num_timesteps:,} of {total_timesteps:,} env steps done{rest}; saved in {path}", stop)
+
+
+def _saved(model: Algorithm, error: Exception, path: Path) -> str:
+    if isinstance(error, FastacError):
+        return f"saved in {path} after {model.num_timesteps:,} env steps"
+    return f"{path} is the last checkpoint that could be saved"
 
 
 def _status(model: Algorithm) -> str:
@@ -220,5 +228,6 @@ def _report(model: Algorithm, history: History, path: Path) -> None:
         if solved is None
         else f"solved (475): after {solved['env_steps']:,.0f} env steps and {solved['wall_s']:.1f} s"
     )
-    click.echo(f"ledger: {model.ledger.text()}")
+    resumed = len(np.unique(history.updates["part"])) > 1
+    click.echo(f"ledger{' since it was resumed' if resumed else ''}: {model.ledger.text()}")
     click.echo(f"saved: {path}")
