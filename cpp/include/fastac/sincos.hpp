@@ -47,7 +47,7 @@ inline constexpr double doubt_sine = 1.0, doubt_cosine = 2.0;  // 3: both
         const bool sine_proved = sine[i] == x + (sum.sine_tail + sum.sine_error);
         const bool cosine_proved = cosine[i] == sum.cosine_head + (sum.cosine_tail + sum.cosine_error);
         const bool in_range = (z <= 0.16) & (z >= 1e-16);  // NaN is not
-        const double no_sine = sine_proved & in_range ? 0.0 : doubt_sine, no_cosine = cosine_proved & in_range ? 0.0 : doubt_cosine;
+        const double no_sine = (sine_proved & in_range) ? 0.0 : doubt_sine, no_cosine = (cosine_proved & in_range) ? 0.0 : doubt_cosine;
         doubt[i] = no_sine + no_cosine;
     }
 }
