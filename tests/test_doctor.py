@@ -15,7 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from fastac import doctor, env, limits
+from fastac import _core, doctor, env, limits
 from fastac.cli import main
 
 SUBJECTS = ["system", "packages", "cores", "load", "env", "update schemes", "torch", "shared memory"]
@@ -113,6 +113,12 @@ def test_cores(cpus, quota, status, advice):
 def test_load(load, status, monkeypatch):
     monkeypatch.setattr(doctor.os, "getloadavg", lambda: (load, 0.0, 0.0))
     assert doctor.load(2).status == status
+
+
+def test_vector_code_that_is_not_the_librarys(monkeypatch):
+    monkeypatch.setattr(_core, "sincos_mismatches", lambda: 3)
+    finding = doctor.env()
+    assert finding.status == doctor.NOTE and "the vector code differs" in finding.found
 
 
 def test_another_env(monkeypatch):

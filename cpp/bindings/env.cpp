@@ -213,6 +213,9 @@ void bind_streams(py::module_& m) {
 void bind_env(py::module_& m) {
     py::register_exception<fastac::ResetNeeded>(m, "ResetNeeded", PyExc_RuntimeError);
     bind_streams(m);
+    m.def("sincos_mismatches", &fastac::sincos_mismatches, py::arg("tiles") = 256,
+          "Of tiles * 64 angles that a pole can have, how many sines and cosines of the vector code are not the C library's: 0,\n"
+          "or the envs ask the library for all of them.");
     py::class_<CartPoleHandle, std::shared_ptr<CartPoleHandle>> cartpole(
         m, "CartPole",
         "N CartPole envs, bit-identical to Gymnasium's CartPole-v1.\n\n"

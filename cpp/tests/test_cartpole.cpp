@@ -4,6 +4,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
 #include <vector>
 
 #include "check.hpp"
@@ -205,6 +208,50 @@ void restored_env_goes_on_bit_for_bit() {
     }
 }
 
+// Proved or asked for: of small angles, of those at the edges of the ways to them, and of what is no angle.
+void sine_and_cosine_are_the_librarys() {
+    CHECK(fastac::sincos_is_exact());
+    std::mt19937_64 random(1);
+    const double odd[] = {0.0, -0.0, 1e-8, -1e-300, 0.126, 0.4, -0.4, 0.41, 1.0, -100.0, 1e300, std::numeric_limits<double>::infinity(), std::nan("")};
+    std::uniform_real_distribution<double> draw(-0.45, 0.45);
+    for (int k = 0; k < 20'000; ++k) {
+        double angle[fastac::sincos_tile], sine[fastac::sincos_tile], cosine[fastac::sincos_tile];
+        const std::size_t n = 1 + random() % fastac::sincos_tile;
+        for (std::size_t i = 0; i < n; ++i) angle[i] = random() % 50 == 0 ? odd[random() % std::size(odd)] : draw(random);
+        fastac::sincos(n, angle, sine, cosine);
+        for (std::size_t i = 0; i < n; ++i) {
+            const double expected[] = {std::sin(angle[i]), std::cos(angle[i])}, got[] = {sine[i], cosine[i]};
+            CHECK(std::memcmp(expected, got, sizeof got) == 0);
+        }
+    }
+}
+
+// The vector code and its remainders, against the library alone: sixty-four envs and each of them by itself.
+void any_number_of_envs_steps_like_one() {
+    for (const std::size_t n : {std::size_t{3}, std::size_t{5}, std::size_t{64}, std::size_t{77}, std::size_t{131}}) {
+        CartPole all = make(n, 40, AutoresetMode::same_step);
+        all.reset();
+        std::vector<CartPole> each;
+        for (std::size_t i = 0; i < n; ++i) {
+            each.push_back(CartPole(1, 40, AutoresetMode::same_step, false));
+            each[i].seed(0, {seed_42[0] + i, seed_42[1], seed_42[2], seed_42[3]});
+            each[i].reset();
+        }
+        std::mt19937_64 random(n);
+        std::vector<std::int64_t> actions(n);
+        for (int t = 0; t < 100; ++t) {
+            for (std::int64_t& action : actions) action = static_cast<std::int64_t>(random() % 2);
+            all.step(actions);
+            for (std::size_t i = 0; i < n; ++i) {
+                each[i].step({&actions[i], 1});
+                CHECK(std::memcmp(each[i].obs(), all.obs() + 4 * i, 4 * sizeof(float)) == 0);
+                CHECK(each[i].reward()[0] == all.reward()[i] && each[i].terminated()[0] == all.terminated()[i] && each[i].truncated()[0] == all.truncated()[i]);
+                for (std::size_t k = 0; k < 4; ++k) CHECK(each[i].state()[k] == all.state()[k * n + i]);
+            }
+        }
+    }
+}
+
 }  // namespace
 
 int main() {
@@ -217,5 +264,7 @@ int main() {
     errors_change_nothing();
     masked_reset_leaves_the_others();
     restored_env_goes_on_bit_for_bit();
+    sine_and_cosine_are_the_librarys();
+    any_number_of_envs_steps_like_one();
     return check::result();
 }

@@ -105,6 +105,20 @@ MUTANTS = [
         "test_updates",
     ),
     Mutant(
+        "sines are taken for proved",
+        (("sincos.hpp", "0.001 + 0.9 * z + (z < 0.0155 ? 0.0 : 0.02)", "0.0 * z"),),
+        "test_cartpole",
+        says="sincos_is_exact()",
+    ),
+    Mutant(
+        "the self-test always passes",
+        (
+            ("sincos.hpp", "0.001 + 0.9 * z + (z < 0.0155 ? 0.0 : 0.02)", "0.0 * z"),
+            ("sincos.hpp", "exact = sincos_mismatches(256) == 0", "exact = true"),
+        ),
+        "test_cartpole",
+    ),
+    Mutant(
         "stale gradients applied",
         (("next_record.hpp", "if (staleness > config.max_staleness) {", "if (false) {"),),
         "test_updates",

@@ -4,10 +4,13 @@
 // truncated bool[N], final_obs float32[N, 4]. Room before: policy. Room after: rollout.
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cfloat>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <numbers>
@@ -16,7 +19,9 @@
 #include <string>
 #include <vector>
 
+#include "fastac/clones.hpp"
 #include "fastac/rng.hpp"
+#include "fastac/sincos.hpp"
 
 namespace fastac {
 
@@ -57,27 +62,100 @@ struct CartPolePhysics {
     static constexpr double reset_high = 0.05;
 };
 
+// Structure-of-arrays: each points to N numbers.
+struct CartPoleFields {
+    double* x;          // m
+    double* x_dot;      // m/s
+    double* theta;      // rad
+    double* theta_dot;  // rad/s
+};
+
+// The three loops of a step have no branches and no data that crosses envs, so that they become vector code. Every env is
+// taken along, finished ones too: their state is drawn anew afterwards.
+
 // One Euler step of n envs in place. The order of operations is Gymnasium's and is part of the guarantee: no term
-// may be regrouped, fused or narrowed. Every env is advanced, finished ones too (their state is drawn anew afterwards):
-// a loop without branches is what a vectorised kernel can replace.
-inline void advance(std::size_t n, const std::int64_t* actions, double* x, double* x_dot, double* theta,
-                    double* theta_dot) noexcept {
+// may be regrouped, fused or narrowed.
+[[gnu::always_inline]] inline void advance_with(bool sincos_exact, std::size_t n, const std::int64_t* actions, const CartPoleFields& fields) noexcept {
     using P = CartPolePhysics;
+    double sine[sincos_tile], cosine[sincos_tile];
+    for (std::size_t first = 0; first < n; first += sincos_tile) {
+        const std::size_t m = std::min(sincos_tile, n - first);
+        double* x = fields.x + first;
+        double* x_dot = fields.x_dot + first;
+        double* theta = fields.theta + first;
+        double* theta_dot = fields.theta_dot + first;
+        if (sincos_exact && m >= sincos_pays) {
+            sincos(m, theta, sine, cosine);
+        } else {
+            for (std::size_t i = 0; i < m; ++i) sine[i] = std::sin(theta[i]), cosine[i] = std::cos(theta[i]);
+        }
+FASTAC_INDEPENDENT
+        for (std::size_t i = 0; i < m; ++i) {
+            const double force = actions[first + i] == 1 ? P::force : -P::force;
+            const double temp = (force + P::mass_pole_length * (theta_dot[i] * theta_dot[i]) * sine[i]) / P::mass_total;
+            const double theta_acc = (P::gravity * sine[i] - cosine[i] * temp) /
+                                     (P::half_length * (4.0 / 3.0 - P::mass_pole * (cosine[i] * cosine[i]) / P::mass_total));
+            const double x_acc = temp - P::mass_pole_length * theta_acc * cosine[i] / P::mass_total;
+            // Explicit Euler: positions move with the old velocities.
+            x[i] = x[i] + P::tau * x_dot[i];
+            x_dot[i] = x_dot[i] + P::tau * x_acc;
+            theta[i] = theta[i] + P::tau * theta_dot[i];
+            theta_dot[i] = theta_dot[i] + P::tau * theta_acc;
+        }
+    }
+}
+[[maybe_unused]] FASTAC_CLONES static void advance(bool sincos_exact, std::size_t n, const std::int64_t* actions, const CartPoleFields& fields) noexcept {
+    advance_with(sincos_exact, n, actions, fields);
+}
+
+// Counts the step and says which episodes it ended. Returns whether there is any.
+[[maybe_unused]] FASTAC_CLONES static bool find_ends(std::size_t n, const CartPoleFields& fields, std::int64_t limit, std::int64_t* elapsed, bool* terminated,
+                                                     bool* truncated) noexcept {
+    using P = CartPolePhysics;
+    const double* x = fields.x;
+    const double* theta = fields.theta;
+    bool any = false;
+FASTAC_INDEPENDENT
+    for (std::size_t i = 0; i < n; ++i)
+        terminated[i] = (x[i] < -P::x_limit) | (x[i] > P::x_limit) | (theta[i] < -P::theta_limit) | (theta[i] > P::theta_limit);
+FASTAC_INDEPENDENT
     for (std::size_t i = 0; i < n; ++i) {
-        const double force = actions[i] == 1 ? P::force : -P::force;
-        const double cos_theta = std::cos(theta[i]);
-        const double sin_theta = std::sin(theta[i]);
-        const double temp =
-            (force + P::mass_pole_length * (theta_dot[i] * theta_dot[i]) * sin_theta) / P::mass_total;
-        const double theta_acc =
-            (P::gravity * sin_theta - cos_theta * temp) /
-            (P::half_length * (4.0 / 3.0 - P::mass_pole * (cos_theta * cos_theta) / P::mass_total));
-        const double x_acc = temp - P::mass_pole_length * theta_acc * cos_theta / P::mass_total;
-        // Explicit Euler: positions move with the old velocities.
-        x[i] = x[i] + P::tau * x_dot[i];
-        x_dot[i] = x_dot[i] + P::tau * x_acc;
-        theta[i] = theta[i] + P::tau * theta_dot[i];
-        theta_dot[i] = theta_dot[i] + P::tau * theta_acc;
+        // A finished env's count may be the last that there is; it is drawn anew, and the sum is nobody's.
+        elapsed[i] = static_cast<std::int64_t>(static_cast<std::uint64_t>(elapsed[i]) + 1);
+        truncated[i] = elapsed[i] >= limit;
+    }
+    for (std::size_t i = 0; i < n; ++i) any |= terminated[i] | truncated[i];
+    return any;
+}
+
+// Calls visit(i) where bytes[i] is not zero. Most are zero, so eight are looked at together.
+template <class Byte, class Visit>
+void where_set(std::size_t n, const Byte* bytes, Visit visit) noexcept {
+    static_assert(sizeof(Byte) == 1);
+    for (std::size_t first = 0; first < n; first += 8) {
+        const std::size_t m = std::min<std::size_t>(8, n - first);
+        std::uint64_t word = 0;
+        std::memcpy(&word, bytes + first, m);
+        while (word != 0) {
+            const auto byte = static_cast<std::size_t>(std::countr_zero(word)) / 8;
+            visit(first + byte);
+            word &= ~(std::uint64_t{0xff} << 8 * byte);
+        }
+    }
+}
+
+// obs float32[N, 4].
+[[maybe_unused]] FASTAC_CLONES static void observe(std::size_t n, const CartPoleFields& fields, float* obs) noexcept {
+    const double* x = fields.x;
+    const double* x_dot = fields.x_dot;
+    const double* theta = fields.theta;
+    const double* theta_dot = fields.theta_dot;
+FASTAC_INDEPENDENT
+    for (std::size_t i = 0; i < n; ++i) {
+        obs[4 * i] = static_cast<float>(x[i]);
+        obs[4 * i + 1] = static_cast<float>(x_dot[i]);
+        obs[4 * i + 2] = static_cast<float>(theta[i]);
+        obs[4 * i + 3] = static_cast<float>(theta_dot[i]);
     }
 }
 
@@ -116,6 +194,7 @@ public:
           state_(state_size * num_envs),
           elapsed_(num_envs),
           status_(num_envs, EnvStatus::never_reset),
+          not_running_(num_envs),
           rng_(num_envs),
           obs_(state_size * num_envs),
           final_obs_(state_size * num_envs),
@@ -145,17 +224,12 @@ public:
     // actions[i]: 0 pushes the cart of env i to the left, 1 to the right, with 10 N for 0.02 s.
     void step(std::span<const std::int64_t> actions) {
         check_step(actions);
-        advance(num_envs_, actions.data(), field(0), field(1), field(2), field(3));
-        for (std::size_t i = 0; i < num_envs_; ++i) {
-            if (status_[i] == EnvStatus::finished) {
-                // next_step: this step is the reset.
-                begin_episode(i, CartPolePhysics::reset_low, CartPolePhysics::reset_high);
-                clear_outcome(i);
-            } else {
-                finish_step(i);
-            }
-            write_obs(i, obs_.data());
-        }
+        advance(sincos_exact_, num_envs_, actions.data(), fields());
+        const bool ends = find_ends(num_envs_, fields(), max_episode_steps_, elapsed_.data(), terminated_.get(), truncated_.get());
+        std::fill(reward_.begin(), reward_.end(), reward_alive_);
+        if (not_running_ > 0) begin_where_finished();
+        if (ends) end_episodes();
+        observe(num_envs_, fields(), obs_.data());
     }
 
     [[nodiscard]] std::size_t num_envs() const noexcept { return num_envs_; }
@@ -175,7 +249,7 @@ public:
     void set_state(std::span<const double> state) {
         check_state(state, [](std::size_t) { return true; });
         state_.assign(state.begin(), state.end());
-        write_all_obs();
+        observe(num_envs_, fields(), obs_.data());
     }
 
     [[nodiscard]] Snapshot snapshot() const {
@@ -191,27 +265,22 @@ public:
         check_snapshot(saved);
         state_ = saved.state;
         elapsed_ = saved.elapsed;
-        status_ = saved.status;
         for (std::size_t i = 0; i < num_envs_; ++i) {
+            set_status(i, saved.status[i]);
             rng_[i].set_words(saved.rng[i]);
             clear_outcome(i);
         }
         final_obs_.assign(final_obs_.size(), 0.0F);
-        write_all_obs();
+        observe(num_envs_, fields(), obs_.data());
     }
 
 private:
     double* field(std::size_t k) noexcept { return state_.data() + k * num_envs_; }
+    CartPoleFields fields() noexcept { return {field(0), field(1), field(2), field(3)}; }
 
     void write_obs(std::size_t i, float* out) noexcept {
         for (std::size_t k = 0; k < state_size; ++k) {
             out[state_size * i + k] = static_cast<float>(field(k)[i]);
-        }
-    }
-
-    void write_all_obs() noexcept {
-        for (std::size_t i = 0; i < num_envs_; ++i) {
-            write_obs(i, obs_.data());
         }
     }
 
@@ -226,28 +295,39 @@ private:
             field(k)[i] = rng_[i].uniform(low, high);
         }
         elapsed_[i] = 0;
-        status_[i] = EnvStatus::running;
+        set_status(i, EnvStatus::running);
     }
 
-    void finish_step(std::size_t i) noexcept {
-        using P = CartPolePhysics;
-        const double x = field(0)[i];
-        const double theta = field(2)[i];
-        const bool terminated =
-            x < -P::x_limit || x > P::x_limit || theta < -P::theta_limit || theta > P::theta_limit;
-        elapsed_[i] += 1;
-        const bool truncated = elapsed_[i] >= max_episode_steps_;
-        reward_[i] = terminated ? reward_terminated_ : reward_alive_;
-        terminated_[i] = terminated;
-        truncated_[i] = truncated;
-        if (!terminated && !truncated) {
-            return;
-        }
+    void set_status(std::size_t i, EnvStatus status) noexcept {
+        not_running_ += static_cast<std::size_t>(status != EnvStatus::running);
+        not_running_ -= static_cast<std::size_t>(status_[i] != EnvStatus::running);
+        status_[i] = status;
+    }
+
+    // next_step: for an env that had finished before, this step is the reset. (There are none that were never reset.)
+    void begin_where_finished() noexcept {
+        where_set(num_envs_, status_.data(), [this](std::size_t i) {
+            begin_episode(i, CartPolePhysics::reset_low, CartPolePhysics::reset_high);
+            clear_outcome(i);
+        });
+    }
+
+    void end_episodes() noexcept {
+        where_set(num_envs_, terminated_.get(), [this](std::size_t i) {
+            reward_[i] = reward_terminated_;
+            end_episode(i);
+        });
+        where_set(num_envs_, truncated_.get(), [this](std::size_t i) {
+            if (!terminated_[i]) end_episode(i);
+        });
+    }
+
+    void end_episode(std::size_t i) noexcept {
         if (autoreset_mode_ == AutoresetMode::same_step) {
             write_obs(i, final_obs_.data());
-            begin_episode(i, P::reset_low, P::reset_high);
+            begin_episode(i, CartPolePhysics::reset_low, CartPolePhysics::reset_high);
         } else {
-            status_[i] = EnvStatus::finished;
+            set_status(i, EnvStatus::finished);
         }
     }
 
@@ -273,6 +353,9 @@ private:
 
     void check_step(std::span<const std::int64_t> actions) const {
         expect_size("actions", actions.size());
+        std::int64_t bits = 0;
+        for (const std::int64_t action : actions) bits |= action;
+        if ((bits & ~std::int64_t{1}) == 0 && not_running_ == 0) return;
         for (std::size_t i = 0; i < num_envs_; ++i) {
             if (actions[i] != 0 && actions[i] != 1) {
                 throw std::invalid_argument("actions: expected 0 or 1, got " + std::to_string(actions[i]) +
@@ -350,11 +433,13 @@ private:
     std::size_t num_envs_;
     std::int64_t max_episode_steps_;
     AutoresetMode autoreset_mode_;
+    bool sincos_exact_ = sincos_is_exact();
     float reward_alive_;
     float reward_terminated_;
     std::vector<double> state_;  // [4, N]: one row for each field
     std::vector<std::int64_t> elapsed_;
     std::vector<EnvStatus> status_;
+    std::size_t not_running_;  // how many of them
     std::vector<Pcg64> rng_;
     std::vector<float> obs_;
     std::vector<float> final_obs_;

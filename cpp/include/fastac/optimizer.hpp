@@ -14,12 +14,7 @@
 #include <stdexcept>
 #include <string>
 
-// The iterations of the next loop do not depend on each other (in place or apart, never shifted).
-#if defined(__clang__)
-#define FASTAC_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#else
-#define FASTAC_INDEPENDENT _Pragma("GCC ivdep")
-#endif
+#include "fastac/clones.hpp"
 
 namespace fastac {
 

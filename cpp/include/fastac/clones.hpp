@@ -1,0 +1,20 @@
+// What helps the compiler to make vector code. One portable build uses what the machine has: marked functions are compiled for several generations of x86-64, and
+// the loader picks one.
+#pragma once
+
+#include <cstddef>  // __GLIBC__
+
+// The sanitizers' own code does not run yet when the loader picks; other compilers and C libraries build the baseline.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12 && !defined(__SANITIZE_THREAD__) && \
+    !defined(__SANITIZE_ADDRESS__)
+#define FASTAC_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#else
+#define FASTAC_CLONES
+#endif
+
+// The iterations of the next loop do not depend on each other (in place or apart, never shifted).
+#if defined(__clang__)
+#define FASTAC_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define FASTAC_INDEPENDENT _Pragma("GCC ivdep")
+#endif
