@@ -135,20 +135,30 @@ def load_checkpoint(path: str | os.PathLike[str], algorithm: str | None = None) 
     try:
         checkpoint = _unpack(file.read_bytes())
     except FileNotFoundError:
-        raise FileNotFoundError(f"no checkpoint at {file}{_way_out(file)}") from None
+        raise FileNotFoundError(f"no checkpoint at {file}{_way_out(file, algorithm)}") from None
     except CheckpointError as error:
-        raise CheckpointError(f"{file}: {error}{_way_out(file)}") from error.__cause__
+        raise CheckpointError(f"{file}: {error}{_way_out(file, algorithm)}") from error.__cause__
     if algorithm not in (None, checkpoint.algorithm):
         found = checkpoint.algorithm
-        raise CheckpointError(f"{file}: expected an {algorithm} model, got {found}: use fastac.{found}.load")
+        words = f"{file}: expected an {algorithm} model, got {found}: use fastac.{found}.load"
+        raise CheckpointError(words + _previous_instead(file, algorithm))
     return checkpoint
 
 
-def _way_out(file: Path) -> str:
+def _way_out(file: Path, algorithm: str | None) -> str:
     previous = previous_of(file)
-    if _whole(previous) is not None:
-        return f"; the previous checkpoint is whole, load {previous} instead"
-    return f"; the previous one, {previous}, is damaged, too" if previous.exists() else ""
+    if previous.exists() and _whole(previous) is None:
+        return f"; the previous one, {previous}, is damaged, too"
+    return _previous_instead(file, algorithm)
+
+
+def _previous_instead(file: Path, algorithm: str | None) -> str:
+    """Where it is whole, and what was asked for."""
+    previous = previous_of(file)
+    data = _whole(previous)
+    if data is None or algorithm not in (None, _unpack(data).algorithm):
+        return ""
+    return f"; the previous checkpoint is whole, load {previous} instead"
 
 
 def _whole(file: Path) -> bytes | None:
