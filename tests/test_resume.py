@@ -163,7 +163,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_previous_one(tmp_path):
     result = invoke("resume", tmp_path)
     assert result.exit_code == 0, result.output
     assert result.output.count("notice: ") == 2  # the tables are missing here, too
-    assert "damaged: array" in result.output and f"load {previous_of(path)} instead; this is done" in result.output
+    assert "damaged: array" in result.output and f"load {previous_of(path)} instead: this is done now" in result.output
     assert fastac.A2C.load(path).num_timesteps == model.num_timesteps + 64
 
 
