@@ -103,6 +103,8 @@ public:
             std::uint32_t its = static_cast<std::uint32_t>(seat) + 1;
             region.owner(r).compare_exchange_strong(its, 0, std::memory_order_acq_rel);
         }
+        // The last word of a holder that lives and is taken for dead: what it has read, it has read before the next claimer writes.
+        region.seat(seat).hazard.fetch_add(0, std::memory_order_acquire);
         region.seat(seat).hazard.store(0, std::memory_order_release);
         region.seat(seat).taken.store(0, std::memory_order_release);
     }
