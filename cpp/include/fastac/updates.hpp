@@ -285,7 +285,8 @@ public:
         expect_seat();
         if (seat == seat_) throw std::invalid_argument("reap: this is the caller's own seat; close the session instead");
         Seat& its = region_->seat(seat);
-        if (its.taken.load(std::memory_order_acquire) == 0) return;
+        // An RMW reads the latest: a holder that has just left in order is not to be reaped, and what it counted is seen.
+        if (its.taken.fetch_add(0, std::memory_order_acquire) == 0) return;
         its.incarnation.store(its.incarnation.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
         if (seat < workers()) {
             WorkerBlock& words = region_->worker(seat);
