@@ -182,7 +182,7 @@ def test_what_is_told_reaches_as_far_as_what_is_saved(tmp_path, monkeypatch):
     model._save = lambda path, params, state, standing: (
         saved.append(standing.version) or save(path, params, state, standing)
     )
-    model.learn(24_000, checkpoint=tmp_path, checkpoint_every_s=0.01, on_checkpoint=tell)
+    model.learn(8_000, checkpoint=tmp_path, checkpoint_every_s=0.01, on_checkpoint=tell)
     on_the_way = saved[1:-1]  # without the first and the last, which nobody is told of
     assert len(on_the_way) == len(told) > 2
     assert all(version - rows <= 2 for version, rows in zip(on_the_way, told, strict=True))

@@ -14,10 +14,8 @@ from fastac.signals import let_signals_in, signals_deferred
 def test_ctrl_c_is_raised_at_the_end():
     steps = []
     with pytest.raises(KeyboardInterrupt):
-        with signals_deferred() as arrived:
-            assert arrived == []
+        with signals_deferred():
             os.kill(os.getpid(), signal.SIGINT)
-            assert arrived == [signal.SIGINT]
             steps.append("after the signal")
         steps.append("after the block")
     assert steps == ["after the signal"]
@@ -96,9 +94,8 @@ def test_a_handler_that_returns_is_called_once():
 def test_what_is_ignored_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with signals_deferred() as arrived:
+        with signals_deferred():
             os.kill(os.getpid(), signal.SIGINT)
-            assert arrived == []
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)

@@ -1,7 +1,7 @@
 """Nothing waits for ever: every wait of the package is listed here, with the test that reaches its deadline.
 
-The waits of the core (wait.hpp) are reached in cpp/tests/test_updates.cpp: `lock` and `queue` in lock_is_held,
-queue_without_learner and stop_while_waiting, the learner's in heartbeats.
+The waits of the core (wait.hpp) are reached in cpp/tests/test_updates_threads.cpp: `lock` and `queue` in lock_is_held,
+queue_without_learner and stop_while_waiting, the learner's in heartbeats of test_updates.cpp.
 """
 
 import ast
@@ -25,7 +25,7 @@ from fastac.updates import Recorder
 
 PACKAGE = Path(fastac.__file__).parent
 TESTS = Path(__file__).parent
-CORE = "the core's: cpp/tests/test_updates.cpp"
+CORE = "the core's: cpp/tests/test_updates_threads.cpp"
 AT_ONCE = "returns at once"
 
 # (room, function): what reaches its deadline, or why it needs none.

@@ -124,7 +124,7 @@ private:
             if (version < at_least) desk.backwards.fetch_add(1);
             at_least = version + 1;
             desk.submitting.store(1, std::memory_order_relaxed);
-            CHECK(session.submit(table_.gradient(w, session.published(w) + 1), tag(version)) == fastac::Submitted::applied);
+            CHECK(session.submit(table_.gradient(w, session.published(w) + 1), harness::tag(version)) == fastac::Submitted::applied);
             desk.submitting.store(0, std::memory_order_relaxed);
         }
     }

@@ -8,7 +8,7 @@ namespace {
 /// Publishes as many gradients from `s` on as the ring takes, then sees them consumed. Returns how many.
 std::uint64_t fill_the_ring(Session& session, const gates::GradientTable& table, std::uint64_t s, std::uint64_t pushes, std::uint64_t version) {
     const std::uint64_t first = s;
-    while (s <= pushes && session.push(table.gradient(session.seat(), s), gates::tag(version))) ++s;
+    while (s <= pushes && session.push(table.gradient(session.seat(), s), harness::tag(version))) ++s;
     CHECK(session.settle(s - 1));
     return s - first;
 }
@@ -23,7 +23,7 @@ void work(const SharedRegion& region, const gates::GradientTable& table, std::si
         CHECK(version >= at_least);
         n = 1;
         if (++rounds % 8 == 0) n = fill_the_ring(session, table, s, pushes, version);
-        else CHECK(session.submit(table.gradient(w, s), gates::tag(version)) == Submitted::applied);
+        else CHECK(session.submit(table.gradient(w, s), harness::tag(version)) == Submitted::applied);
         if (n == 0) return;  // an empty ring refused: the count will not come out
         at_least = version + n;
     }

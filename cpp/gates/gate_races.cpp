@@ -29,7 +29,7 @@ void work(const SharedRegion& region, const gates::GradientTable& table, std::si
         const std::uint64_t version = session.read(params).version;
         for (std::size_t i = 0; i < envs; ++i) actions[i] = env.obs()[4 * i + 2] > 0.0F ? 1 : 0;  // towards where the pole falls
         env.step(actions);
-        CHECK(session.submit(table.gradient(w, s), gates::tag(version)) == Submitted::applied);
+        CHECK(session.submit(table.gradient(w, s), harness::tag(version)) == Submitted::applied);
         row.assign(log_columns, static_cast<double>(s));
         session.log(row.data());
     }

@@ -165,8 +165,6 @@ inline fastac::RegionConfig config(std::size_t workers, std::size_t floats, fast
     return harness::config(static_cast<std::uint32_t>(workers), static_cast<std::uint32_t>(floats), scheme);
 }
 
-inline fastac::GradientTag tag(std::uint64_t version_read) { return {version_read, 1, 1.0, 1, false}; }
-
 inline std::vector<std::uint64_t> published(const fastac::SharedRegion& region) {
     std::vector<std::uint64_t> counts;
     for (std::size_t w = 0; w < region.layout().workers; ++w) counts.push_back(region.worker(w).published.load());

@@ -46,6 +46,11 @@ inline fastac::RegionConfig config(std::uint32_t workers, std::uint32_t paramete
 
 inline fastac::SharedRegion region(const fastac::RegionConfig& c) { return fastac::SharedRegion::create(c, nonce); }
 
+/// Of five env steps.
+inline fastac::GradientTag tag(std::uint64_t version_read, double learning_rate = 1.0, std::uint32_t n_summed = 1) {
+    return {version_read, 5, learning_rate, n_summed, false};
+}
+
 /// Runs body(0) .. body(n - 1) in threads that start together: started one after the other they would hide a race.
 inline void together(std::size_t n, const std::function<void(std::size_t)>& body) {
     std::barrier start(static_cast<std::ptrdiff_t>(n));

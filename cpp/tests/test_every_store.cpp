@@ -68,7 +68,7 @@ private:
     int count_ = 0;
 };
 
-GradientTag tag(std::uint64_t version_read) { return {version_read, 1, 1.0, 1, false}; }
+using harness::tag;
 const std::vector<float> ones(3, 1.0F);
 
 RegionConfig config(UpdateScheme scheme) {

@@ -13,7 +13,7 @@ using enum UpdateScheme;
 
 namespace {
 
-GradientTag tag(std::uint64_t version_read) { return {version_read, 1, 1.0, 1, false}; }
+using harness::tag;
 
 // ---- attaching ------------------------------------------------------------------------------------------
 

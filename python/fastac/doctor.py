@@ -196,7 +196,7 @@ def env() -> Finding:
     if same:
         words = f"{n_envs * n_steps:,} env steps are bit for bit those of gymnasium {gymnasium}"
         if _core.sincos_mismatches():
-            remedy = "nothing is wrong, and envs step half as fast; tell us which C library it is"
+            remedy = "nothing is wrong, and envs step more slowly; tell us which C library it is"
             return Finding(
                 NOTE, "env", f"{words}; the vector code differs from this C library, which does its work", remedy
             )

@@ -34,7 +34,7 @@ try:
     from gymnasium.vector import AutoresetMode
 except ImportError:  # gymnasium 1.0 knows only NEXT_STEP and has no name for it
 
-    class AutoresetMode(Enum):  # type: ignore[no-redef]
+    class AutoresetMode(Enum):  # type: ignore[no-redef]  # either this or the import
         """What happens to an env whose episode has ended."""
 
         NEXT_STEP = "NextStep"
@@ -235,7 +235,7 @@ class CartPoleVectorEnv(_NativeEnv, gymnasium.vector.VectorEnv[Float32Array, Int
 
     @property
     @exclusive
-    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]  # one for each env
         """The seed of each env's stream; -1 where it is unknown, after ``set_state``."""
         self._seed_unseeded()
         return tuple(seed for seed in self._seeds if seed is not None)

@@ -16,21 +16,20 @@ _handlers: dict[int, Any] = {}  # those that were in force
 
 
 @contextlib.contextmanager
-def signals_deferred() -> Iterator[list[int]]:
+def signals_deferred() -> Iterator[None]:
     """SIGINT and SIGTERM that arrive inside take effect at the end; inside another one, at the end of that.
 
-    Outside the main thread, which gets them: no-op. A signal that is ignored stays ignored. Yields the list of those
-    that have arrived, for who wants to come to the end sooner.
+    Outside the main thread, which gets them: no-op. A signal that is ignored stays ignored.
 
     A handler may raise between any two instructions, here too. So ours stands for the one it replaced wherever nothing
     is deferred: one that is left behind changes nothing.
     """
     global _deferring
     if threading.current_thread() is not threading.main_thread():
-        yield []
+        yield
         return
     if _deferring:
-        yield _arrived
+        yield
         return
     before = {number: _stood_for(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -40,7 +39,7 @@ def signals_deferred() -> Iterator[list[int]]:
                 _handlers[number] = handler
                 signal.signal(number, _Note(handler))
         _deferring = True
-        yield _arrived
+        yield
     finally:
         _deferring = False
         for number, handler in before.items():

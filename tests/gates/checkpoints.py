@@ -177,7 +177,7 @@ def killed_at_line(file: Path, generation: int, line: int) -> bool:
         try:
             left = [line]
 
-            def trace(frame, event, _):  # type: ignore[no-untyped-def]
+            def trace(frame, event, _):  # type: ignore[no-untyped-def]  # it returns itself
                 if frame.f_code.co_filename != checkpoint.__file__:
                     return None
                 left[0] -= event == "line"
