@@ -44,7 +44,7 @@ def run_case(scheme, backend, workers=2):
 
 
 def test_every_case_on_this_machine():
-    result = CliRunner().invoke(main, ["check", "--seconds", "8", "--workers", "2", "--json"])
+    result = CliRunner().invoke(main, ["check", "--seconds", "4", "--workers", "2", "--json"])
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["exact"] is True and report["workers"] == 2 and report["machine"]["cores"] >= 1

@@ -155,17 +155,17 @@ def test_a3c_is_resumed_with_what_is_left(update, backend, tmp_path, monkeypatch
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        model.learn(24_000, checkpoint=tmp_path, checkpoint_every_s=0.01, on_checkpoint=stop)
+        model.learn(8_000, checkpoint=tmp_path, checkpoint_every_s=0.01, on_checkpoint=stop)
     done = model.unfinished
-    assert 0 < done.env_steps == model.num_timesteps < 24_000 and done.updates == model.version
+    assert 0 < done.env_steps == model.num_timesteps < 8_000 and done.updates == model.version
     on_the_way = fastac.A3C.load(tmp_path / "model.previous.safetensors")
     assert 0 < on_the_way.unfinished.env_steps <= done.env_steps and on_the_way.learn_calls == 1
     resumed = fastac.A3C.load(tmp_path).resume()
-    assert 24_000 <= resumed.num_timesteps < 24_000 + 2 * 8 and resumed.unfinished is None
+    assert 8_000 <= resumed.num_timesteps < 8_000 + 2 * 8 and resumed.unfinished is None
     assert resumed.version == done.updates + resumed.ledger.applied and resumed.learn_calls == 2
     assert resumed.history.updates["env_steps"][0] == done.env_steps + 8
     rates = resumed.history.updates["learning_rate"]
-    assert rates.max() == pytest.approx(2.2e-3 * (1 - done.env_steps / 24_000), rel=0.01)
+    assert rates.max() == pytest.approx(2.2e-3 * (1 - done.env_steps / 8_000), rel=0.01)
 
 
 def test_what_is_told_reaches_as_far_as_what_is_saved(tmp_path, monkeypatch):

@@ -1,17 +1,29 @@
-"""The whole test suite again and again, in random order: python tests/gates/suite.py [times=20] [seed=0]"""
+"""The whole test suite again and again, in random order: python tests/gates/suite.py [times=20] [seed=0]
+
+Where there is ccache, the core is compiled in the first turn only.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 
 from toolchain import ROOT
 
 
 def main(times: int = 20, seed: int = 0) -> int:
+    with tempfile.TemporaryDirectory() as compiled:
+        env = {"CMAKE_CXX_COMPILER_LAUNCHER": "ccache", "CCACHE_DIR": compiled} if shutil.which("ccache") else {}
+        return again_and_again(times, seed, {**os.environ, **env})
+
+
+def again_and_again(times: int, seed: int, env: dict[str, str]) -> int:
     for turn in range(times):
-        command = [sys.executable, "-m", "pytest", "-q", f"--shuffle={seed + turn}"]
-        done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", f"--shuffle={seed + turn}"]
+        done = subprocess.run(command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         print(f"suite, order {seed + turn}: {done.stdout.strip().splitlines()[-1]}", file=sys.stderr, flush=True)
         if done.returncode != 0:
             print(done.stdout[-10_000:], file=sys.stderr)
