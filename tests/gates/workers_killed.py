@@ -167,6 +167,7 @@ def forkserver_killed() -> list[str]:
 
 def until_stopped(learn: Callable[[], object]) -> FastacError | None:
     """What else than Ctrl-C ended it in order."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts us in the background has it ignored
     try:
         learn()
     except KeyboardInterrupt:
