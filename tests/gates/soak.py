@@ -19,10 +19,11 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from multiprocessing import util
 from pathlib import Path
 
 from whole_runs import Process, arguments, children, processes, segments
-from workers_killed import ENDLESS, Killer, faults_of, forkserver, until_stopped, watch_runs
+from workers_killed import ENDLESS, WORKERS, Killer, faults_of, forkserver, until_stopped, watch_runs
 
 import fastac
 from fastac._core import UPDATE_SCHEMES
@@ -46,10 +47,12 @@ class Sample:
     files: int  # in the temporary folder
 
 
-def sample() -> Sample:
+def sample() -> Sample | None:
+    """Nothing if the run ended in the midst of a start, which takes the forkserver along."""
     gc.collect()
     server = forkserver()
-    assert server is not None
+    if server is None:
+        return None
     mine = list(family(os.getpid()))
     return Sample(
         memory_mib(os.getpid(), "VmRSS"),
@@ -79,7 +82,9 @@ def memory_mib(pid: int, what: str) -> float:
 
 def one_run(number: int) -> tuple[int, FastacError | None, list[str]]:
     """Kills, what ended it early, and what is wrong."""
-    model = fastac.A3C(workers=4, backend="process", update=UPDATE_SCHEMES[number % len(UPDATE_SCHEMES)], seed=number)
+    model = fastac.A3C(
+        workers=WORKERS, backend="process", update=UPDATE_SCHEMES[number % len(UPDATE_SCHEMES)], seed=number
+    )
     with Killer(number, EVERY_S, KILLS_A_RUN) as killer:
         error = until_stopped(lambda: model.learn(ENDLESS))
     return killer.killed, error, faults_of(model)
@@ -118,24 +123,27 @@ def main() -> int:
         samples: list[Sample] = []
         faults: list[str] = []
         errors: list[FastacError] = []
-        kills = 0
+        runs = kills = 0
         end = time.monotonic() + given.seconds
         while time.monotonic() < end:
-            killed, error, its = one_run(len(samples))
+            killed, error, its = one_run(runs)
+            runs += 1
             kills += killed
             errors += [error] if error else []
             faults += its
-            samples.append(sample())
+            if (seen := sample()) is not None:
+                samples.append(seen)
+        util._run_finalizers()  # multiprocessing has a folder of its own in there
     steady = samples[-(-len(samples) // 10) :]
     if len(steady) < FEWEST_SAMPLES:
-        print(f"soak: {len(samples)} runs in {given.seconds:g} s are too few to tell growth from noise")
+        print(f"soak: {len(samples)} looks in {given.seconds:g} s are too few to tell growth from noise")
         return 1
-    faults += faults_of_all(len(samples), kills, errors)
+    faults += faults_of_all(runs, kills, errors)
     words, grown = growth(steady)
     for fault in faults:
         print(fault, file=sys.stderr)
     print(
-        f"soak: {len(samples)} runs in {given.seconds:g} s, {kills} workers killed, {len(errors)} ended early: "
+        f"soak: {runs} runs in {given.seconds:g} s, {kills} workers killed, {len(errors)} ended early: "
         f"{len(faults)} faults, "
         f"{'nothing grew' if not grown else 'grew: ' + ', '.join(grown)} ({', '.join(words)})"
     )

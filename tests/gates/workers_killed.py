@@ -31,6 +31,7 @@ from fastac.errors import FastacError, WorkerDeathWarning
 
 ENDLESS = 50_000_000
 BUDGET = 400_000  # env steps
+WORKERS = 4
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -101,6 +102,8 @@ class Killer:
     def _work(self) -> None:
         while not self._over.wait(self._every_s):
             if self.killed == self._kills:
+                if len(workers()) < WORKERS:
+                    continue  # Ctrl-C in the midst of a start would take the forkserver along
                 os.kill(os.getpid(), signal.SIGINT)  # the run is to end
                 return
             victims = workers() if under_way() else []
@@ -113,7 +116,7 @@ class Killer:
 
 def killed_at_random(kills: int) -> list[str]:
     """What is wrong after that many kills, one soon after the other."""
-    model = fastac.A3C(workers=4, backend="process", seed=0)
+    model = fastac.A3C(workers=WORKERS, backend="process", seed=0)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", WorkerDeathWarning)
         with Killer(0, 0.25, kills) as killer:
@@ -129,7 +132,7 @@ def killed_at_random(kills: int) -> list[str]:
 
 def forkserver_killed() -> list[str]:
     """What is wrong after the forkserver's death, with the workers living: the run goes on."""
-    model = fastac.A3C(workers=4, backend="process", seed=0)
+    model = fastac.A3C(workers=WORKERS, backend="process", seed=0)
     orphans: list[int] = []
     applied: list[int] = []  # at the death, and in the end
 
@@ -157,7 +160,7 @@ def forkserver_killed() -> list[str]:
     thread.join()
     assert model.ledger is not None
     faults = faults_of(model, orphans)
-    if error is not None or model.ledger.deaths or told or len(orphans) != 4 or applied[-1] <= applied[0]:
+    if error is not None or model.ledger.deaths or told or len(orphans) != WORKERS or applied[-1] <= applied[0]:
         faults.append(
             f"without its forkserver: {error!r}, {model.ledger.deaths} deaths, {len(told)} warnings, "
             f"{len(orphans)} workers before, {applied} gradients applied"
@@ -207,7 +210,7 @@ def faults_of(model: fastac.A3C, orphans: Sequence[int] = ()) -> list[str]:
 
 def solve(seed: int, every_s: float) -> tuple[float | None, int, list[str]]:
     """Env steps until 475 or None, kills until the end of the run, and what is wrong."""
-    model = fastac.A3C(workers=4, backend="process", seed=seed)
+    model = fastac.A3C(workers=WORKERS, backend="process", seed=seed)
     before = kills = 0
     faults: list[str] = []
     for env_steps in (BUDGET // 4, BUDGET - BUDGET // 4):  # the second only where the first was not enough
