@@ -18,3 +18,10 @@
 #else
 #define FASTAC_INDEPENDENT _Pragma("GCC ivdep")
 #endif
+
+// The iterations of the next loop, at most 16 of a number that the compiler knows, are written out.
+#if defined(__clang__)
+#define FASTAC_UNROLL _Pragma("unroll")
+#else
+#define FASTAC_UNROLL _Pragma("GCC unroll 16")
+#endif
