@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import fastac
-from fastac import a2c, updates
+from fastac import engines, updates
 from fastac.checkpoint import load_checkpoint, previous_of
 
 SMALL = {"n_steps": 8, "hidden_sizes": (16,), "seed": 11}
@@ -68,7 +68,7 @@ def test_two_are_kept(tmp_path):
 
 def interrupt(monkeypatch, n_updates):
     """Ctrl-C in the midst of the n-th update from now."""
-    compute, calls = a2c.compute_gradient, []
+    compute, calls = engines.compute_gradient, []
 
     def interrupted(*args):
         calls.append(None)
@@ -76,7 +76,7 @@ def interrupt(monkeypatch, n_updates):
             signal.raise_signal(signal.SIGINT)
         return compute(*args)
 
-    monkeypatch.setattr(a2c, "compute_gradient", interrupted)
+    monkeypatch.setattr(engines, "compute_gradient", interrupted)
 
 
 LINEAR = {"lr_schedule": "linear", "ent_schedule": "linear"}
@@ -281,8 +281,8 @@ def test_what_is_no_checkpoint(tmp_path):
     path.write_bytes(whole[:-7])
     with pytest.raises(fastac.CheckpointError, match="damaged: it is cut"):
         fastac.A2C.load(path)
-    path.write_bytes(whole.replace(b"fastac checkpoint 2", b"fastac checkpoint 1"))
-    with pytest.raises(fastac.CheckpointError, match="expected the format 'fastac checkpoint 2', got 'fastac checkp"):
+    path.write_bytes(whole.replace(b"fastac checkpoint 3", b"fastac checkpoint 2"))
+    with pytest.raises(fastac.CheckpointError, match="expected the format 'fastac checkpoint 3', got 'fastac checkp"):
         fastac.A2C.load(path)
     assert not previous_of(path).exists()
 

@@ -11,7 +11,7 @@ import pytest
 from crews import children, forkserver_of, run
 
 import fastac
-from fastac import A3C, WorkerDeathWarning, WorkerDiedError, WorkerError, _core, a3c, forking, launch, seeding
+from fastac import A3C, WorkerDeathWarning, WorkerDiedError, WorkerError, _core, a3c, engines, forking, launch, seeding
 from fastac._core import UPDATE_SCHEMES
 from fastac.config import Config
 from fastac.rollout import Collector
@@ -125,7 +125,7 @@ def test_a_worker_takes_the_streams_of_its_incarnation(monkeypatch):
     def collector(config, first, n_envs, call, incarnation):
         raise Asked(first, call, incarnation)
 
-    monkeypatch.setattr(a3c, "Collector", collector)
+    monkeypatch.setattr(engines, "Collector", collector)
     config = fastac.A3CConfig(workers=2, n_envs=3, seed=0)
     region = _core.Region.create(workers=2, parameters=4)
     observer = _core.Session(region, 2)

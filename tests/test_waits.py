@@ -30,8 +30,7 @@ AT_ONCE = "returns at once"
 
 # (room, function): what reaches its deadline, or why it needs none.
 WAITS = {
-    ("a2c", "A2C._train"): "`lockfree` with one worker: waits for nobody",
-    ("a3c", "work"): CORE,  # submit; and the pause between two tries of Recorder.flush
+    ("a3c", "work"): "the pause between two tries of flush_log",
     ("a3c", "_wait_for_go"): "test_waits.py::test_a_worker_waits_for_go_no_longer_than_that",
     ("bench.updates", "one_round"): "its threads do a given number of updates, and each wait of theirs is the core's",
     ("bench.updates", "one_round.work"): CORE,  # and a barrier with a deadline
@@ -41,6 +40,8 @@ WAITS = {
     ("cli.resume", "resume"): AT_ONCE,  # a lock that is taken or refused
     ("cli.train", "_train"): AT_ONCE,
     ("doctor", "report_need"): "test_launch.py::test_a_process_that_does_not_leave_is_killed",
+    ("engines", "_NativeLoop.run"): CORE,
+    ("engines", "_TorchLoop.run"): CORE,
     ("exclusive", "exclusive.guarded"): AT_ONCE,
     ("forking", "_start_within"): "test_waits.py::test_a_silent_forkserver_is_replaced",
     ("forking", "_give_up"): "test_waits.py::test_ctrl_c_while_the_forkserver_is_silent",
@@ -51,7 +52,7 @@ WAITS = {
     ("lifeline", "end_with_writer"): AT_ONCE,
     ("lifeline", "forks_held_up"): "test_waits.py::test_another_thread_that_never_ends_its_start",
     ("shared", "serve_until_stopped"): "test_waits.py::test_a_learner_that_does_not_leave",
-    ("updates", "Recorder.flush"): "test_waits.py::test_log_rows_that_nobody_reads",
+    ("updates", "flush_log"): "test_waits.py::test_log_rows_that_nobody_reads",
     ("worker", "ProcessWorker._listen"): "test_launch.py::test_a_message_is_short_enough_to_arrive_in_one_piece",
     ("worker", "ProcessWorker.alive"): AT_ONCE,
     ("worker", "ProcessWorker._exit_code"): "test_death.py::test_workers_outlive_their_forkserver",
@@ -74,7 +75,7 @@ def waits(tree):
         name = getattr(node.func, "attr", getattr(node.func, "id", ""))
         if isinstance(of, ast.Constant) or (name == "get" and node.args):  # "".join(...), dict.get(key)
             return False
-        return name in names or ast.unparse(node.func) == "subprocess.run"
+        return name in names or ast.unparse(node.func) in ("subprocess.run", "worker.run")
 
     def visit(node, scope):
         for child in ast.iter_child_nodes(node):

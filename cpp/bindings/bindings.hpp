@@ -13,6 +13,7 @@ namespace py = pybind11;
 
 void bind_env(py::module_& m);
 void bind_shared(py::module_& m);
+void bind_native(py::module_& m);
 
 constexpr py::ssize_t any_length = -1;
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "bindings.hpp"
+#include "words.hpp"
 #include "fastac/cartpole.hpp"
 
 namespace {
@@ -22,21 +22,6 @@ constexpr const char* mode_names[] = {"next_step", "same_step", "disabled"};  //
 template <class T>
 py::array copy_of(const std::vector<T>& values, std::vector<py::ssize_t> shape) {
     return py::array_t<T>(std::move(shape), values.data());
-}
-
-std::vector<Pcg64::Words> words_from(py::handle object, const char* name, py::ssize_t rows) {
-    const std::span<const std::uint64_t> numbers = expect_array<std::uint64_t>(object, name, {rows, 4});
-    std::vector<Pcg64::Words> words(numbers.size() / 4);
-    std::copy(numbers.begin(), numbers.end(), words.empty() ? nullptr : words.front().data());
-    return words;
-}
-
-py::array words_to_array(const std::vector<Pcg64::Words>& words) {
-    py::array_t<std::uint64_t> array({static_cast<py::ssize_t>(words.size()), py::ssize_t{4}});
-    for (std::size_t i = 0; i < words.size(); ++i) {
-        std::copy(words[i].begin(), words[i].end(), array.mutable_data(static_cast<py::ssize_t>(i), 0));
-    }
-    return array;
 }
 
 // What Python holds: the env and the views of its output buffers, made once. The views keep the env alive (through a

@@ -1,4 +1,5 @@
 # --- env ---
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -157,3 +158,51 @@ class Session:
 def state_vectors(optimizer: str) -> int: ...
 def sincos_mismatches(tiles: int = 256) -> int: ...
 def clip_grad_norm(grad: npt.NDArray[np.float32], max_norm: float) -> float: ...
+
+# --- native ---
+MAX_NONFINITE_IN_A_ROW: int
+
+class WorkerInUse(RuntimeError): ...
+
+class NativeWorker:
+    def __init__(
+        self,
+        *,
+        hidden_sizes: Sequence[int],
+        activation: str,
+        shared_trunk: bool,
+        n_steps: int,
+        max_episode_steps: int,
+        gamma: float,
+        gae_lambda: float,
+        reward_scale: float,
+        env_words: npt.NDArray[np.uint64],
+        action_words: npt.NDArray[np.uint64],
+    ) -> None: ...
+    @property
+    def parameters(self) -> int: ...
+    @property
+    def updates(self) -> int: ...
+    def run(
+        self,
+        session: Session,
+        *,
+        total_timesteps: int,
+        learning_rate: float,
+        linear_lr: bool,
+        ent_coef: float,
+        linear_ent: bool,
+        vf_coef: float,
+        max_grad_norm: float,
+        duration_ms: int,
+        most_updates: int = 0,
+    ) -> str: ...
+    def flush(self, session: Session) -> int: ...
+    def collect(self, params: npt.NDArray[np.float32]) -> None: ...
+    def gradient(
+        self, grad: npt.NDArray[np.float32], *, vf_coef: float, ent_coef: float, max_grad_norm: float
+    ) -> tuple[float, float, float, float, float, float, float]: ...
+    def rollout(self) -> dict[str, npt.NDArray[Any]]: ...
+    def episodes(self) -> list[tuple[float, int]]: ...
+    def get_state(self) -> dict[str, npt.NDArray[Any]]: ...
+    def set_state(self, saved: dict[str, npt.NDArray[Any]]) -> None: ...

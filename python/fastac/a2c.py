@@ -1,4 +1,4 @@
-"""A2C: all envs in one batch, one update for each rollout. a3c.py has the same verbs in the same order."""
+"""A2C: all envs in one batch, one update for each rollout. a3c.py runs the same loop in many workers (engines.py)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import Any
 from fastac import _core
 from fastac.algorithm import Algorithm, config_from
 from fastac.checkpoint import Arrays
-from fastac.config import A2CConfig, schedule
-from fastac.objective import compute_gradient
+from fastac.config import A2CConfig
+from fastac.engines import make_engine
 from fastac.progress import WaitingProgress
-from fastac.rollout import Groups
 from fastac.signals import let_signals_in, signals_deferred
-from fastac.updates import Recorder, Run
+from fastac.updates import Run
 
 
 class A2C(Algorithm):
@@ -38,7 +37,7 @@ class A2C(Algorithm):
 
     def __init__(self, env: str = "CartPole-v1", **options: Any) -> None:
         super().__init__(config_from(A2CConfig, env, options))
-        self._envs = Groups(self.config)
+        self._engine = make_engine(self.config, self.config.n_envs, policy=self.policy, split=self.config.split)
 
     def _open(self, progress: WaitingProgress) -> Run:
         return self._new_run(
@@ -46,33 +45,18 @@ class A2C(Algorithm):
         )  # one worker that holds all envs: nobody to wait for or to race with
 
     def _train(self, run: Run, total_timesteps: int) -> None:
-        config, policy = self.config, self.policy
-        session = _core.Session(run.region, 0)
-        recorder = Recorder(session, 0)
-        policy.warm_up()
+        loop = self._engine.begin(_core.Session(run.region, 0))
         run.start()
         with signals_deferred():  # an update begun is finished, so that the envs and the record fit together
             try:
-                while True:
-                    let_signals_in()
-                    version, env_steps = session.read(policy.params)
-                    if env_steps >= total_timesteps:
-                        break
-                    learning_rate = schedule(config.lr_schedule, config.learning_rate, env_steps / total_timesteps)
-                    ent_coef = schedule(config.ent_schedule, config.ent_coef, env_steps / total_timesteps)
-
-                    rollout = self._envs.collect(policy, session.beat)
-                    stats = compute_gradient(policy, rollout, config, ent_coef)
-                    submitted = session.submit(
-                        policy.grad, version_read=version, env_steps=rollout.env_steps, learning_rate=learning_rate
-                    )
-                    recorder.record(rollout, stats, version, learning_rate, ent_coef, submitted)
+                while loop.run(total_timesteps):
                     run.tick()
+                    let_signals_in()
             finally:
-                recorder.flush(lambda: run.tick(now=True))
+                loop.flush(lambda: run.tick(now=True))
 
     def _envs_state(self) -> Arrays:
-        return self._envs.get_state()
+        return self._engine.get_state()
 
     def _set_envs_state(self, saved: Arrays) -> None:
-        self._envs.set_state(saved)
+        self._engine.set_state(saved)

@@ -1,4 +1,4 @@
-"""A3C: workers that read, roll out and update by themselves. a2c.py has the same verbs in the same order."""
+"""A3C: workers that read, roll out and update by themselves. a2c.py runs the same loop in one worker (engines.py)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from typing import Any
 
 from fastac import _core
 from fastac.algorithm import Algorithm, config_from
-from fastac.config import A3CConfig, schedule
+from fastac.config import A3CConfig
+from fastac.engines import make_engine
 from fastac.forking import START_DEADLINE_S
 from fastac.launch import launch
-from fastac.objective import compute_gradient
-from fastac.policy import make_policy
 from fastac.progress import WaitingProgress
-from fastac.rollout import Collector
-from fastac.updates import Recorder, Run
+from fastac.updates import Run
 from fastac.worker import READY, Report
 
 
@@ -74,28 +72,16 @@ class Task:
 def work(task: Task, session: _core.Session, report: Report) -> float:
     """One worker, from its start to its end. Returns the processor time, in seconds, that it trained."""
     config = task.config
-    policy = make_policy(config)
-    recorder = Recorder(session, task.worker)
     incarnation = session.incarnation(task.worker)
-    collector = Collector(config, task.worker * config.n_envs, config.n_envs, task.call, incarnation)
-    policy.warm_up()
+    first = task.worker * config.n_envs
+    engine = make_engine(config, config.n_envs, first=first, call=task.call, incarnation=incarnation)
+    loop = engine.begin(session)
     report(READY)
     _wait_for_go(session)
     started = time.thread_time()
-    while not session.stop_requested:
-        version, env_steps = session.read(policy.params)
-        if env_steps >= task.total_timesteps:
-            break
-        learning_rate = schedule(config.lr_schedule, config.learning_rate, env_steps / task.total_timesteps)
-        ent_coef = schedule(config.ent_schedule, config.ent_coef, env_steps / task.total_timesteps)
-
-        rollout = collector.collect(policy, session.beat)
-        stats = compute_gradient(policy, rollout, config, ent_coef)
-        submitted = session.submit(
-            policy.grad, version_read=version, env_steps=rollout.env_steps, learning_rate=learning_rate
-        )
-        recorder.record(rollout, stats, version, learning_rate, ent_coef, submitted)
-    recorder.flush(lambda: time.sleep(0.001))
+    while loop.run(task.total_timesteps):
+        pass
+    loop.flush(lambda: time.sleep(0.001))
     return time.thread_time() - started
 
 

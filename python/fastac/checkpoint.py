@@ -22,7 +22,7 @@ from fastac.errors import CheckpointError
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 MODEL_FILE = "model.safetensors"  # its name in a run folder
-_FORMAT = "fastac checkpoint 2"
+_FORMAT = "fastac checkpoint 3"
 
 
 @dataclass(frozen=True)

@@ -47,13 +47,13 @@ class ActorCritic(nn.Module):
 
     def _through(self, trunk: nn.ModuleList, x: torch.Tensor) -> torch.Tensor:
         for layer in trunk:
-            x = self._activation(_apply(layer, x))
+            x = self._activation(torch.addmm(layer.bias, x, layer.weight))  # type: ignore[arg-type]  # a _Layer's are tensors
         return x
 
 
-def _apply(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def _apply(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     # Not layer(x): for nets of this size calling the modules costs more than what they compute.
-    return nn.functional.linear(x, layer.weight, layer.bias)  # type: ignore[arg-type]  # a Linear: its attributes are tensors
+    return nn.functional.linear(x, layer.weight, layer.bias)
 
 
 class FlatPolicy:
@@ -122,7 +122,18 @@ def make_policy(config: Config) -> FlatPolicy:
 
 def _trunk(config: Config, generator: torch.Generator) -> nn.ModuleList:
     sizes = (OBS_DIM, *config.hidden_sizes)
-    return nn.ModuleList(_linear(n_in, n_out, math.sqrt(2.0), generator) for n_in, n_out in itertools.pairwise(sizes))
+    return nn.ModuleList(_Layer(n_in, n_out, generator) for n_in, n_out in itertools.pairwise(sizes))
+
+
+class _Layer(nn.Module):
+    """Weights [in, out] and biases [out]: so they lie in the flat vector, for the native engine's sake (mlp.hpp)."""
+
+    def __init__(self, n_in: int, n_out: int, generator: torch.Generator) -> None:
+        super().__init__()
+        weight = torch.empty(n_out, n_in)
+        nn.init.orthogonal_(weight, math.sqrt(2.0), generator=generator)
+        self.weight = nn.Parameter(weight.t().contiguous())
+        self.bias = nn.Parameter(torch.zeros(n_out))
 
 
 class _Linear(nn.Linear):

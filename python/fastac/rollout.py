@@ -5,19 +5,19 @@ Before it: env.py and policy.py. After it: returns.py and objective.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fastac import _core, returns, seeding
-from fastac.config import A2CConfig, Config
+from fastac.config import Config
 from fastac.policy import OBS_DIM, FlatPolicy
 
 Float32 = npt.NDArray[np.float32]
-Arrays = Mapping[str, npt.NDArray[Any]]
+Arrays = dict[str, npt.NDArray[Any]]
 
 
 @dataclass
@@ -154,32 +154,41 @@ def _collector_at(config: Config, first: int, n_envs: int, state: Arrays) -> Col
     return collector
 
 
-class Groups:
-    """All envs of A2C, in `split` groups that roll out in turn."""
+class Stateful(Protocol):
+    """What steps some envs: a Collector, or the native engine's worker."""
 
-    def __init__(self, config: A2CConfig) -> None:
-        size = config.n_envs // config.split
-        self._collectors = [Collector(config, first, size) for first in range(0, config.n_envs, size)]
+    def get_state(self) -> Arrays: ...
+    def set_state(self, saved: Arrays) -> None: ...
+
+
+Member = TypeVar("Member", bound=Stateful)
+
+
+class Groups(Generic[Member]):
+    """The envs of one worker, in groups of one size that roll out in turn."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self._members = members
         self._next = 0
 
-    def collect(self, policy: FlatPolicy, beat: Callable[[], object] = lambda: None) -> Rollout:
-        """A rollout of the group whose turn it is."""
-        collector = self._collectors[self._next]
-        self._next = (self._next + 1) % len(self._collectors)
-        return collector.collect(policy, beat)
+    def next(self) -> Member:
+        """The group whose turn it is."""
+        member = self._members[self._next]
+        self._next = (self._next + 1) % len(self._members)
+        return member
 
     def get_state(self) -> Arrays:
-        """That of all collectors, one row for each env, and whose turn it is."""
-        states = [collector.get_state() for collector in self._collectors]
+        """That of all groups, one row for each env, and whose turn it is."""
+        states = [member.get_state() for member in self._members]
         rows = {name: np.concatenate([state[name] for state in states]) for name in states[0]}
         return {**rows, "next_group": np.array([self._next])}
 
-    def set_state(self, saved: Arrays) -> None:
+    def set_state(self, saved: Mapping[str, npt.NDArray[Any]]) -> None:
         """Goes on, bit for bit, where `get_state` was called. Raises KeyError, TypeError or ValueError for no state."""
         rows = {name: column for name, column in saved.items() if name != "next_group"}
-        for k, collector in enumerate(self._collectors):
-            n = collector.envs.num_envs
-            collector.set_state({name: column[k * n : (k + 1) * n] for name, column in rows.items()})
+        for k, member in enumerate(self._members):
+            n = len(rows["env_elapsed"]) // len(self._members)
+            member.set_state({name: column[k * n : (k + 1) * n] for name, column in rows.items()})
         self._next = int(saved["next_group"][0])
 
 

@@ -27,7 +27,6 @@ from fastac.shared import Ledger, Toll, create_region, observer_of
 Float32 = npt.NDArray[np.float32]
 
 _TICK_S = 0.05  # between two looks at the logs
-_MAX_NONFINITE_IN_A_ROW = 10
 _FLUSH_DEADLINE_S = 600.0  # the parent may be in the user's own code, and saving
 _STOPPED_FLUSH_S = 1.0
 _REST = 20  # a periodic job rests this many times as long as it takes
@@ -196,28 +195,40 @@ class Recorder:
             self._backlog.append(row(EPISODE, now, self._worker, 0, episode_return, length))
         self._write()
         self._nonfinite_in_a_row = self._nonfinite_in_a_row + 1 if submitted == "rejected_nonfinite" else 0
-        if self._nonfinite_in_a_row == _MAX_NONFINITE_IN_A_ROW:
-            raise NonFiniteGradientError(
-                f"worker {self._worker}, update {self._updates}: {_MAX_NONFINITE_IN_A_ROW} gradients in a row held NaN "
-                "or infinity; a smaller learning_rate or a max_grad_norm usually helps"
-            )
+        if self._nonfinite_in_a_row == _core.MAX_NONFINITE_IN_A_ROW:
+            raise diverged(self._worker, self._updates)
 
     def flush(self, wait: Callable[[], None]) -> None:
-        """At the end of the work: calls `wait` until the parent has read what is left. Each try is a sign of life.
+        """At the end of the work; see `flush_log`."""
+        flush_log(self._session, self._write, wait)
 
-        Raises TimeoutError when it reads nothing for 10 min, or 1 s after the run was stopped.
-        """
-        deadline = time.monotonic() + (_STOPPED_FLUSH_S if self._session.stop_requested else _FLUSH_DEADLINE_S)
-        left = len(self._backlog)
-        while self._backlog:
-            self._write()
-            if len(self._backlog) < left and not self._session.stop_requested:
-                deadline = time.monotonic() + _FLUSH_DEADLINE_S
-            elif time.monotonic() > deadline:
-                raise TimeoutError(f"worker {self._worker}: {len(self._backlog)} log rows were not read in time")
-            left = len(self._backlog)
-            wait()
-
-    def _write(self) -> None:
+    def _write(self) -> int:
         while self._backlog and self._session.log(self._backlog[0]):
             self._backlog.popleft()
+        return len(self._backlog)
+
+
+def diverged(worker: int, update: int) -> NonFiniteGradientError:
+    """What ends a run whose gradients are no numbers any more."""
+    return NonFiniteGradientError(
+        f"worker {worker}, update {update}: {_core.MAX_NONFINITE_IN_A_ROW} gradients in a row held NaN or infinity; "
+        "a smaller learning_rate or a max_grad_norm usually helps"
+    )
+
+
+def flush_log(session: _core.Session, write: Callable[[], int], wait: Callable[[], None]) -> None:
+    """Calls `write`, which returns how many rows are left, and `wait` until the parent has read all. Each try is a sign
+    of life.
+
+    Raises TimeoutError when it reads nothing for 10 min, or 1 s after the run was stopped.
+    """
+    deadline = time.monotonic() + (_STOPPED_FLUSH_S if session.stop_requested else _FLUSH_DEADLINE_S)
+    before = write()
+    while before:
+        left = write()
+        if left < before and not session.stop_requested:
+            deadline = time.monotonic() + _FLUSH_DEADLINE_S
+        elif time.monotonic() > deadline:
+            raise TimeoutError(f"worker {session.seat}: {left} log rows were not read in time")
+        before = left
+        wait()

@@ -15,6 +15,7 @@ from boundary_envs import Envs
 from boundary_sessions import Sessions
 from boundary_values import Draw
 from boundary_verbs import Verbs
+from boundary_workers import Workers
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ ROOMS = {
     Sessions: "create create attach look forget never_made open open open close copies reap",
     Verbs: "initialize read submit submit submit push push settle submit_many log read_log serve copy_record flags "
     "signal balance balance",
+    Workers: "make never_made copies collect gradient run run look set_state",
     Crowd: "one_session used_while_it_waits closed_while_used one_env forked",
 }
 OFTEN, SELDOM = 5, 2  # threads and forks take milliseconds
@@ -40,7 +42,8 @@ OPERATIONS = [
 def play(call: Caller, operations: list[tuple[tuple[str, str], int, int]]) -> None:
     """One example: every operation some times, each time with arguments drawn from its number."""
     sessions = Sessions(call)
-    rooms = {"Envs": Envs(call), "Sessions": sessions, "Verbs": Verbs(call, sessions), "Crowd": Crowd(call)}
+    rooms = {"Envs": Envs(call), "Sessions": sessions, "Verbs": Verbs(call, sessions)}
+    rooms |= {"Workers": Workers(call), "Crowd": Crowd(call)}
     for (room, verb), times, number in operations:
         d = Draw(number)
         for _ in range(min(times, SELDOM) if room == "Crowd" else times):

@@ -127,9 +127,9 @@ public:
 
 private:
     static const RolloutConfig& checked(const RolloutConfig& config) {
-        constexpr std::size_t most = std::size_t{1} << 32U;
+        constexpr std::size_t most = std::size_t{1} << 29U;
         if (config.n_steps < 1 || config.n_envs < 1 || config.n_steps > most / config.n_envs)
-            throw std::invalid_argument("n_steps, n_envs: expected at least 1 and at most 2^32 steps in a rollout, got " + std::to_string(config.n_steps) + " of " +
+            throw std::invalid_argument("n_steps, n_envs: expected at least 1 and at most 2^29 steps in a rollout, got " + std::to_string(config.n_steps) + " of " +
                                         std::to_string(config.n_envs) + " envs");
         for (const double number : {config.gamma, config.gae_lambda, config.reward_scale})
             if (!std::isfinite(number)) throw std::invalid_argument("gamma, gae_lambda, reward_scale: expected finite numbers, got " + std::to_string(number));

@@ -1,0 +1,221 @@
+// Translation only: a worker's policy, envs and gradient in C++, as Python sees them.
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fastac/worker.hpp"
+#include "session.hpp"
+#include "words.hpp"
+
+namespace {
+
+using namespace fastac;
+
+constexpr const char* ended_names[] = {"not yet", "finished", "stopped", "diverged"};  // in the order of Worker::Ended
+
+Activation activation_of(const py::str& name) {
+    if (name.equal(py::str("tanh"))) return Activation::tanh;
+    if (name.equal(py::str("relu"))) return Activation::relu;
+    throw py::value_error("activation: expected 'tanh' or 'relu', got " + written(name));
+}
+
+template <class T>
+void put(py::dict& into, const char* name, const std::vector<T>& values, std::vector<py::ssize_t> shape) {
+    into[name] = py::array_t<T>(std::move(shape), values.data());
+}
+
+struct WorkerInUse : std::runtime_error {
+    WorkerInUse() : std::runtime_error("this worker is in use by another thread; each thread needs one of its own") {}
+};
+
+class PyWorker : public MadeByInit {
+public:
+    PyWorker(const MlpShape& shape, const RolloutConfig& config, const std::vector<Pcg64::Words>& env_seeds, const std::vector<Pcg64::Words>& action_seeds)
+        : worker_(shape, config, env_seeds, action_seeds) {}
+
+    /// Calls give up the GIL, and could meet another thread's: that one is refused.
+    class InUse {
+    public:
+        explicit InUse(PyWorker& of) : of_(of) {
+            if (of.busy_.exchange(true, std::memory_order_acquire)) throw WorkerInUse();
+        }
+        InUse(const InUse&) = delete;
+        InUse& operator=(const InUse&) = delete;
+        ~InUse() { of_.busy_.store(false, std::memory_order_release); }
+
+    private:
+        PyWorker& of_;
+    };
+
+    [[nodiscard]] const char* run(const PySession& session, const LoopConfig& config, std::uint32_t duration_ms, std::uint64_t most_updates) {
+        const InUse mine(*this);
+        const auto seat = session.worker();
+        if (session.parameters() != parameters())
+            throw py::value_error("session: expected a region of " + std::to_string(parameters()) + " parameters, got one of " + std::to_string(session.parameters()));
+        expect_rate(config.learning_rate.begin);
+        expect_finite({config.vf_coef, config.ent_coef.begin, config.max_grad_norm});
+        collected_ = true;
+        const py::gil_scoped_release unlocked;
+        return ended_names[static_cast<std::size_t>(worker_.run(*seat, config, std::chrono::milliseconds(duration_ms), most_updates))];
+    }
+
+    [[nodiscard]] std::size_t flush(const PySession& session) {
+        const InUse mine(*this);
+        return worker_.flush(*session.worker());
+    }
+
+    void collect(py::handle params) {
+        const InUse mine(*this);
+        worker_.policy().load(expect_array<float>(params, "params", {parameters()}));
+        collected_ = true;
+        const py::gil_scoped_release unlocked;
+        worker_.collector().collect(worker_.policy(), [] {});
+    }
+
+    [[nodiscard]] py::tuple gradient(py::handle grad, double vf_coef, double ent_coef, double max_grad_norm) {
+        const InUse mine(*this);
+        expect_finite({vf_coef, ent_coef, max_grad_norm});
+        if (!collected_) throw std::logic_error("gradient: expected a rollout first");
+        const std::span<float> to = expect_array<float>(grad, "grad", {parameters()}, Access::write);
+        const GradientStats s = worker_.gradient().compute(worker_.policy(), worker_.collector(), {vf_coef, ent_coef, max_grad_norm}, to);
+        return py::make_tuple(s.grad_norm, s.policy_loss, s.value_loss, s.entropy, s.return_mean, s.return_var, s.explained_variance);
+    }
+
+    [[nodiscard]] py::dict rollout() {
+        const InUse mine(*this);
+        py::dict d;
+        put(d, "obs", worker_.collector().obs(), {steps(), envs(), 4});
+        put(d, "actions", worker_.collector().actions(), {steps(), envs()});
+        put(d, "values", worker_.collector().values(), {steps(), envs()});
+        put(d, "advantages", worker_.collector().advantages(), {steps(), envs()});
+        put(d, "returns", worker_.collector().returns(), {steps(), envs()});
+        return d;
+    }
+
+    [[nodiscard]] py::list episodes() {
+        const InUse mine(*this);
+        py::list all;
+        for (const Episode& episode : worker_.collector().episodes()) all.append(py::make_tuple(episode.episode_return, episode.length));
+        return all;
+    }
+
+    [[nodiscard]] py::dict get_state() {
+        const InUse mine(*this);
+        const CartPole::Snapshot saved = worker_.collector().envs().snapshot();
+        const std::size_t n = worker_.collector().config().n_envs;
+        std::vector<double> state(4 * n), returns;
+        std::vector<std::uint8_t> status;
+        std::vector<std::int64_t> lengths;
+        for (std::size_t i = 0; i < n; ++i) {
+            for (std::size_t k = 0; k < 4; ++k) state[4 * i + k] = saved.state[k * n + i];
+            status.push_back(static_cast<std::uint8_t>(saved.status[i]));
+            returns.push_back(worker_.collector().running()[i].episode_return);
+            lengths.push_back(worker_.collector().running()[i].length);
+        }
+        py::dict d;
+        put(d, "env_state", state, {envs(), 4});
+        put(d, "env_elapsed", saved.elapsed, {envs()});
+        put(d, "env_status", status, {envs()});
+        d["env_stream"] = words_to_array(saved.rng);
+        d["action_stream"] = words_to_array(worker_.collector().streams().words());
+        put(d, "episode_return", returns, {envs()});
+        put(d, "episode_length", lengths, {envs()});
+        return d;
+    }
+
+    void set_state(const py::dict& given) {
+        const InUse mine(*this);
+        std::vector<py::object> kept;  // a subclass of dict may make up what it returns
+        const auto entry = [&](const char* key) -> py::handle {
+            if (!given.contains(key)) throw py::value_error(std::string("saved state: expected the key '") + key + "', got none");
+            return kept.emplace_back(given[key]);
+        };
+        const auto state = expect_array<double>(entry("env_state"), "env_state", {envs(), 4});
+        const auto elapsed = expect_array<std::int64_t>(entry("env_elapsed"), "env_elapsed", {envs()});
+        const auto status = expect_array<std::uint8_t>(entry("env_status"), "env_status", {envs()});
+        const auto returns = expect_array<double>(entry("episode_return"), "episode_return", {envs()});
+        const auto lengths = expect_array<std::int64_t>(entry("episode_length"), "episode_length", {envs()});
+        const std::size_t n = worker_.collector().config().n_envs;
+        CartPole::Snapshot saved{std::vector<double>(4 * n), {elapsed.begin(), elapsed.end()}, {}, words_from(entry("env_stream"), "env_stream", envs())};
+        std::vector<Episode> running;
+        for (std::size_t i = 0; i < n; ++i) {
+            for (std::size_t k = 0; k < 4; ++k) saved.state[k * n + i] = state[4 * i + k];
+            saved.status.push_back(static_cast<EnvStatus>(status[i]));
+            running.push_back({returns[i], lengths[i]});
+        }
+        const auto streams = words_from(entry("action_stream"), "action_stream", envs());
+        const std::vector<Pcg64::Words> before = worker_.collector().streams().words();
+        worker_.collector().streams().set_words(streams);
+        try {
+            worker_.collector().envs().restore(saved);
+        } catch (...) {
+            worker_.collector().streams().set_words(before);  // all or nothing
+            throw;
+        }
+        worker_.collector().running() = running;
+        collected_ = false;
+    }
+
+    [[nodiscard]] std::uint64_t updates() {
+        const InUse mine(*this);
+        return worker_.updates();
+    }
+    [[nodiscard]] py::ssize_t parameters() { return static_cast<py::ssize_t>(worker_.policy().shape().parameters()); }
+
+private:
+    static void expect_finite(const LossConfig& c) {
+        for (const double number : {c.vf_coef, c.ent_coef, c.max_grad_norm})
+            if (!std::isfinite(number)) throw py::value_error("vf_coef, ent_coef, max_grad_norm: expected finite numbers, got " + std::to_string(number));
+    }
+    [[nodiscard]] py::ssize_t steps() { return static_cast<py::ssize_t>(worker_.collector().config().n_steps); }
+    [[nodiscard]] py::ssize_t envs() { return static_cast<py::ssize_t>(worker_.collector().config().n_envs); }
+
+    Worker worker_;
+    bool collected_ = false;
+    std::atomic<bool> busy_{false};
+};
+
+}  // namespace
+
+void bind_native(py::module_& m) {
+    m.attr("MAX_NONFINITE_IN_A_ROW") = Worker::most_nonfinite;
+    py::register_exception<WorkerInUse>(m, "WorkerInUse", PyExc_RuntimeError);
+    py::class_<PyWorker, std::shared_ptr<PyWorker>> worker(
+        m, "NativeWorker",
+        "The native engine: an MLP policy, N CartPole envs and the gradient of the actor-critic loss, in C++ and without the GIL.\n\n"
+        "One thread at a time: a second one gets WorkerInUse.");
+    refuse_copies(worker, "keep its state, and give it to another one");
+    worker
+        .def(py::init([](const std::vector<std::size_t>& hidden_sizes, const py::str& activation, bool shared_trunk, std::size_t n_steps, std::int64_t max_episode_steps,
+                         double gamma, double gae_lambda, double reward_scale, py::handle env_words, py::handle action_words) {
+                 const auto envs = words_from(env_words, "env_words", any_length);
+                 const auto actions = words_from(action_words, "action_words", static_cast<py::ssize_t>(envs.size()));
+                 return std::make_shared<PyWorker>(MlpShape{CartPole::state_size, Collector::n_actions, hidden_sizes, activation_of(activation), shared_trunk},
+                                                   RolloutConfig{n_steps, envs.size(), max_episode_steps, gamma, gae_lambda, reward_scale}, envs, actions);
+             }),
+             py::kw_only(), py::arg("hidden_sizes"), py::arg("activation"), py::arg("shared_trunk"), py::arg("n_steps"), py::arg("max_episode_steps"), py::arg("gamma"),
+             py::arg("gae_lambda"), py::arg("reward_scale"), py::arg("env_words"), py::arg("action_words"))
+        .def_property_readonly("parameters", &PyWorker::parameters)
+        .def_property_readonly("updates", &PyWorker::updates, "Gradients submitted so far.")
+        .def("run",
+             [](PyWorker& self, const PySession& session, std::uint64_t total_timesteps, double learning_rate, bool linear_lr, double ent_coef, bool linear_ent, double vf_coef,
+                double max_grad_norm, std::uint32_t duration_ms, std::uint64_t most_updates) {
+                 return self.run(session, {total_timesteps, {learning_rate, linear_lr}, {ent_coef, linear_ent}, vf_coef, max_grad_norm}, duration_ms, most_updates);
+             },
+             py::arg("session"), py::kw_only(), py::arg("total_timesteps"), py::arg("learning_rate"), py::arg("linear_lr"), py::arg("ent_coef"), py::arg("linear_ent"),
+             py::arg("vf_coef"), py::arg("max_grad_norm"), py::arg("duration_ms"), py::arg("most_updates") = 0,
+             "Reads, rolls out, takes the gradient, submits and reports, again and again, for duration_ms or most_updates (0: no limit).\n"
+             "Returns 'not yet', 'finished' (total_timesteps are done), 'stopped' or 'diverged' (ten gradients in a row held NaN or infinity).")
+        .def("flush", &PyWorker::flush, py::arg("session"), "Writes the log rows that had no room; returns how many are left.")
+        .def("collect", &PyWorker::collect, py::arg("params"), "One rollout alone, with params float32[P].")
+        .def("gradient", &PyWorker::gradient, py::arg("grad"), py::kw_only(), py::arg("vf_coef"), py::arg("ent_coef"), py::arg("max_grad_norm"),
+             "Writes the gradient of the last rollout to grad float32[P], clipped to max_grad_norm (0: as it is). Returns the norm before,\n"
+             "policy loss, value loss, entropy, mean and variance of the returns, and the explained variance.")
+        .def("rollout", &PyWorker::rollout, "Copies of the last rollout: obs float32[T, N, 4], actions int64[T, N], values, advantages and returns float32[T, N].")
+        .def("episodes", &PyWorker::episodes, "(return, length) of those that ended in the last rollout, in their order.")
+        .def("get_state", &PyWorker::get_state, "Copies of all that decides the next rollouts, one row for each env.")
+        .def("set_state", &PyWorker::set_state, py::arg("saved"), "Goes on, bit for bit, where get_state was called; all or nothing.");
+}

@@ -1,0 +1,197 @@
+"""The loop of a worker, by two engines: read parameters, roll out, take the gradient, submit it, record; the next one.
+
+`torch` takes the gradient by autograd, here in Python. `native` does all of it in C++ without the GIL, for the MLP on
+the native CartPole (cpp/include/fastac/worker.hpp). Both live on the one flat vector, so that a model may go from one
+to the other at any time. A2C and A3C run the same loops: a2c.py on one worker that holds all envs, a3c.py on many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from fastac import _core, seeding
+from fastac.config import Config, schedule
+from fastac.objective import compute_gradient
+from fastac.policy import FlatPolicy, make_policy
+from fastac.rollout import Arrays, Collector, Groups
+from fastac.updates import Recorder, diverged, flush_log
+
+_TURN_MS = 50  # the native engine comes back to Python as often: for signals, logs and checkpoints
+
+
+class Loop(Protocol):
+    """A worker in the midst of a run. Between two calls nothing is half done."""
+
+    def run(self, total_timesteps: int) -> bool:
+        """Some updates. Returns whether the run goes on: not once it is stopped or its env steps are done."""
+
+    def flush(self, wait: Callable[[], None]) -> None:
+        """At the end of the work: calls `wait` until the parent has read what is left of the log."""
+
+
+class Engine(Protocol):
+    """The envs of one worker, and what trains on them."""
+
+    def begin(self, session: _core.Session) -> Loop:
+        """A run begins, in which this worker holds that seat."""
+
+    def get_state(self) -> Arrays:
+        """Copies of all that decides the next rollouts, one row for each env."""
+
+    def set_state(self, saved: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Goes on, bit for bit, where `get_state` was called. Raises KeyError, TypeError or ValueError for no state."""
+
+
+def make_engine(
+    config: Config,
+    n_envs: int,
+    *,
+    first: int = 0,
+    policy: FlatPolicy | None = None,
+    split: int = 1,
+    call: int = 0,
+    incarnation: int = 0,
+) -> Engine:
+    """The engine of a config, for envs `first` and on, in `split` groups.
+
+    `policy`: what the torch engine trains with, made anew if not given. `call` and `incarnation`: see seeding.py.
+    """
+    size = n_envs // split
+    begins = range(first, first + n_envs, size)
+    if config.engine == "torch":
+        groups = Groups([Collector(config, begin, size, call, incarnation) for begin in begins])
+        return TorchEngine(config, policy or make_policy(config), groups)
+    return NativeEngine(config, [native_worker(config, begin, size, call, incarnation) for begin in begins])
+
+
+# ---- torch ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class TorchEngine:
+    """Any policy, by autograd."""
+
+    config: Config
+    policy: FlatPolicy
+    groups: Groups[Collector]
+
+    def begin(self, session: _core.Session) -> Loop:
+        self.policy.warm_up()
+        return _TorchLoop(self, session)
+
+    def get_state(self) -> Arrays:
+        return self.groups.get_state()
+
+    def set_state(self, saved: Mapping[str, npt.NDArray[Any]]) -> None:
+        self.groups.set_state(saved)
+
+
+class _TorchLoop:
+    def __init__(self, engine: TorchEngine, session: _core.Session) -> None:
+        self._engine = engine
+        self._session = session
+        self._recorder = Recorder(session, session.seat)
+
+    def run(self, total_timesteps: int) -> bool:
+        """One update."""
+        session, policy, config = self._session, self._engine.policy, self._engine.config
+        if session.stop_requested:
+            return False
+        version, env_steps = session.read(policy.params)
+        if env_steps >= total_timesteps:
+            return False
+        learning_rate = schedule(config.lr_schedule, config.learning_rate, env_steps / total_timesteps)
+        ent_coef = schedule(config.ent_schedule, config.ent_coef, env_steps / total_timesteps)
+
+        rollout = self._engine.groups.next().collect(policy, session.beat)
+        stats = compute_gradient(policy, rollout, config, ent_coef)
+        submitted = session.submit(
+            policy.grad, version_read=version, env_steps=rollout.env_steps, learning_rate=learning_rate
+        )
+        self._recorder.record(rollout, stats, version, learning_rate, ent_coef, submitted)
+        return True
+
+    def flush(self, wait: Callable[[], None]) -> None:
+        self._recorder.flush(wait)
+
+
+# ---- native -----------------------------------------------------------------------------------------------------
+
+
+class NativeEngine:
+    """The MLP on the native env, in C++."""
+
+    def __init__(self, config: Config, workers: Sequence[_core.NativeWorker]) -> None:
+        self.config = config
+        self.workers = workers
+        self.groups = Groups(workers)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, a pickled one too, goes on where this one is."""
+        return _native_at, (self.config, len(self.workers), self.get_state())
+
+    def begin(self, session: _core.Session) -> Loop:
+        return _NativeLoop(self, session)
+
+    def get_state(self) -> Arrays:
+        return self.groups.get_state()
+
+    def set_state(self, saved: Mapping[str, npt.NDArray[Any]]) -> None:
+        self.groups.set_state(saved)
+
+
+class _NativeLoop:
+    def __init__(self, engine: NativeEngine, session: _core.Session) -> None:
+        self._engine = engine
+        self._session = session
+
+    def run(self, total_timesteps: int) -> bool:
+        """As many updates as fit into 50 ms; where groups take turns, one."""
+        config, worker = self._engine.config, self._engine.groups.next()
+        ended = worker.run(
+            self._session,
+            total_timesteps=total_timesteps,
+            learning_rate=config.learning_rate,
+            linear_lr=config.lr_schedule == "linear",
+            ent_coef=config.ent_coef,
+            linear_ent=config.ent_schedule == "linear",
+            vf_coef=config.vf_coef,
+            max_grad_norm=config.max_grad_norm if config.clip_at == "worker" else 0.0,
+            duration_ms=_TURN_MS,
+            most_updates=1 if len(self._engine.workers) > 1 else 0,
+        )
+        if ended == "diverged":
+            raise diverged(self._session.seat, worker.updates)
+        return ended == "not yet"
+
+    def flush(self, wait: Callable[[], None]) -> None:
+        flush_log(self._session, lambda: sum(worker.flush(self._session) for worker in self._engine.workers), wait)
+
+
+def native_worker(config: Config, first: int, n_envs: int, call: int = 0, incarnation: int = 0) -> _core.NativeWorker:
+    """The native worker of envs `first` and on."""
+    if config.seed is None:
+        raise ValueError("expected a config with a seed: use config.resolve_seed()")
+    return _core.NativeWorker(
+        hidden_sizes=config.hidden_sizes,
+        activation=config.activation,
+        shared_trunk=config.shared_trunk,
+        n_steps=config.n_steps,
+        max_episode_steps=config.max_episode_steps,
+        gamma=config.gamma,
+        gae_lambda=config.gae_lambda,
+        reward_scale=config.reward_scale,
+        env_words=seeding.env_words(config.seed, call, first, n_envs, incarnation),
+        action_words=seeding.action_words(config.seed, call, first, n_envs, incarnation),
+    )
+
+
+def _native_at(config: Config, split: int, state: Arrays) -> NativeEngine:
+    size = len(state["env_elapsed"]) // split
+    engine = NativeEngine(config, [native_worker(config, k * size, size) for k in range(split)])
+    engine.set_state(state)
+    return engine
