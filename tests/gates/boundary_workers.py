@@ -144,17 +144,19 @@ class Workers:
         before = {name: column.tobytes() for name, column in saved.items()}
         name = d.choice(list(saved))
         old = saved[name]
-        kind = d.random()
-        if kind < 0.5:
-            saved[name], fits = d.array(old.dtype.str[1:], old.shape, old)
-        elif kind < 0.7:
+        fits = True
+        pick = d.randrange(5)
+        if pick == 0:
+            saved[name], fits = d.array(old.dtype.str, old.shape, old)
+        elif pick == 1:
             del saved[name]
             fits = False
-        else:
-            fits = True
-        if d.random() < 0.3:
+        elif pick == 2:
             saved = MadeUp(saved)
-        outcome = self.call(worker.set_state, saved, fits=fits, may=(TypeError, ValueError, AttributeError))
+        elif pick == 3:
+            saved, fits = d.choice([[], None, 1, "state"]), False
+        # Zeros of the right shape may be no state.
+        outcome = self.call(worker.set_state, saved, fits=fits, may=ValueError if pick == 0 else ())
         if failed(outcome):
             after = {name: column.tobytes() for name, column in worker.get_state().items()}
             assert after == before, f"set_state was refused with {outcome!r} and changed the worker"
