@@ -43,7 +43,6 @@ COMMITTED = "region_->owner(std::exchange(owned_, none)).store(0, std::memory_or
 VACATE_OWNER = "compare_exchange_strong(its, 0, std::memory_order_acq_rel)"
 VACATE_HAZARD = "region.seat(seat).hazard.store(0, std::memory_order_release);"
 VACATE_SEAT = "region.seat(seat).taken.store(0, std::memory_order_release);"
-VACATE_READ = "region.seat(seat).hazard.fetch_add(0, std::memory_order_acquire);"
 REAP_LOOK = "its.taken.fetch_add(0, std::memory_order_acquire) == 0"
 SIT = "taken.compare_exchange_strong(free, 1, std::memory_order_acq_rel)"
 ABORTED = "words.aborted.store(words.begun.load(std::memory_order_relaxed) - "
@@ -150,13 +149,6 @@ MUTANTS = [
                 f"{VACATE_SEAT}\n        for (std::size_t r = 0; r < region.layout().records; ++r) {{",
             ),
         ],
-    ),
-    seeded(
-        "vacate does not read the hazard",
-        STORE,
-        [(f"{VACATE_READ}\n", "\n")],
-        schedules=1_000,
-        first=250_000,
     ),
     seeded(
         "reap looks at the seat by a plain load",
