@@ -46,6 +46,9 @@ inline fastac::RegionConfig config(std::uint32_t workers, std::uint32_t paramete
 
 inline fastac::SharedRegion region(const fastac::RegionConfig& c) { return fastac::SharedRegion::create(c, nonce); }
 
+inline constexpr fastac::UpdateScheme all_schemes[] = {fastac::UpdateScheme::lockfree, fastac::UpdateScheme::lock, fastac::UpdateScheme::queue,
+                                                       fastac::UpdateScheme::hogwild};
+
 /// Of five env steps.
 inline fastac::GradientTag tag(std::uint64_t version_read, double learning_rate = 1.0, std::uint32_t n_summed = 1) {
     return {version_read, 5, learning_rate, n_summed, false};

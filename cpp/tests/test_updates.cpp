@@ -8,12 +8,12 @@
 
 using namespace fastac;
 using enum UpdateScheme;
+using harness::all_schemes;
 using harness::tag;
 
 namespace {
 
 constexpr float nan = std::numeric_limits<float>::quiet_NaN();
-constexpr UpdateScheme all_schemes[] = {lockfree, lock, queue, hogwild};
 
 void two_workers_by_hand() {
     const SharedRegion region = harness::region(harness::config(2, 1));

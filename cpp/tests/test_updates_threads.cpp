@@ -7,12 +7,12 @@
 
 using namespace fastac;
 using enum UpdateScheme;
+using harness::all_schemes;
 using harness::tag;
 
 namespace {
 
 constexpr float nan = std::numeric_limits<float>::quiet_NaN();
-constexpr UpdateScheme all_schemes[] = {lockfree, lock, queue, hogwild};
 
 // ---- waiting --------------------------------------------------------------------------------------------
 

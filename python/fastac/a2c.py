@@ -56,7 +56,7 @@ class A2C(Algorithm):
                 loop.flush(lambda: run.tick(now=True))
 
     def _envs_state(self) -> Arrays:
-        return self._engine.get_state()
+        return self._engine.groups.get_state()
 
     def _set_envs_state(self, saved: Arrays) -> None:
-        self._engine.set_state(saved)
+        self._engine.groups.set_state(saved)

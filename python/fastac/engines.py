@@ -7,11 +7,9 @@ to the other at any time. A2C and A3C run the same loops: a2c.py on one worker t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
-
-import numpy.typing as npt
 
 from fastac import _core, seeding
 from fastac.config import Config, schedule
@@ -36,14 +34,10 @@ class Loop(Protocol):
 class Engine(Protocol):
     """The envs of one worker, and what trains on them."""
 
+    groups: Groups[Any]  # the envs; their state decides the next rollouts
+
     def begin(self, session: _core.Session) -> Loop:
         """A run begins, in which this worker holds that seat."""
-
-    def get_state(self) -> Arrays:
-        """Copies of all that decides the next rollouts, one row for each env."""
-
-    def set_state(self, saved: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Goes on, bit for bit, where `get_state` was called. Raises KeyError, TypeError or ValueError for no state."""
 
 
 def make_engine(
@@ -82,12 +76,6 @@ class TorchEngine:
     def begin(self, session: _core.Session) -> Loop:
         self.policy.warm_up()
         return _TorchLoop(self, session)
-
-    def get_state(self) -> Arrays:
-        return self.groups.get_state()
-
-    def set_state(self, saved: Mapping[str, npt.NDArray[Any]]) -> None:
-        self.groups.set_state(saved)
 
 
 class _TorchLoop:
@@ -132,16 +120,10 @@ class NativeEngine:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy, a pickled one too, goes on where this one is."""
-        return _native_at, (self.config, len(self.workers), self.get_state())
+        return _native_at, (self.config, len(self.workers), self.groups.get_state())
 
     def begin(self, session: _core.Session) -> Loop:
         return _NativeLoop(self, session)
-
-    def get_state(self) -> Arrays:
-        return self.groups.get_state()
-
-    def set_state(self, saved: Mapping[str, npt.NDArray[Any]]) -> None:
-        self.groups.set_state(saved)
 
 
 class _NativeLoop:
@@ -193,5 +175,5 @@ def native_worker(config: Config, first: int, n_envs: int, call: int = 0, incarn
 def _native_at(config: Config, split: int, state: Arrays) -> NativeEngine:
     size = len(state["env_elapsed"]) // split
     engine = NativeEngine(config, [native_worker(config, k * size, size) for k in range(split)])
-    engine.set_state(state)
+    engine.groups.set_state(state)
     return engine

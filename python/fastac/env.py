@@ -242,7 +242,7 @@ class CartPoleVectorEnv(_NativeEnv, gymnasium.vector.VectorEnv[Float32Array, Int
 
     @property  # type: ignore[misc]  # read-only, as in SyncVectorEnv
     @exclusive
-    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]  # one for each env
         """A *copy* of each env's stream as a numpy Generator: drawing from it changes nothing here."""
         self._seed_unseeded()
         return tuple(_generator(words) for words in self._native.get_state()["rng"].tolist())

@@ -186,8 +186,8 @@ class Groups(Generic[Member]):
     def set_state(self, saved: Mapping[str, npt.NDArray[Any]]) -> None:
         """Goes on, bit for bit, where `get_state` was called. Raises KeyError, TypeError or ValueError for no state."""
         rows = {name: column for name, column in saved.items() if name != "next_group"}
+        n = len(rows["env_elapsed"]) // len(self._members)
         for k, member in enumerate(self._members):
-            n = len(rows["env_elapsed"]) // len(self._members)
             member.set_state({name: column[k * n : (k + 1) * n] for name, column in rows.items()})
         self._next = int(saved["next_group"][0])
 

@@ -44,12 +44,11 @@ struct MlpShape {
 class Mlp {
 public:
     Mlp(MlpShape shape, std::size_t rows)
-        : shape_(std::move(shape)), rows_(rows), layers_(lay_out()), weights_(size_), grad_(size_), transposed_(transposed_size_), outputs_(rows * shape_.outputs()) {
+        : shape_(std::move(shape)), layers_(lay_out()), weights_(size_), grad_(size_), transposed_(transposed_size_), outputs_(rows * shape_.outputs()) {
         for (const Layer& layer : layers_) results_.emplace_back(rows * layer.pitch);
     }
 
     [[nodiscard]] const MlpShape& shape() const noexcept { return shape_; }
-    [[nodiscard]] std::size_t rows() const noexcept { return rows_; }
 
     /// Takes params float32[P].
     void load(std::span<const float> params) noexcept {
@@ -199,7 +198,6 @@ private:
     static constexpr float one = 1.0F;
 
     MlpShape shape_;
-    std::size_t rows_;
     std::size_t size_ = 0, transposed_size_ = 0, heads_ = 0, head_biases_ = 0;  // set by lay_out
     std::vector<Layer> layers_;  // the first trunk's, then the second's
     dense::Floats weights_, grad_, transposed_;
