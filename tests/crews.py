@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from failing_work import behave
 
-from fastac import _core
+from fastac import _core, forking
 from fastac.launch import launch
 from fastac.shared import Ledger, Toll, observer_of
 
@@ -59,14 +59,28 @@ def _is_forkserver(pid):
         return False
 
 
+def forkservers_of(pid):
+    """Process ids: one for each engine that was used, and that of `run`."""
+    return [child for child, (parent, _) in _processes().items() if parent == pid and _is_forkserver(child)]
+
+
 def forkserver_of(pid):
-    return next((child for child, (parent, _) in _processes().items() if parent == pid and _is_forkserver(child)), None)
+    """The only one of another process, or None."""
+    servers = forkservers_of(pid)
+    assert len(servers) < 2
+    return servers[0] if servers else None
+
+
+def my_forkserver():
+    """That of `run`."""
+    pid = forking.forkserver_with("").pid
+    return pid if pid in forkservers_of(os.getpid()) else None
 
 
 def children(pid=None):
     """Process ids of all workers of a process, this one if none is given."""
-    server = forkserver_of(pid or os.getpid())
-    return [child for child, (parent, _) in _processes().items() if server is not None and parent == server]
+    servers = forkservers_of(pid or os.getpid())
+    return [child for child, (parent, _) in _processes().items() if parent in servers]
 
 
 def members(session):

@@ -11,6 +11,8 @@ import time
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
+from fastac import forking
+
 GRACE_S = 2.0  # how long what is on its way out may take
 Thing = tuple[str, object]
 # What libraries keep for life: matplotlib its open fonts, multiprocessing its heap, a file without a name by then.
@@ -45,8 +47,8 @@ def left_since(before: dict[Thing, str]) -> list[str]:
 
 
 def _processes() -> dict[Thing, str]:
-    """Our children and theirs, zombies too, but for multiprocessing's two servants."""
-    servants = {forkserver._forkserver._forkserver_pid, resource_tracker._resource_tracker._pid}
+    """Our children and theirs, zombies too, but for multiprocessing's servants."""
+    servants = {server._forkserver_pid for server in _forkservers()} | {resource_tracker._resource_tracker._pid}
     ours: set[int] = {os.getpid()}
     found: dict[Thing, str] = {}
     pids = (int(name) for name in os.listdir("/proc") if name.isdecimal())
@@ -64,6 +66,10 @@ def _processes() -> dict[Thing, str]:
         except OSError:  # gone meanwhile
             continue
     return found
+
+
+def _forkservers() -> list[forkserver.ForkServer]:
+    return [forkserver._forkserver, *forking._servers.values()]
 
 
 def _is_marked(pid: int) -> bool:
@@ -88,7 +94,7 @@ def _threads() -> dict[Thing, str]:
 
 
 def _descriptors() -> dict[Thing, str]:
-    allowed = {forkserver._forkserver._forkserver_alive_fd, resource_tracker._resource_tracker._fd}
+    allowed = {server._forkserver_alive_fd for server in _forkservers()} | {resource_tracker._resource_tracker._fd}
     found: dict[Thing, str] = {}
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # the one that lists them

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 
 import fastac
-from fastac import engines, updates
+from fastac import torch_engine, updates
 from fastac.checkpoint import load_checkpoint, previous_of
+from fastac.config import ENGINES
 
 SMALL = {"n_steps": 8, "hidden_sizes": (16,), "seed": 11}
+SLOW = {**SMALL, "engine": "torch"}  # of which something is left when it is interrupted
 GATE = Path(__file__).parent / "gates" / "checkpoints.py"
 
 
@@ -27,7 +29,7 @@ def bits(model):
     """All that decides the future of an A2C model."""
     standing = (model.version, model.num_timesteps, model.unfinished)
     envs = {name: array.tobytes() for name, array in model._envs_state().items()}
-    return model.policy.params.tobytes(), model.state.tobytes(), envs, standing
+    return model.params.tobytes(), model.state.tobytes(), envs, standing
 
 
 # ---- what is saved is what is loaded --------------------------------------------------------------------------
@@ -40,7 +42,7 @@ def test_save_and_load(tmp_path, optimizer):
     path = model.save(tmp_path / "deep" / "model.safetensors")
     loaded = fastac.A3C.load(path)
     assert loaded.config == model.config
-    assert loaded.policy.params.tobytes() == model.policy.params.tobytes()
+    assert loaded.params.tobytes() == model.params.tobytes()
     assert loaded.state.tobytes() == model.state.tobytes() and loaded.state.shape == model.state.shape
     assert (loaded.version, loaded.num_timesteps, loaded.learn_calls) == (model.version, model.num_timesteps, 1)
     assert loaded.unfinished is None
@@ -68,7 +70,7 @@ def test_two_are_kept(tmp_path):
 
 def interrupt(monkeypatch, n_updates):
     """Ctrl-C in the midst of the n-th update from now."""
-    compute, calls = engines.compute_gradient, []
+    compute, calls = torch_engine.compute_gradient, []
 
     def interrupted(*args):
         calls.append(None)
@@ -76,7 +78,7 @@ def interrupt(monkeypatch, n_updates):
             signal.raise_signal(signal.SIGINT)
         return compute(*args)
 
-    monkeypatch.setattr(engines, "compute_gradient", interrupted)
+    monkeypatch.setattr(torch_engine, "compute_gradient", interrupted)
 
 
 LINEAR = {"lr_schedule": "linear", "ent_schedule": "linear"}
@@ -86,9 +88,9 @@ LINEAR = {"lr_schedule": "linear", "ent_schedule": "linear"}
     "options", [{}, LINEAR, {"optimizer": "adam"}, {"n_envs": 6, "split": 2, "max_episode_steps": 9, **LINEAR}]
 )
 def test_an_interrupted_a2c_ends_with_the_same_bits(options, tmp_path, monkeypatch):
-    whole = fastac.A2C(**SMALL | options).learn(1500)
+    whole = fastac.A2C(**SLOW | options).learn(1500)
     for n_updates in (1, 2, 7, whole.version - 1):
-        model = fastac.A2C(**SMALL | options)
+        model = fastac.A2C(**SLOW | options)
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             interrupt(patch, n_updates)
             model.learn(1500)
@@ -105,7 +107,7 @@ def test_an_interrupted_a2c_ends_with_the_same_bits(options, tmp_path, monkeypat
 
 
 def test_a_new_process_resumes_with_the_same_bits(tmp_path, monkeypatch):
-    options = {**SMALL, **LINEAR, "n_envs": 4, "split": 2, "optimizer": "adam"}
+    options = {**SLOW, **LINEAR, "n_envs": 4, "split": 2, "optimizer": "adam"}
     whole = fastac.A2C(**options).learn(2000)
     model = fastac.A2C(**options)
     interrupt(monkeypatch, 41)
@@ -117,9 +119,10 @@ def test_a_new_process_resumes_with_the_same_bits(tmp_path, monkeypatch):
     assert bits(fastac.A2C.load(tmp_path)) == bits(whole)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("split", [1, 2])
-def test_two_calls_are_one(split):
-    options = {**SMALL, "n_envs": 2, "split": split}
+def test_two_calls_are_one(split, engine):
+    options = {**SMALL, "n_envs": 2, "split": split, "engine": engine}
     once, twice = fastac.A2C(**options).learn(1280), fastac.A2C(**options).learn(720).learn(560)
     assert bits(once) == bits(twice)
 
@@ -141,11 +144,19 @@ def test_every_checkpoint_on_the_way_leads_to_the_same_end(tmp_path, monkeypatch
         assert bits(fastac.A2C.load(copied).resume()) == bits(model)
 
 
-@pytest.mark.parametrize("update", ["lockfree", "queue", "hogwild"])
+@pytest.mark.parametrize(
+    ("engine", "total", "update"),
+    [
+        ("torch", 8_000, "lockfree"),
+        ("torch", 8_000, "queue"),
+        ("torch", 8_000, "hogwild"),
+        ("native", 4_000_000, "lockfree"),
+    ],
+)
 @pytest.mark.parametrize("backend", ["thread", "process"])
-def test_a3c_is_resumed_with_what_is_left(update, backend, tmp_path, monkeypatch):
+def test_a3c_is_resumed_with_what_is_left(engine, total, update, backend, tmp_path, monkeypatch):
     monkeypatch.setattr(updates, "_REST", 0)
-    options = {**SMALL, **LINEAR, "workers": 2, "update": update, "backend": backend}
+    options = {**SMALL, **LINEAR, "workers": 2, "update": update, "backend": backend, "engine": engine}
     model = fastac.A3C(**options)
     seen = []
 
@@ -155,17 +166,17 @@ def test_a3c_is_resumed_with_what_is_left(update, backend, tmp_path, monkeypatch
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        model.learn(8_000, checkpoint=tmp_path, checkpoint_every_s=0.01, on_checkpoint=stop)
+        model.learn(total, checkpoint=tmp_path, checkpoint_every_s=0.01, on_checkpoint=stop)
     done = model.unfinished
-    assert 0 < done.env_steps == model.num_timesteps < 8_000 and done.updates == model.version
+    assert 0 < done.env_steps == model.num_timesteps < total and done.updates == model.version
     on_the_way = fastac.A3C.load(tmp_path / "model.previous.safetensors")
     assert 0 < on_the_way.unfinished.env_steps <= done.env_steps and on_the_way.learn_calls == 1
     resumed = fastac.A3C.load(tmp_path).resume()
-    assert 8_000 <= resumed.num_timesteps < 8_000 + 2 * 8 and resumed.unfinished is None
+    assert total <= resumed.num_timesteps < total + 2 * 8 and resumed.unfinished is None
     assert resumed.version == done.updates + resumed.ledger.applied and resumed.learn_calls == 2
     assert resumed.history.updates["env_steps"][0] == done.env_steps + 8
     rates = resumed.history.updates["learning_rate"]
-    assert rates.max() == pytest.approx(2.2e-3 * (1 - done.env_steps / 8_000), rel=0.01)
+    assert rates.max() == pytest.approx(2.2e-3 * (1 - done.env_steps / total), rel=0.01)
 
 
 def test_what_is_told_reaches_as_far_as_what_is_saved(tmp_path, monkeypatch):
@@ -177,7 +188,7 @@ def test_what_is_told_reaches_as_far_as_what_is_saved(tmp_path, monkeypatch):
         told.append(len(history.updates["wall_s"]))
         time.sleep(0.05)  # in which the workers go on
 
-    model = fastac.A3C(workers=2, backend="thread", **SMALL)
+    model = fastac.A3C(workers=2, backend="thread", **SLOW)
     save = model._save
     model._save = lambda path, params, state, standing: (
         saved.append(standing.version) or save(path, params, state, standing)
@@ -190,7 +201,7 @@ def test_what_is_told_reaches_as_far_as_what_is_saved(tmp_path, monkeypatch):
 
 def test_saving_on_the_way(tmp_path, monkeypatch):
     monkeypatch.setattr(updates, "_REST", 0)
-    model, copies = fastac.A2C(n_envs=2, **SMALL), []
+    model, copies = fastac.A2C(n_envs=2, **SLOW), []
     model.learn(
         4_000,
         checkpoint_every_s=0.01,
@@ -202,7 +213,7 @@ def test_saving_on_the_way(tmp_path, monkeypatch):
 
 
 def test_saving_from_another_thread_while_it_learns(tmp_path):
-    model, said = fastac.A2C(**SMALL), []
+    model, said = fastac.A2C(**SLOW), []
 
     def save():
         try:
@@ -220,7 +231,7 @@ def test_saving_from_another_thread_while_it_learns(tmp_path):
 
 
 def test_learning_while_it_learns():
-    model, said = fastac.A2C(**SMALL), []
+    model, said = fastac.A2C(**SLOW), []
 
     def tell(_):
         with pytest.raises(RuntimeError, match=r"inside learn\(\) already") as caught:
@@ -291,7 +302,7 @@ def test_the_message_says_what_is_damaged_and_the_way_out(tmp_path):
     model = fastac.A2C(**SMALL)
     path = model.save(tmp_path / "model.safetensors")
     damaged = bytearray(path.read_bytes())
-    at = bytes(damaged).index(model.policy.params.tobytes())
+    at = bytes(damaged).index(model.params.tobytes())
     damaged[at + 5] ^= 1
     path.write_bytes(damaged)
     with pytest.raises(fastac.CheckpointError, match=r"damaged: array 'params': not what was saved$"):

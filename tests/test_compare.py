@@ -25,9 +25,9 @@ def results():
 
 def test_the_arms_start_from_the_same_weights_and_env_states():
     models = [make_model(PLAN, arm, seed=3) for arm in ARMS]
-    weights = {model.policy.params.tobytes() for model in models}
+    weights = {model.params.tobytes() for model in models}
     assert len(weights) == 1
-    assert weights != {make_model(PLAN, ARMS[0], seed=4).policy.params.tobytes()}
+    assert weights != {make_model(PLAN, ARMS[0], seed=4).params.tobytes()}
     assert [model.config.n_envs * getattr(model.config, "workers", 1) for model in models] == [2, 2, 2]
 
 
@@ -70,8 +70,8 @@ def test_a_curve_by_hand():
     rows = []
     for i in range(1, 11):  # ten updates of 10 env steps, one a second; an episode of return i ends in each
         rows += [
-            row(UPDATE, i, 0, 10, i - 1, 2.0 * i, 0, 0, 0.5, 0, 0, 0, 0, 0, 1),
-            row(EPISODE, i, 0, 0, i, 10),
+            row(UPDATE, i, 0, 10, 1, i - 1, 2.0 * i, 0, 0, 0.5, 0, 0, 0, 0, 0, 1),
+            row(EPISODE, i, 0, 0, 0, i, 10),
         ]
         builder.add_moment(i, {"staleness_sum": i, "applied": i, "env_steps": 10 * i, "staleness_max": 1}, 0)
     builder.add_rows(np.stack(rows))
@@ -87,7 +87,7 @@ def test_a_curve_by_hand():
 
 def test_time_to_lists_unsolved_runs_as_infinity(results):
     builder = HistoryBuilder(0.0)
-    builder.add_rows(np.stack([row(EPISODE, i, 0, 10, 200.0, 10) for i in range(1, 101)]))
+    builder.add_rows(np.stack([row(EPISODE, i, 0, 10, 0, 200.0, 10) for i in range(1, 101)]))
     solved = replace(results[0], history=builder.build())
     assert time_to([solved, results[0]], 195.0, "env_steps") == [1000.0, math.inf]
     assert time_to([solved, results[0]], 475.0, "wall_s") == [math.inf, math.inf]

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from crews import children, forkserver_of, run
+from crews import children, my_forkserver, run
 
 import fastac
 from fastac import A3C, WorkerDeathWarning, WorkerDiedError, WorkerError, _core, a3c, engines, forking, launch, seeding
@@ -122,10 +122,10 @@ def test_a_worker_takes_the_streams_of_its_incarnation(monkeypatch):
     class Asked(Exception):
         pass
 
-    def collector(config, first, n_envs, call, incarnation):
+    def native_worker(config, first, n_envs, call, incarnation):
         raise Asked(first, call, incarnation)
 
-    monkeypatch.setattr(engines, "Collector", collector)
+    monkeypatch.setattr(engines, "native_worker", native_worker)
     config = fastac.A3CConfig(workers=2, n_envs=3, seed=0)
     region = _core.Region.create(workers=2, parameters=4)
     observer = _core.Session(region, 2)
@@ -148,7 +148,7 @@ def test_workers_outlive_their_forkserver(number):
 
     def tick():
         if not hit:
-            hit.append(forkserver_of(os.getpid()))
+            hit.append(my_forkserver())
             os.kill(hit[0], number)
 
     with pytest.warns(
@@ -158,19 +158,17 @@ def test_workers_outlive_their_forkserver(number):
     assert len(told) == 1
     assert "error" not in outcome
     assert (outcome["ledger"].deaths, outcome["ledger"].restarts) == (1, 1)
-    assert forkserver_of(os.getpid()) not in (None, hit[0])
+    assert my_forkserver() not in (None, hit[0])
 
 
 def test_a_forkserver_that_keeps_dying_is_an_error(monkeypatch):
-    ensure = forking.forkserver.ensure_running
+    ensure = forking.Forkserver.ensure_running
 
-    def ensure_and_kill():
-        ensure()
-        forking.kill_forkserver()
+    def ensure_and_kill(self):
+        ensure(self)
+        self.kill()
 
-    monkeypatch.setattr(forking.forkserver, "ensure_running", ensure_and_kill)
-    # What multiprocessing starts by itself, in the midst of a start, dies as well.
-    monkeypatch.setattr(forking.forkserver._forkserver, "ensure_running", ensure_and_kill)
+    monkeypatch.setattr(forking.Forkserver, "ensure_running", ensure_and_kill)
     assert "the forkserver did not start worker 0: " in str(run("process", "end")["error"])
 
 
@@ -219,7 +217,7 @@ def kill_some(n, seconds_between):
 
 @pytest.mark.parametrize("update", UPDATE_SCHEMES)
 def test_a_run_with_deaths_learns_and_keeps_its_books(update):
-    model = A3C(workers=3, update=update, seed=0, max_episode_steps=200)
+    model = A3C(workers=3, update=update, seed=0, max_episode_steps=200, engine="torch")
     killer = kill_some(3, 1.0)
     with pytest.warns(WorkerDeathWarning):
         model.learn(40_000)

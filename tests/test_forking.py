@@ -17,8 +17,8 @@ def test_main_stays_what_it_is_while_a_process_starts(monkeypatch):
     """Others may pickle what is defined there, in a thread of their own."""
     main, seen = sys.modules["__main__"], {}
 
-    def looked_at(name):
-        do = getattr(forking.forkserver, name)
+    def looked_at(owner, name):
+        do = getattr(owner, name)
 
         def step(*args):
             seen[name] = sys.modules["__main__"] is main
@@ -26,8 +26,13 @@ def test_main_stays_what_it_is_while_a_process_starts(monkeypatch):
 
         return step
 
-    for name in ("ensure_running", "connect_to_new_process", "read_signed"):
-        monkeypatch.setattr(forking.forkserver, name, looked_at(name))
+    server = forking.Forkserver
+    for owner, name in (
+        (server, "ensure_running"),
+        (server, "connect_to_new_process"),
+        (forking.forkserver, "read_signed"),
+    ):
+        monkeypatch.setattr(owner, name, looked_at(owner, name))
     assert "error" not in run("process", "end")
     assert seen == {"ensure_running": True, "connect_to_new_process": True, "read_signed": True}
 

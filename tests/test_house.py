@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import fastac
 
 PACKAGE = Path(fastac.__file__).parent
@@ -16,6 +18,8 @@ FLOORS = [
     [
         "config",
         "seeding",
+        "mlp",
+        "groups",
         "returns",
         "metrics",
         "machine",
@@ -28,7 +32,7 @@ FLOORS = [
         "exclusive",
     ],
     ["env", "policy", "shared", "checkpoint"],
-    ["rollout", "objective", "updates", "engines", "forking", "worker", "launch"],
+    ["rollout", "objective", "updates", "torch_engine", "engines", "forking", "worker", "launch"],
     ["algorithm", "a2c", "a3c", "evaluation", "preload"],
     [
         "compare.experiment",
@@ -78,7 +82,7 @@ DOORS = {
         "cli.doctor",
         "cli.check",
     },
-    "torch": {"policy", "objective", "worker", "doctor"},
+    "torch": {"policy", "objective", "doctor"},
 }
 
 
@@ -124,9 +128,22 @@ def test_heavy_libraries_come_in_by_their_doors():
             assert name in DOORS.get(library, {name}), f"{name} imports {library}"
 
 
-def test_neither_the_package_nor_the_env_import_torch():
-    code = "import sys, fastac; fastac.CartPoleVectorEnv(2).reset(seed=0); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+@pytest.mark.parametrize(
+    "work",
+    [
+        "fastac.CartPoleVectorEnv(2).reset(seed=0)",
+        "fastac.evaluate_policy(fastac.A2C().learn(1000).load(fastac.A2C().save(sys.argv[1])))",
+        "fastac.A3C(workers=2).learn(1000)",
+    ],
+)
+def test_what_needs_no_torch_does_not_import_it(work, tmp_path):
+    """Nor do the workers, which are forked from what their server has imported, and would tell by its memory."""
+    code = f"import sys, fastac; {work}; sys.exit('torch' in sys.modules)"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen([sys.executable, "-X", "importtime", *command[1:]], stderr=subprocess.PIPE, text=True) as run:
+        imported = run.communicate()[1]
+    assert run.returncode == 0
+    assert "numpy" in imported and not re.search(r"\| +torch$", imported, re.MULTILINE)
 
 
 def test_stubs_are_those_of_the_built_module(tmp_path):

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from crews import children, forkserver_of, gone, run
+from crews import children, gone, my_forkserver, run
 
 from fastac import WorkerDiedError, WorkerError, _core, launch, worker
 from fastac.watch import is_stopped
@@ -74,7 +74,7 @@ def test_all_that_are_stopped_are_not_waited_for_and_have_one_deadline(monkeypat
 
     def tick():
         if not stopped and all(is_stopped(str(pid)) for pid in children()) and len(children()) == 2:
-            stopped.append(forkserver_of(os.getpid()))
+            stopped.append(my_forkserver())
             os.kill(stopped[0], signal.SIGSTOP)
             raise TimeoutError
 

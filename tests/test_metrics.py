@@ -7,22 +7,32 @@ from fastac.metrics import EPISODE, UPDATE, HistoryBuilder, Position, row
 
 
 def update(time_s, worker, new_env_steps, grad_norm, applied=1):
-    return row(UPDATE, time_s, worker, new_env_steps, 0, grad_norm, 0, 0, 0, 0, 0, 0, 0, 0, applied)
+    return row(UPDATE, time_s, worker, new_env_steps, applied, 0, grad_norm, 0, 0, 0, 0, 0, 0, 0, 0, applied)
 
 
 def test_a_rejected_gradient_is_no_update():
     builder = HistoryBuilder(0.0)
     builder.add_rows(
-        np.stack([update(1, 0, 5, 1.0), update(2, 0, 5, np.nan, applied=0), row(EPISODE, 2, 0, 0, 9.0, 9)])
+        np.stack([update(1, 0, 5, 1.0), update(2, 0, 5, np.nan, applied=0), row(EPISODE, 2, 0, 0, 0, 9.0, 9)])
     )
     history = builder.build()
     assert history.episodes["updates"].tolist() == [1.0]
     assert history.episodes["env_steps"].tolist() == [10.0]
 
 
+def test_rows_tell_what_was_not_logged_in_between():
+    builder = HistoryBuilder(0.0)
+    builder.add_rows(np.stack([update(1, 0, 5, 1.0), row(EPISODE, 2, 0, 50, 10, 9.0, 9)]))
+    builder.add_rows(np.stack([row(UPDATE, 3, 1, 500, 100, *[0.0] * 10, 1.0)]))
+    history = builder.build()
+    assert history.updates["updates"].tolist() == [1.0, 111.0]
+    assert history.updates["env_steps"].tolist() == [5.0, 555.0]
+    assert (history.episodes["updates"], history.episodes["env_steps"]) == (11.0, 55.0)
+
+
 def history_of(returns, first_s=0.0):
     builder = HistoryBuilder(first_s)
-    builder.add_rows(np.stack([row(EPISODE, first_s + i, 0, 10, r, 10) for i, r in enumerate(returns)]))
+    builder.add_rows(np.stack([row(EPISODE, first_s + i, 0, 10, 0, r, 10) for i, r in enumerate(returns)]))
     return builder.build()
 
 
@@ -30,7 +40,7 @@ def test_workers_are_put_in_the_order_of_time():
     builder = HistoryBuilder(100.0)
     # Worker 0 reports 5 env steps at 1 s and 5 more at 3 s; worker 1 reports 7 at 2 s, with an episode that ended then.
     builder.add_rows(np.stack([update(101.0, 0, 5, 0.5), update(103.0, 0, 5, 0.25)]))
-    builder.add_rows(np.stack([update(102.0, 1, 7, 0.125), row(EPISODE, 102.0, 1, 0, 33.0, 7)]))
+    builder.add_rows(np.stack([update(102.0, 1, 7, 0.125), row(EPISODE, 102.0, 1, 0, 0, 33.0, 7)]))
     history = builder.build()
     assert history.updates["wall_s"].tolist() == [1.0, 2.0, 3.0]
     assert history.updates["worker"].tolist() == [0.0, 1.0, 0.0]
@@ -49,7 +59,7 @@ def test_workers_are_put_in_the_order_of_time():
 
 def test_a_resumed_run_counts_on():
     builder = HistoryBuilder(100.0, Position(total_timesteps=900, env_steps=500, updates=40, wall_s=7.0))
-    builder.add_rows(np.stack([update(101.0, 0, 5, 0.5), row(EPISODE, 101.0, 0, 0, 33.0, 7)]))
+    builder.add_rows(np.stack([update(101.0, 0, 5, 0.5), row(EPISODE, 101.0, 0, 0, 0, 33.0, 7)]))
     builder.add_moment(102.0, {"staleness_sum": 0, "applied": 1, "env_steps": 505, "staleness_max": 0}, 0)
     history = builder.build()
     assert [history.updates[name].tolist() for name in ("wall_s", "env_steps")] == [[8.0], [505.0]]
@@ -89,4 +99,4 @@ def test_staleness_of_a_moment_is_that_of_the_updates_since_the_one_before():
 
 def test_a_row_that_is_too_long_is_an_error():
     with pytest.raises(ValueError):
-        row(UPDATE, 0.0, 0, 0, *range(13))
+        row(UPDATE, 0.0, 0, 0, 0, *range(12))

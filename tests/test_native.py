@@ -12,6 +12,7 @@ import torch
 import fastac
 from fastac import _core, engines
 from fastac.config import A2CConfig
+from fastac.mlp import initial_params
 from fastac.objective import compute_gradient
 from fastac.policy import make_policy
 from fastac.rollout import Collector
@@ -20,7 +21,7 @@ SMALL = {"n_steps": 8, "hidden_sizes": (16,), "seed": 11, "engine": "native"}
 
 
 def bits(model):
-    return model.policy.params.tobytes(), model.state.tobytes()
+    return model.params.tobytes(), model.state.tobytes()
 
 
 def worker_of(config, n_envs):
@@ -102,20 +103,20 @@ def test_rollouts_and_gradients_are_those_of_the_torch_engine(seed):
 def test_the_first_update_of_both_engines_is_the_same_but_for_rounding():
     options = {**SMALL, "n_envs": 4, "optimizer": "sgd"}
     torch, native = (fastac.A2C(**options | {"engine": engine}) for engine in ("torch", "native"))
-    start = torch.policy.params.copy()
-    assert np.array_equal(start, native.policy.params)
+    start = torch.params.copy()
+    assert np.array_equal(start, native.params)
     torch.learn(1)
     native.learn(1)
-    change = torch.policy.params - start
+    change = torch.params - start
     assert np.abs(change).max() > 1e-6
-    np.testing.assert_allclose(native.policy.params - start, change, atol=1e-4 * np.abs(change).max())
+    np.testing.assert_allclose(native.params - start, change, atol=1e-4 * np.abs(change).max())
 
 
 def test_a_model_goes_from_one_engine_to_the_other(tmp_path):
     """They share the parameters, the optimizer's state and the envs' state."""
     native = fastac.A2C(**SMALL, n_envs=4).learn(800)
     torch = fastac.A2C(**SMALL | {"engine": "torch"}, n_envs=4)
-    torch.policy.params[:], torch.state[:] = native.policy.params, native.state
+    torch.params[:], torch.state[:] = native.params, native.state
     torch._set_envs_state(native._envs_state())
     obs = np.random.default_rng(0).normal(size=(50, 4))
     assert np.array_equal(torch.predict(obs, deterministic=True)[0], native.predict(obs, deterministic=True)[0])
@@ -157,6 +158,26 @@ def test_both_activations_learn():
     for activation in ("tanh", "relu"):
         model = fastac.A3C(workers=2, backend="thread", seed=3, activation=activation, engine="native").learn(60_000)
         assert np.mean(model.history.episodes["episode_return"][-50:]) > 100
+
+
+@pytest.mark.parametrize("split", [1, 2])
+def test_a_long_run_logs_ever_fewer_updates_and_counts_them_all(split):
+    model = fastac.A2C(n_envs=2, split=split, n_steps=1, hidden_sizes=(4,), seed=11).learn(50_000)
+    updates, episodes = model.history.updates, model.history.episodes
+    each = 2 // split
+    workers = []
+    for _ in range(split):
+        of_one = np.arange(1, 50_000 // 2 + 1)
+        workers.append(of_one[(of_one <= 10_000) | (of_one % 10 == 0)])
+        assert of_one[-1] == workers[-1][-1]
+    assert len(updates["wall_s"]) == sum(map(len, workers)) == split * 11_500
+    assert updates["updates"][-1] == model.version == model.ledger.applied == split * 25_000
+    assert updates["env_steps"][-1] == model.num_timesteps == 50_000
+    # Nothing waits for the next row of its kind: an episode's row says what was done by then, too.
+    late = episodes["updates"] > split * 10_000
+    assert late.sum() > 10 and (episodes["updates"] * each == episodes["env_steps"]).all()
+    assert (updates["updates"] * each == updates["env_steps"]).all()
+    assert len(set(episodes["updates"][late] % 10)) > 5
 
 
 # ---- the boundary ---------------------------------------------------------------------------------------------
@@ -206,7 +227,7 @@ def test_what_it_refuses():
         worker.run(session, **run | {"learning_rate": float("inf")}, **weights)
     with pytest.raises(RuntimeError, match="only a worker's session"):
         worker.run(observer, **run, **weights)
-    observer.initialize(make_policy(config).params)
+    observer.initialize(initial_params(config))
     assert worker.run(session, **run, **weights) == "finished" and worker.updates == 1
     assert worker.run(session, **run | {"total_timesteps": 80}, **weights, most_updates=2) == "not yet"
     assert worker.updates == 3
@@ -219,7 +240,7 @@ def test_what_it_refuses():
 
 def test_a_state_is_taken_whole_or_not_at_all():
     worker, other = worker_of(config_of(), 2), worker_of(config_of(), 2)
-    params = make_policy(config_of()).params
+    params = initial_params(config_of())
     worker.collect(params)
     before = other.get_state()
     for name, column in worker.get_state().items():
@@ -242,7 +263,7 @@ def test_a_state_is_taken_whole_or_not_at_all():
 
 def test_a_second_thread_is_refused():
     config = A2CConfig(seed=1, hidden_sizes=(256, 256), n_steps=4000)
-    worker, params = worker_of(config, 8), make_policy(config).params
+    worker, params = worker_of(config, 8), initial_params(config)
     thread = threading.Thread(target=worker.collect, args=(params,))
     thread.start()
     refused = False

@@ -13,7 +13,7 @@ SMALL = {"n_steps": 8, "hidden_sizes": (16,), "seed": 11}
 
 
 def bits(model):
-    return model.policy.params.tobytes(), model.state.tobytes()
+    return model.params.tobytes(), model.state.tobytes()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -62,11 +62,11 @@ def test_a3c_keeps_its_books(update, backend, engine, env_steps):
     )  # one may have done all before another began
     assert history.episodes["episode_length"].sum() <= model.num_timesteps
     assert (ledger.lost_fraction is None) == (update != "hogwild")
-    assert np.isfinite(model.policy.params).all()
+    assert np.isfinite(model.params).all()
 
 
 def test_more_workers_than_cores():
-    model = fastac.A3C(workers=64, backend="thread", **SMALL).learn(3000)
+    model = fastac.A3C(workers=64, backend="thread", engine="torch", **SMALL).learn(3000)
     model.ledger.check()
     assert len(set(model.history.updates["worker"])) > 32
 
@@ -91,10 +91,10 @@ def test_split_updates_in_turn_from_one_env_each():
 
 def test_learning_again_goes_on():
     once = fastac.A2C(**SMALL).learn(960)
-    version, params = once.version, once.policy.params.copy()
+    version, params = once.version, once.params.copy()
     once.learn(960)
     assert once.num_timesteps == 1920 and once.version == 2 * version and once.learn_calls == 2
-    assert not np.array_equal(once.policy.params, params)
+    assert not np.array_equal(once.params, params)
     # The second call continues the optimizer's state and the episodes under way.
     again = fastac.A2C(**SMALL).learn(960).learn(960)
     assert bits(once) == bits(again)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from crews import children, forkserver_of, run
+from crews import children, my_forkserver, run
 
 import fastac
 from fastac import WorkerError, WorkerStuckWarning, _core, a3c, forking, launch, updates, worker
@@ -41,11 +41,11 @@ WAITS = {
     ("cli.train", "_train"): AT_ONCE,
     ("doctor", "report_need"): "test_launch.py::test_a_process_that_does_not_leave_is_killed",
     ("engines", "_NativeLoop.run"): CORE,
-    ("engines", "_TorchLoop.run"): CORE,
+    ("torch_engine", "_TorchLoop.run"): CORE,
     ("exclusive", "exclusive.guarded"): AT_ONCE,
     ("forking", "_start_within"): "test_waits.py::test_a_silent_forkserver_is_replaced",
     ("forking", "_give_up"): "test_waits.py::test_ctrl_c_while_the_forkserver_is_silent",
-    ("forking", "kill_forkserver"): "test_waits.py::test_a_forkserver_that_does_not_die_is_not_waited_for",
+    ("forking", "Forkserver.kill"): "test_waits.py::test_a_forkserver_that_does_not_die_is_not_waited_for",
     ("launch", "Crew._wait"): "test_waits.py::test_a_worker_that_is_never_ready",  # once ready: test_stuck.py
     ("launch", "Crew._see_off"): "test_waits.py::test_a_thread_that_does_not_leave",
     ("lifeline", "_before_fork"): "test_forking.py::test_a_fork_waits_until_writers_are_known_but_not_for_ever",
@@ -183,23 +183,23 @@ def test_a_process_that_does_not_die(monkeypatch):
 def silent_forkserver(monkeypatch):
     """One that is stopped, and is not seen to be."""
     run("process", "end")
-    server = forkserver_of(os.getpid())
+    server = my_forkserver()
     os.kill(server, signal.SIGSTOP)
     monkeypatch.setattr(forking, "is_stopped", lambda task: False)
     return server
 
 
 def test_a_silent_forkserver_is_replaced(silent_forkserver, monkeypatch):
-    kill = forking.kill_forkserver
+    kill = forking.Forkserver.kill
 
-    def kill_and_be_patient():
-        kill()
+    def kill_and_be_patient(self):
+        kill(self)
         monkeypatch.setattr(forking, "START_DEADLINE_S", 120.0)
 
     monkeypatch.setattr(forking, "START_DEADLINE_S", 0.5)
-    monkeypatch.setattr(forking, "kill_forkserver", kill_and_be_patient)
+    monkeypatch.setattr(forking.Forkserver, "kill", kill_and_be_patient)
     assert "error" not in run("process", "end")
-    assert forkserver_of(os.getpid()) not in (None, silent_forkserver)
+    assert my_forkserver() not in (None, silent_forkserver)
 
 
 def test_forkservers_that_stay_silent_are_an_error(silent_forkserver, monkeypatch):
@@ -219,11 +219,11 @@ def test_ctrl_c_while_the_forkserver_is_silent(silent_forkserver):
 
 def test_a_forkserver_that_does_not_die_is_not_waited_for(monkeypatch):
     run("process", "end")
-    server = forkserver_of(os.getpid())
+    server = my_forkserver()
     monkeypatch.setattr(forking, "STOP_DEADLINE_S", 0.1)
     monkeypatch.setattr(forking.os, "kill", lambda pid, number: None)
-    forking.kill_forkserver()
-    assert forkserver_of(os.getpid()) == server
+    forking.forkserver_with("").kill()
+    assert my_forkserver() == server
 
 
 def test_another_thread_that_never_ends_its_start(monkeypatch):

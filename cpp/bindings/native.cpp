@@ -1,4 +1,5 @@
 // Translation only: a worker's policy, envs and gradient in C++, as Python sees them.
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -25,6 +26,26 @@ Activation activation_of(const py::str& name) {
 template <class T>
 void put(py::dict& into, const char* name, const std::vector<T>& values, std::vector<py::ssize_t> shape) {
     into[name] = py::array_t<T>(std::move(shape), values.data());
+}
+
+/// What a policy answers, some rows at a time.
+py::tuple act(const MlpShape& shape, py::handle params_given, py::handle obs_given) {
+    constexpr std::size_t most = 64, actions = Collector::n_actions;
+    const auto params = expect_array<float>(params_given, "params", {static_cast<py::ssize_t>(shape.parameters())});
+    const auto obs = expect_array<float>(obs_given, "obs", {any_length, static_cast<py::ssize_t>(CartPole::state_size)});
+    const std::size_t n = obs.size() / CartPole::state_size;
+    Mlp policy(shape, std::min(n, most));
+    policy.load(params);
+    py::array_t<float> probabilities({n, actions});
+    py::array_t<float> values(static_cast<py::ssize_t>(n));
+    std::vector<float> log_probabilities(most * actions);
+    for (std::size_t first = 0; first < n; first += most) {
+        const std::size_t rows = std::min(most, n - first);
+        policy.forward(0, rows, obs.data() + first * CartPole::state_size);
+        softmax(rows, actions, policy.outputs(0), probabilities.mutable_data() + first * actions, log_probabilities.data());
+        for (std::size_t i = 0; i < rows; ++i) values.mutable_data()[first + i] = policy.outputs(i)[actions];
+    }
+    return py::make_tuple(probabilities, values);
 }
 
 struct WorkerInUse : std::runtime_error {
@@ -181,6 +202,13 @@ private:
 }  // namespace
 
 void bind_native(py::module_& m) {
+    m.def(
+        "act",
+        [](py::handle params, py::handle obs, const std::vector<std::size_t>& hidden_sizes, const py::str& activation, bool shared_trunk) {
+            return act({CartPole::state_size, Collector::n_actions, hidden_sizes, activation_of(activation), shared_trunk}, params, obs);
+        },
+        py::arg("params"), py::arg("obs"), py::kw_only(), py::arg("hidden_sizes"), py::arg("activation"), py::arg("shared_trunk"),
+        "The MLP policy with params float32[P], for obs float32[N, 4]: action probabilities float32[N, 2] and values float32[N]; new arrays.");
     m.attr("MAX_NONFINITE_IN_A_ROW") = Worker::most_nonfinite;
     py::register_exception<WorkerInUse>(m, "WorkerInUse", PyExc_RuntimeError);
     py::class_<PyWorker, std::shared_ptr<PyWorker>> worker(

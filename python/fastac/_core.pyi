@@ -162,6 +162,15 @@ def clip_grad_norm(grad: npt.NDArray[np.float32], max_norm: float) -> float: ...
 # --- native ---
 MAX_NONFINITE_IN_A_ROW: int
 
+def act(
+    params: npt.NDArray[np.float32],
+    obs: npt.NDArray[np.float32],
+    *,
+    hidden_sizes: Sequence[int],
+    activation: str,
+    shared_trunk: bool,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]: ...
+
 class WorkerInUse(RuntimeError): ...
 
 class NativeWorker:

@@ -37,7 +37,7 @@ class A2C(Algorithm):
 
     def __init__(self, env: str = "CartPole-v1", **options: Any) -> None:
         super().__init__(config_from(A2CConfig, env, options))
-        self._engine = make_engine(self.config, self.config.n_envs, policy=self.policy, split=self.config.split)
+        self._engine = make_engine(self.config, self.config.n_envs, split=self.config.split)
 
     def _open(self, progress: WaitingProgress) -> Run:
         return self._new_run(

@@ -9,7 +9,7 @@ from typing import Any
 from fastac import _core
 from fastac.algorithm import Algorithm, config_from
 from fastac.config import A3CConfig
-from fastac.engines import make_engine
+from fastac.engines import at_work, make_engine, preload
 from fastac.forking import START_DEADLINE_S
 from fastac.launch import launch
 from fastac.progress import WaitingProgress
@@ -52,6 +52,7 @@ class A3C(Algorithm):
             on_death=self.config.on_worker_death,
             finished=lambda: run.session.snapshot()["env_steps"] >= total_timesteps,
             toll=run.toll,
+            preload=preload(self.config),
         ) as crew:
             crew.wait_ready()
             run.start()
@@ -74,15 +75,16 @@ def work(task: Task, session: _core.Session, report: Report) -> float:
     config = task.config
     incarnation = session.incarnation(task.worker)
     first = task.worker * config.n_envs
-    engine = make_engine(config, config.n_envs, first=first, call=task.call, incarnation=incarnation)
-    loop = engine.begin(session)
-    report(READY)
-    _wait_for_go(session)
-    started = time.thread_time()
-    while loop.run(task.total_timesteps):
-        pass
-    loop.flush(lambda: time.sleep(0.001))
-    return time.thread_time() - started
+    with at_work(config):
+        engine = make_engine(config, config.n_envs, first=first, call=task.call, incarnation=incarnation)
+        loop = engine.begin(session)
+        report(READY)
+        _wait_for_go(session)
+        started = time.thread_time()
+        while loop.run(task.total_timesteps):
+            pass
+        loop.flush(lambda: time.sleep(0.001))
+        return time.thread_time() - started
 
 
 def _wait_for_go(session: _core.Session) -> None:

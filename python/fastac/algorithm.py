@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +19,17 @@ import numpy.typing as npt
 from fastac import _core
 from fastac.checkpoint import Arrays, Checkpoint, load_checkpoint, save_checkpoint
 from fastac.config import Config
+from fastac.engines import at_work
 from fastac.errors import CheckpointError, ConfigError, NothingToResumeError
 from fastac.metrics import History, Position
-from fastac.policy import OBS_DIM, make_policy, one_torch_thread
+from fastac.mlp import OBS_DIM, act, initial_params, sample
 from fastac.progress import WaitingProgress
-from fastac.rollout import sample
 from fastac.shared import Ledger
 from fastac.signals import signals_deferred
 from fastac.updates import Moment, Periodic, Run
+
+if TYPE_CHECKING:
+    from fastac.policy import FlatPolicy
 
 AlgorithmT = TypeVar("AlgorithmT", bound="Algorithm")
 Float32 = npt.NDArray[np.float32]
@@ -88,6 +91,8 @@ class Algorithm(ABC):
 
     Attributes:
         config: all hyper-parameters, the seed resolved.
+        params: the policy's parameters, float32[P], and so for good: learn() writes them when it ends.
+        state: the optimizer's state, float32[S, P].
         num_timesteps: env steps trained on so far, over all learn() calls.
         version: optimizer updates so far.
         learn_calls: calls of learn() and resume() so far.
@@ -99,14 +104,28 @@ class Algorithm(ABC):
 
     def __init__(self, config: Config) -> None:
         self.config = config.resolve_seed()
-        self.policy = make_policy(self.config)
-        self.state = np.zeros((_core.state_vectors(config.optimizer), self.policy.n_params), np.float32)
+        self.params = initial_params(self.config)
+        self.state = np.zeros((_core.state_vectors(config.optimizer), len(self.params)), np.float32)
+        self._policy: FlatPolicy | None = None
         self._standing = Standing()
         self._learning = False
         self._running: tuple[Run, int] | None = None  # the run of the learn() that is under way, and in which thread
         self.history: History | None = None
         self.ledger: Ledger | None = None
         self._predict_random = np.random.default_rng(self.config.seed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, pickled ones too: a torch module of the copy has to lie on its own parameters."""
+        return {**self.__dict__, "_policy": None}
+
+    @property
+    def policy(self) -> FlatPolicy:
+        """The torch module that shares its memory with `params`. Imports torch."""
+        if self._policy is None:
+            from fastac.policy import make_policy
+
+            self._policy = make_policy(self.config, self.params)
+        return self._policy
 
     @property
     def num_timesteps(self) -> int:
@@ -202,7 +221,7 @@ class Algorithm(ABC):
             self.save(keeping.path)  # now, so that a path that cannot be written ends the run here
         label = progress_bar if isinstance(progress_bar, str) else type(self).__name__
         with (
-            one_torch_thread(),
+            at_work(self.config),
             WaitingProgress(begin.total_timesteps, label, "env steps", visible=bool(progress_bar)) as progress,
         ):
             run: Run | None = None
@@ -227,7 +246,7 @@ class Algorithm(ABC):
     def _close(self, run: Run, path: Pathlike | None) -> None:
         """Takes over what was learned, however the run ended, saves it and checks its books."""
         outcome = run.close()
-        self.policy.params[:] = outcome.last.params
+        self.params[:] = outcome.last.params
         self.state = outcome.last.state
         self._standing = self._standing.after(run.begin, outcome.last)
         self.history, self.ledger = outcome.history, outcome.ledger
@@ -244,7 +263,7 @@ class Algorithm(ABC):
         batch = np.asarray(obs, np.float32)
         if batch.ndim not in (1, 2) or batch.shape[-1] != OBS_DIM:
             raise ValueError(f"obs: expected shape [{OBS_DIM}] or [N, {OBS_DIM}], got {list(batch.shape)}")
-        probabilities, _ = self.policy.act(np.ascontiguousarray(batch.reshape(-1, OBS_DIM)))
+        probabilities, _ = act(self.config, self.params, np.ascontiguousarray(batch.reshape(-1, OBS_DIM)))
         if deterministic:
             actions = probabilities.argmax(axis=1)
         else:
@@ -268,7 +287,7 @@ class Algorithm(ABC):
             if thread != threading.get_ident():
                 raise RuntimeError("save: another thread is inside learn(); use learn(checkpoint=...) or on_checkpoint")
             return self._save_moment(run, path, run.moment())
-        return self._save(path, self.policy.params, self.state, self._standing)
+        return self._save(path, self.params, self.state, self._standing)
 
     def _save(self, path: Pathlike, params: Float32, state: Float32, standing: Standing) -> Path:
         done = {**dataclasses.asdict(standing), "predict_stream": self._predict_random.bit_generator.state}
@@ -292,7 +311,7 @@ class Algorithm(ABC):
 
     def _restore(self, saved: Checkpoint) -> None:
         arrays, done = dict(saved.arrays), dict(saved.standing)
-        for name, own in (("params", self.policy.params), ("optimizer_state", self.state)):
+        for name, own in (("params", self.params), ("optimizer_state", self.state)):
             if (array := arrays.pop(name)).shape != own.shape:
                 raise ValueError(f"{name}: expected shape {list(own.shape)}, got {list(array.shape)}")
             own[...] = array
@@ -326,7 +345,7 @@ class Algorithm(ABC):
         assert self.unfinished is not None
         return Run(
             self.config,
-            self.policy.params,
+            self.params,
             self.state,
             self.version,
             workers=workers,

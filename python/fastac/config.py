@@ -18,7 +18,7 @@ from fastac._core import MAX_WORKERS, OPTIMIZERS, STALENESS_LRS, UPDATE_SCHEMES
 from fastac.errors import ConfigError
 
 BACKENDS = ("thread", "process")
-ENGINES = ("torch", "native")
+ENGINES = ("native", "torch")
 ON_WORKER_DEATH = ("restart", "continue", "fail")
 MAX_LAYERS = 16
 ENV_IDS = ("CartPole-v1", "fastac/CartPole-v1")
@@ -95,7 +95,7 @@ class Config:
     hidden_sizes: tuple[int, ...] = _field((64, 64), "units of each hidden layer", at_least=1, at_most=4096)
     activation: str = _field("tanh", "between the layers", choices=("tanh", "relu"))
     shared_trunk: bool = _field(True, "policy and value share their hidden layers")
-    engine: str = _field("torch", "what computes: autograd, or C++ without the GIL", choices=ENGINES)
+    engine: str = _field("native", "what computes: C++ without the GIL, or torch with autograd", choices=ENGINES)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -22,13 +22,16 @@ from fastac import _core, limits
 from fastac._core import UPDATE_SCHEMES
 from fastac.bench.updates import one_round
 from fastac.config import A3CConfig
+from fastac.engines import at_work, preload
 from fastac.env import ENV_ID, make_vec
 from fastac.launch import launch
+from fastac.mlp import initial_params
 from fastac.shared import create_region, observer_of
 from fastac.worker import READY, Report
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 _START_DEADLINE_S = 30.0
+_CONFIG = A3CConfig(seed=0, engine="torch")  # whose workers need the most
 _PASSING_DESCRIPTORS = 8  # the region's, a file's, and those that hand the region's to a starting worker
 _MIB = 2**20
 
@@ -289,7 +292,7 @@ def measure_worker() -> Need:
         if time.monotonic() > started + _START_DEADLINE_S:
             raise TimeoutError(f"not ready within {_START_DEADLINE_S:g} s")
 
-    with launch("process", region, observer, report_need, [A3CConfig(seed=0)], tick) as crew:
+    with launch("process", region, observer, report_need, [_CONFIG], tick, preload=preload(_CONFIG)) as crew:
         crew.wait_ready()
         start_s = time.monotonic() - started
         with_worker = _open_descriptors()
@@ -302,31 +305,29 @@ def measure_worker() -> Need:
 
 def report_need(config: A3CConfig, session: _core.Session, report: Report) -> float:
     """The work of the worker process: gets ready as one of A3C does, and logs what that took."""
-    import torch
+    with at_work(config):
+        import torch
 
-    from fastac.policy import make_policy
+        from fastac.policy import make_policy
 
-    make_policy(config).warm_up()
-    row = np.zeros(_core.LOG_COLUMNS)
-    row[:4] = (
-        len(os.sched_getaffinity(0)),
-        torch.get_num_threads(),
-        len(os.listdir("/proc/self/task")),
-        limits.private_bytes(),
-    )
-    session.log(row)
-    report(READY)
-    while not session.stop_requested:
-        time.sleep(0.01)
-    return 0.0
+        make_policy(config).warm_up()
+        row = np.zeros(_core.LOG_COLUMNS)
+        row[:4] = (
+            len(os.sched_getaffinity(0)),
+            torch.get_num_threads(),
+            len(os.listdir("/proc/self/task")),
+            limits.private_bytes(),
+        )
+        session.log(row)
+        report(READY)
+        while not session.stop_requested:
+            time.sleep(0.01)
+        return 0.0
 
 
 def _region(workers: int) -> _core.Region:
-    """The region of an A3C run with the default config."""
-    from fastac.policy import make_policy
-
-    config = A3CConfig(seed=0)
-    return create_region(config, workers=workers, update=config.update, n_params=make_policy(config).n_params)
+    """The region of such a run."""
+    return create_region(_CONFIG, workers=workers, update=_CONFIG.update, n_params=len(initial_params(_CONFIG)))
 
 
 def _open_descriptors() -> int:

@@ -1,22 +1,22 @@
 """The loop of a worker, by two engines: read parameters, roll out, take the gradient, submit it, record; the next one.
 
-`torch` takes the gradient by autograd, here in Python. `native` does all of it in C++ without the GIL, for the MLP on
-the native CartPole (cpp/include/fastac/worker.hpp). Both live on the one flat vector, so that a model may go from one
-to the other at any time. A2C and A3C run the same loops: a2c.py on one worker that holds all envs, a3c.py on many.
+`native` does all of it in C++ without the GIL, for the MLP on the native CartPole (cpp/include/fastac/worker.hpp).
+`torch` takes the gradient by autograd, in Python (torch_engine.py). Both live on the one flat vector, so that a model
+may go from one to the other at any time. A2C and A3C run the same loops: a2c.py on one worker that holds all envs,
+a3c.py on many.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fastac import _core, seeding
-from fastac.config import Config, schedule
-from fastac.objective import compute_gradient
-from fastac.policy import FlatPolicy, make_policy
-from fastac.rollout import Arrays, Collector, Groups
-from fastac.updates import Recorder, diverged, flush_log
+from fastac.config import Config
+from fastac.groups import Arrays, Groups
+from fastac.updates import diverged, flush_log
 
 _TURN_MS = 50  # the native engine comes back to Python as often: for signals, logs and checkpoints
 
@@ -41,73 +41,34 @@ class Engine(Protocol):
 
 
 def make_engine(
-    config: Config,
-    n_envs: int,
-    *,
-    first: int = 0,
-    policy: FlatPolicy | None = None,
-    split: int = 1,
-    call: int = 0,
-    incarnation: int = 0,
+    config: Config, n_envs: int, *, first: int = 0, split: int = 1, call: int = 0, incarnation: int = 0
 ) -> Engine:
-    """The engine of a config, for envs `first` and on, in `split` groups.
-
-    `policy`: what the torch engine trains with, made anew if not given. `call` and `incarnation`: see seeding.py.
-    """
+    """The engine of a config, for envs `first` and on, in `split` groups. `call`, `incarnation`: see seeding.py."""
     size = n_envs // split
     begins = range(first, first + n_envs, size)
     if config.engine == "torch":
-        groups = Groups([Collector(config, begin, size, call, incarnation) for begin in begins])
-        return TorchEngine(config, policy or make_policy(config), groups)
+        from fastac.rollout import Collector
+        from fastac.torch_engine import TorchEngine
+
+        return TorchEngine(config, Groups([Collector(config, begin, size, call, incarnation) for begin in begins]))
     return NativeEngine(config, [native_worker(config, begin, size, call, incarnation) for begin in begins])
 
 
-# ---- torch ------------------------------------------------------------------------------------------------------
+def at_work(config: Config) -> contextlib.AbstractContextManager[None]:
+    """Around the work of a config's engine, in whatever process: what it needs is imported, and has one thread."""
+    if config.engine == "native":
+        return contextlib.nullcontext()
+    cpus = os.sched_getaffinity(0)
+    from fastac.policy import one_torch_thread
+
+    with contextlib.suppress(OSError):  # they were taken away meanwhile
+        os.sched_setaffinity(0, cpus)  # with OMP_PROC_BIND, OpenMP ties the thread that loads it to one of them
+    return one_torch_thread()
 
 
-@dataclass
-class TorchEngine:
-    """Any policy, by autograd."""
-
-    config: Config
-    policy: FlatPolicy
-    groups: Groups[Collector]
-
-    def begin(self, session: _core.Session) -> Loop:
-        self.policy.warm_up()
-        return _TorchLoop(self, session)
-
-
-class _TorchLoop:
-    def __init__(self, engine: TorchEngine, session: _core.Session) -> None:
-        self._engine = engine
-        self._session = session
-        self._recorder = Recorder(session, session.seat)
-
-    def run(self, total_timesteps: int) -> bool:
-        """One update."""
-        session, policy, config = self._session, self._engine.policy, self._engine.config
-        if session.stop_requested:
-            return False
-        version, env_steps = session.read(policy.params)
-        if env_steps >= total_timesteps:
-            return False
-        learning_rate = schedule(config.lr_schedule, config.learning_rate, env_steps / total_timesteps)
-        ent_coef = schedule(config.ent_schedule, config.ent_coef, env_steps / total_timesteps)
-
-        rollout = self._engine.groups.next().collect(policy, session.beat)
-        stats = compute_gradient(policy, rollout, config, ent_coef)
-        submitted = session.submit(
-            policy.grad, version_read=version, env_steps=rollout.env_steps, learning_rate=learning_rate
-        )
-        self._recorder.record(rollout, stats, version, learning_rate, ent_coef, submitted)
-        return True
-
-    def flush(self, wait: Callable[[], None]) -> None:
-        self._recorder.flush(wait)
-
-
-# ---- native -----------------------------------------------------------------------------------------------------
+def preload(config: Config) -> str:
+    """The module to import before worker processes are forked."""
+    return "fastac.torch_engine" if config.engine == "torch" else "fastac.a3c"
 
 
 class NativeEngine:
@@ -133,7 +94,8 @@ class _NativeLoop:
 
     def run(self, total_timesteps: int) -> bool:
         """As many updates as fit into 50 ms; where groups take turns, one."""
-        config, worker = self._engine.config, self._engine.groups.next()
+        config, worker = self._engine.config, self._engine.groups.current
+        updates = worker.updates
         ended = worker.run(
             self._session,
             total_timesteps=total_timesteps,
@@ -146,6 +108,8 @@ class _NativeLoop:
             duration_ms=_TURN_MS,
             most_updates=1 if len(self._engine.workers) > 1 else 0,
         )
+        if worker.updates > updates:
+            self._engine.groups.advance()
         if ended == "diverged":
             raise diverged(self._session.seat, worker.updates)
         return ended == "not yet"

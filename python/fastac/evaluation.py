@@ -9,7 +9,6 @@ import numpy as np
 from fastac import _core
 from fastac.algorithm import Algorithm
 from fastac.errors import ConfigError
-from fastac.policy import one_torch_thread
 
 
 @overload
@@ -61,13 +60,12 @@ def evaluate_policy(
     envs.reset()
     returns, lengths = np.zeros(n_eval_episodes), np.zeros(n_eval_episodes, np.int64)
     playing = np.ones(n_eval_episodes, np.bool_)
-    with one_torch_thread():
-        while playing.any():
-            actions, _ = model.predict(envs.obs, deterministic)
-            envs.step(actions)
-            returns[playing] += envs.reward[playing]
-            lengths[playing] += 1
-            playing &= ~(envs.terminated | envs.truncated)
+    while playing.any():
+        actions, _ = model.predict(envs.obs, deterministic)
+        envs.step(actions)
+        returns[playing] += envs.reward[playing]
+        lengths[playing] += 1
+        playing &= ~(envs.terminated | envs.truncated)
     if return_episode_rewards:
         return returns.tolist(), lengths.tolist()
     return float(returns.mean()), float(returns.std())

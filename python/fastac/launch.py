@@ -250,6 +250,7 @@ def launch(
     on_death: str = "fail",
     finished: Callable[[], bool] = lambda: False,
     toll: Toll | None = None,
+    preload: str = "",
 ) -> Crew:
     """Starts one worker for each task and, under `queue`, the learner. The caller holds the observer's seat.
 
@@ -260,8 +261,11 @@ def launch(
         finished: whether the run's work is done: then a worker that dies is not missed, and one that stands still is
             killed or, if it is a thread, left to itself.
         toll: where deaths, restarts and processor time are counted.
+        preload: a module that worker processes need and that is slow to import. The first of this program decides.
     """
-    kind: Callable[[_core.Region, int, Work, Any], Worker] = ProcessWorker if backend == "process" else ThreadWorker
+    kind: Callable[[_core.Region, int, Work, Any], Worker] = ThreadWorker
+    if backend == "process":
+        kind = partial(ProcessWorker, preload=preload)
     crew = Crew(observer, tick, on_death, finished, toll or Toll())
     try:
         if region.scheme == "queue":

@@ -14,7 +14,8 @@ import signal
 import threading
 from collections.abc import Iterator
 
-STARTER_PID = "FASTAC_STARTER_PID"  # in the environment of a forkserver that is being started
+# In the environment of a forkserver that is being started: by whom, and the module to import.
+STARTER_PID, PRELOAD = "FASTAC_STARTER_PID", "FASTAC_PRELOAD"
 _PR_SET_PDEATHSIG = 1
 _FORK_DEADLINE_S = 1.0
 _writers: set[int] = set()  # the ends of such pipes that this process holds

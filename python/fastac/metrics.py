@@ -17,8 +17,9 @@ Floats = npt.NDArray[np.float64]
 Table = dict[str, Floats]
 
 EPISODE, UPDATE = 0.0, 1.0
-_HEAD = ("kind", "wall_s", "worker", "new_env_steps")
+_HEAD = ("kind", "wall_s", "worker", "new_env_steps", "new_updates")
 EPISODE_COLUMNS = ("episode_return", "episode_length")
+RETURN = len(_HEAD) + EPISODE_COLUMNS.index("episode_return")
 UPDATE_COLUMNS = (
     "version_read",
     "grad_norm",
@@ -32,19 +33,20 @@ UPDATE_COLUMNS = (
     "ent_coef",
     "applied",
 )
-_APPLIED = len(_HEAD) + UPDATE_COLUMNS.index("applied")
+_COUNTED = ("wall_s", "env_steps", "updates", "worker")
 MOMENT_COLUMNS = ("wall_s", "updates", "env_steps", "staleness_mean", "staleness_max", "retries")
 
 assert len(_HEAD) + max(len(EPISODE_COLUMNS), len(UPDATE_COLUMNS)) <= LOG_COLUMNS
 
 
-def row(kind: float, wall_s: float, worker: int, new_env_steps: int, *values: float) -> Floats:
+def row(kind: float, wall_s: float, worker: int, new_env_steps: int, new_updates: int, *values: float) -> Floats:
     """One event as the log carries it, float64[16].
 
-    new_env_steps: those that the event adds. Not a worker's count, which begins again with the next one in its seat.
+    new_env_steps, new_updates: those since the worker's row before. Not its counts, which begin again with the next
+    one in its seat.
     """
     out = np.zeros(LOG_COLUMNS)
-    out[: 4 + len(values)] = (kind, wall_s, worker, new_env_steps, *values)
+    out[: len(_HEAD) + len(values)] = (kind, wall_s, worker, new_env_steps, new_updates, *values)
     return out
 
 
@@ -68,18 +70,18 @@ class History:
     Attributes:
         episodes: wall_s, env_steps, updates, worker, episode_return (undiscounted, unscaled), episode_length; in the
             order in which the episodes ended, over all workers.
-        updates: wall_s, env_steps, worker and UPDATE_COLUMNS; in the order in which they were submitted. `applied`
-            is 1, or 0 for a gradient that was rejected: only the former count as updates.
+        updates: wall_s, env_steps, updates, worker and UPDATE_COLUMNS; in the order in which they were submitted.
+            `applied` is 1, or 0 for a gradient that was rejected: only the former count as updates. The native engine
+            logs the first 10,000 of each worker, then every 10th up to 100,000, every 100th up to a million, and so
+            on, and its last; `env_steps` and `updates` count all.
         moments: MOMENT_COLUMNS, sampled by the parent; staleness_mean is over the updates since the row before.
         startup_s: from the call of learn() or resume() until the first worker started.
         train_s: from there until the last update.
         cpu_s: processor time of all workers and of the parent over train_s.
     """
 
-    episodes: Table = field(
-        default_factory=lambda: _empty(("wall_s", "env_steps", "updates", "worker", *EPISODE_COLUMNS))
-    )
-    updates: Table = field(default_factory=lambda: _empty(("wall_s", "env_steps", "worker", *UPDATE_COLUMNS)))
+    episodes: Table = field(default_factory=lambda: _empty((*_COUNTED, *EPISODE_COLUMNS)))
+    updates: Table = field(default_factory=lambda: _empty((*_COUNTED, *UPDATE_COLUMNS)))
     moments: Table = field(default_factory=lambda: _empty(MOMENT_COLUMNS))
     startup_s: float = 0.0
     train_s: float = 0.0
@@ -157,21 +159,18 @@ class HistoryBuilder:
         rows = np.concatenate(self._rows)
         rows = rows[np.argsort(rows[:, 1], kind="stable")]
         rows[:, 1] -= self.zero_s
-        is_update = rows[:, 0] == UPDATE
-        env_steps = self.start.env_steps + np.cumsum(rows[:, 3])
-        updates = self.start.updates + np.cumsum(is_update & (rows[:, _APPLIED] == 1))
-        episodes = ~is_update
-        head = {
+        counted = {
             "wall_s": rows[:, 1],
-            "env_steps": env_steps,
-            "updates": updates.astype(np.float64),
+            "env_steps": self.start.env_steps + np.cumsum(rows[:, 3]),
+            "updates": self.start.updates + np.cumsum(rows[:, 4]),
             "worker": rows[:, 2],
         }
-        history.episodes = {name: column[episodes] for name, column in head.items()} | {
-            name: rows[episodes, 4 + i] for i, name in enumerate(EPISODE_COLUMNS)
-        }
-        history.updates = {name: head[name][is_update] for name in ("wall_s", "env_steps", "worker")} | {
-            name: rows[is_update, 4 + i] for i, name in enumerate(UPDATE_COLUMNS)
-        }
+
+        def table(kind: float, columns: tuple[str, ...]) -> Table:
+            chosen = rows[:, 0] == kind
+            own = {name: rows[chosen, len(_HEAD) + i] for i, name in enumerate(columns)}
+            return {name: column[chosen] for name, column in counted.items()} | own
+
+        history.episodes, history.updates = table(EPISODE, EPISODE_COLUMNS), table(UPDATE, UPDATE_COLUMNS)
         history.train_s = float(rows[-1, 1]) - self.start.wall_s
         return history

@@ -1,4 +1,4 @@
-"""The policy: observations in, logits and a value out; its parameters and gradients are views of two flat vectors.
+"""The policy in torch: observations in, logits and a value out; parameters and gradients are views of two flat vectors.
 
 Before it: shared.py, which copies float32[P] into `params`. After it: rollout.py (acting) and objective.py (gradient).
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -15,30 +14,27 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from fastac import seeding
 from fastac.config import Config
+from fastac.mlp import N_ACTIONS, OBS_DIM, initial_params
 
 Float32 = npt.NDArray[np.float32]
 
-OBS_DIM = 4
-N_ACTIONS = 2
 _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
 
 
 class ActorCritic(nn.Module):
     """An MLP with a categorical policy and a value: forward(obs float32[B, 4]) -> (logits [B, A], values [B]).
 
-    Weights are orthogonal, biases zero; the policy starts close to uniform (gain 0.01), as is usual since
-    Schulman et al. 2017, arXiv:1707.06347.
+    Made without weights: FlatPolicy gives it those of a flat vector.
     """
 
-    def __init__(self, config: Config, generator: torch.Generator) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
         self._activation = _ACTIVATIONS[config.activation]
-        self.policy_trunk = _trunk(config, generator)
-        self.value_trunk = None if config.shared_trunk else _trunk(config, generator)
-        self.policy_head = _linear(config.hidden_sizes[-1], N_ACTIONS, 0.01, generator)
-        self.value_head = _linear(config.hidden_sizes[-1], 1, 1.0, generator)
+        self.policy_trunk = _trunk(config)
+        self.value_trunk = None if config.shared_trunk else _trunk(config)
+        self.policy_head = _Linear(config.hidden_sizes[-1], N_ACTIONS)
+        self.value_head = _Linear(config.hidden_sizes[-1], 1)
 
     def forward(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         features = self._through(self.policy_trunk, obs)
@@ -63,23 +59,26 @@ class FlatPolicy:
     backward() fills `grad`. Gradients are never handed over by replacing a tensor, and never set to None.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, params: Float32 | None = None) -> None:
+        """`params`: the parameters, to be shared from now on; if not given, those of the module, copied."""
         self.module = module
         parameters = list(module.parameters())
         if any(p.dtype != torch.float32 for p in parameters):
             raise TypeError("expected a policy with float32 parameters")
         n = sum(p.numel() for p in parameters)
-        flat, flat_grad = torch.empty(n), torch.zeros(n)
+        if params is None:
+            params = torch.cat([p.detach().flatten() for p in parameters]).numpy()
+        if params.dtype != np.float32 or params.shape != (n,):
+            raise ValueError(f"params: expected float32[{n}], got {params.dtype}{list(params.shape)}")
+        flat, self._flat_grad = torch.from_numpy(params), torch.zeros(n)
         at = 0
         for p in parameters:
             piece = slice(at, at + p.numel())
-            flat[piece] = p.detach().flatten()
             p.data = flat[piece].view(p.shape)
-            p.grad = flat_grad[piece].view(p.shape)
+            p.grad = self._flat_grad[piece].view(p.shape)
             at = piece.stop
-        self._flat_grad = flat_grad
-        self.params: Float32 = flat.numpy()
-        self.grad: Float32 = flat_grad.numpy()
+        self.params = params
+        self.grad: Float32 = self._flat_grad.numpy()
 
     def __reduce__(self) -> tuple[type[FlatPolicy], tuple[nn.Module]]:
         """A copy, a pickled one too, flattens its own module: copied arrays would no longer be the module's tensors."""
@@ -112,28 +111,23 @@ class FlatPolicy:
         return values
 
 
-def make_policy(config: Config) -> FlatPolicy:
-    """The policy of a config, its initial weights drawn from the config's seed."""
-    if config.seed is None:
-        raise ValueError("expected a config with a seed: use config.resolve_seed()")
-    generator = torch.Generator().manual_seed(seeding.weights_seed(config.seed))
-    return FlatPolicy(ActorCritic(config, generator))
+def make_policy(config: Config, params: Float32 | None = None) -> FlatPolicy:
+    """The policy of a config, over `params` or over its initial weights."""
+    return FlatPolicy(ActorCritic(config), initial_params(config) if params is None else params)
 
 
-def _trunk(config: Config, generator: torch.Generator) -> nn.ModuleList:
+def _trunk(config: Config) -> nn.ModuleList:
     sizes = (OBS_DIM, *config.hidden_sizes)
-    return nn.ModuleList(_Layer(n_in, n_out, generator) for n_in, n_out in itertools.pairwise(sizes))
+    return nn.ModuleList(_Layer(n_in, n_out) for n_in, n_out in itertools.pairwise(sizes))
 
 
 class _Layer(nn.Module):
     """Weights [in, out] and biases [out]: so they lie in the flat vector, for the native engine's sake (mlp.hpp)."""
 
-    def __init__(self, n_in: int, n_out: int, generator: torch.Generator) -> None:
+    def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
-        weight = torch.empty(n_out, n_in)
-        nn.init.orthogonal_(weight, math.sqrt(2.0), generator=generator)
-        self.weight = nn.Parameter(weight.t().contiguous())
-        self.bias = nn.Parameter(torch.zeros(n_out))
+        self.weight = nn.Parameter(torch.empty(n_in, n_out))
+        self.bias = nn.Parameter(torch.empty(n_out))
 
 
 class _Linear(nn.Linear):
@@ -144,13 +138,6 @@ class _Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         pass
-
-
-def _linear(n_in: int, n_out: int, gain: float, generator: torch.Generator) -> nn.Linear:
-    layer = _Linear(n_in, n_out)
-    nn.init.orthogonal_(layer.weight, gain, generator=generator)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 @contextlib.contextmanager

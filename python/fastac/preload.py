@@ -7,11 +7,12 @@ pipe along, and it stays with the request. So until it has imported, the server 
 
 from __future__ import annotations
 
+import importlib
 import os
 import stat
 import sys
 
-from fastac.lifeline import STARTER_PID, end_with_starter, end_with_writer, outlive_starter
+from fastac.lifeline import PRELOAD, STARTER_PID, end_with_starter, end_with_writer, outlive_starter
 
 
 def _is_pipe(fd: int) -> bool:
@@ -29,6 +30,6 @@ if any("multiprocessing.forkserver" in word for word in sys.orig_argv):
         if fd > 2 and _is_pipe(fd):
             end_with_writer(fd)
 
-    import fastac.a3c  # noqa: F401
+    importlib.import_module(os.environ.pop(PRELOAD, "") or "fastac.worker")
 
     outlive_starter()

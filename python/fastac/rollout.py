@@ -5,19 +5,20 @@ Before it: env.py and policy.py. After it: returns.py and objective.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastac import _core, returns, seeding
 from fastac.config import Config
-from fastac.policy import OBS_DIM, FlatPolicy
+from fastac.groups import Arrays
+from fastac.mlp import OBS_DIM, sample
+from fastac.policy import FlatPolicy
 
 Float32 = npt.NDArray[np.float32]
-Arrays = dict[str, npt.NDArray[Any]]
 
 
 @dataclass
@@ -152,53 +153,3 @@ def _collector_at(config: Config, first: int, n_envs: int, state: Arrays) -> Col
     collector = Collector(config, first, n_envs)
     collector.set_state(state)
     return collector
-
-
-class Stateful(Protocol):
-    """What steps some envs: a Collector, or the native engine's worker."""
-
-    def get_state(self) -> Arrays: ...
-    def set_state(self, saved: Arrays) -> None: ...
-
-
-Member = TypeVar("Member", bound=Stateful)
-
-
-class Groups(Generic[Member]):
-    """The envs of one worker, in groups of one size that roll out in turn."""
-
-    def __init__(self, members: Sequence[Member]) -> None:
-        self._members = members
-        self._next = 0
-
-    def next(self) -> Member:
-        """The group whose turn it is."""
-        member = self._members[self._next]
-        self._next = (self._next + 1) % len(self._members)
-        return member
-
-    def get_state(self) -> Arrays:
-        """That of all groups, one row for each env, and whose turn it is."""
-        states = [member.get_state() for member in self._members]
-        rows = {name: np.concatenate([state[name] for state in states]) for name in states[0]}
-        return {**rows, "next_group": np.array([self._next])}
-
-    def set_state(self, saved: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Goes on, bit for bit, where `get_state` was called. Raises KeyError, TypeError or ValueError for no state."""
-        rows = {name: column for name, column in saved.items() if name != "next_group"}
-        n = len(rows["env_elapsed"]) // len(self._members)
-        for k, member in enumerate(self._members):
-            member.set_state({name: column[k * n : (k + 1) * n] for name, column in rows.items()})
-        self._next = int(saved["next_group"][0])
-
-
-def sample(probabilities: Float32, uniforms: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Actions int64[N] by inversion: the first action whose cumulated probability exceeds the uniform number.
-
-    Args:
-        probabilities: [N, A].
-        uniforms: in [0, 1), [N].
-    """
-    cumulated = np.cumsum(probabilities[:, :-1], axis=1, dtype=np.float64)  # the last action takes what is left
-    actions: npt.NDArray[np.int64] = (cumulated <= uniforms[:, None]).sum(axis=1)
-    return actions

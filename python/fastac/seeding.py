@@ -37,6 +37,7 @@ def action_words(seed: int, call: int, first: int, n: int, incarnation: int = 0)
     return _words(seed, call, _ACTION, first, n, incarnation)
 
 
-def weights_seed(seed: int) -> int:
-    """Seed of the initial weights: the same for every algorithm, so that comparisons start from one policy."""
-    return int(_sequence(seed, 0, _WEIGHTS, 0).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def weights_words(seed: int) -> npt.NDArray[np.uint64]:
+    """Seed words uint64[4] of the initial weights: the same for every algorithm, so that comparisons start from one
+    policy."""
+    return _sequence(seed, 0, _WEIGHTS, 0).generate_state(4, np.uint64).astype(np.uint64)

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +19,13 @@ import numpy.typing as npt
 from fastac import _core
 from fastac.config import Config
 from fastac.errors import NonFiniteGradientError
-from fastac.metrics import EPISODE, UPDATE, History, HistoryBuilder, Position, row
-from fastac.objective import GradientStats
+from fastac.metrics import EPISODE, RETURN, UPDATE, History, HistoryBuilder, Position, row
 from fastac.progress import WaitingProgress, return_note
-from fastac.rollout import Rollout
 from fastac.shared import Ledger, Toll, create_region, observer_of
+
+if TYPE_CHECKING:
+    from fastac.objective import GradientStats
+    from fastac.rollout import Rollout
 
 Float32 = npt.NDArray[np.float32]
 
@@ -114,7 +117,7 @@ class Run:
         for worker in range(self.region.workers):
             rows = self.session.read_log(worker)
             self._builder.add_rows(rows)
-            self._recent.extend(rows[rows[:, 0] == EPISODE, 4])
+            self._recent.extend(rows[rows[:, 0] == EPISODE, RETURN])
         snapshot = self.session.ledger()
         self._builder.add_moment(time_s, snapshot, snapshot["retries"])
         mean_return = float(np.mean(self._recent)) if self._recent else float("nan")
@@ -171,12 +174,15 @@ class Recorder:
         """Raises NonFiniteGradientError after ten rejected gradients in a row."""
         self._updates += 1
         now = time.monotonic()
+        # One that was published when the run was stopped is applied by the last drain.
+        applied = submitted in ("applied", "stopped")
         self._backlog.append(
             row(
                 UPDATE,
                 now,
                 self._worker,
                 rollout.env_steps,
+                applied,
                 version,
                 stats.grad_norm,
                 stats.policy_loss,
@@ -187,12 +193,11 @@ class Recorder:
                 stats.explained_variance,
                 learning_rate,
                 ent_coef,
-                # One that was published when the run was stopped is applied by the last drain.
-                submitted in ("applied", "stopped"),
+                applied,
             )
         )
         for episode_return, length in rollout.episodes:
-            self._backlog.append(row(EPISODE, now, self._worker, 0, episode_return, length))
+            self._backlog.append(row(EPISODE, now, self._worker, 0, 0, episode_return, length))
         self._write()
         self._nonfinite_in_a_row = self._nonfinite_in_a_row + 1 if submitted == "rejected_nonfinite" else 0
         if self._nonfinite_in_a_row == _core.MAX_NONFINITE_IN_A_ROW:

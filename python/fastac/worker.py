@@ -109,14 +109,14 @@ class ProcessWorker:
     says so: it closes when the worker is dead, after its hold on the shared memory.
     """
 
-    def __init__(self, region: _core.Region, seat: int, work: Work, task: Any) -> None:
+    def __init__(self, region: _core.Region, seat: int, work: Work, task: Any, preload: str = "") -> None:
         name = _name(region, seat)
         self._inbox, outbox = multiprocessing.Pipe(duplex=False)
         self._heard: deque[Any] = deque()
         self._hung_up = False
         try:
             args = (work, task, forking.Descriptor(region.fd), region.nonce, seat, name, outbox, _cpus())
-            self._process: Any = forking.start(name, _process_main, args)
+            self._process: Any = forking.start(name, _process_main, args, preload)
         finally:
             outbox.close()  # the worker's own end is now the only one
         self._code: int | None = None
@@ -180,7 +180,7 @@ class ProcessWorker:
             return False
         self._listen()
         if self._exit_code(deadline) is None:  # multiprocessing would wait for it at the end of the program
-            forking.kill_forkserver()
+            self._process.forkserver.kill()
             self._exit_code(deadline)
         self._close()
         return True
@@ -225,9 +225,6 @@ def _process_main(
     assert parent is not None
     end_with_writer(parent.sentinel)  # a worker holds nothing that others would miss (updates.hpp)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import torch
-
-    torch.set_num_threads(1)
 
     def open_session() -> _core.Session:
         region = _core.Region.attach(fd, nonce)

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <utility>
 #include <vector>
 
 #include "fastac/gradient.hpp"
@@ -33,13 +34,27 @@ struct LoopConfig {
     double max_grad_norm = 0.0;  // clipping before the push; 0: none
 };
 
-/// A worker's reports: one row for each update, one for each episode, as python/fastac/metrics.py reads them.
+/// A worker's reports as python/fastac/metrics.py reads them: a row for each episode, and one for each of the first 10,000
+/// updates, then for every 10th up to 100,000, for every 100th up to a million, and so on: a long run must not drown its parent.
+/// Rows say how many env steps and updates came since the worker's row before, so that counts are exact in each of them.
 /// Never waits: what the ring has no room for is kept.
 class Reports {
 public:
     using Row = std::array<double, log_columns>;
 
-    void add(const Row& row) { kept_.push_back(row); }
+    /// An update, applied or not, after which `new_env_steps` more are done. `values`: the columns that are an update's own.
+    template <class... Values>
+    void update(double now, std::size_t worker, std::size_t new_env_steps, bool applied, Values... values) {
+        env_steps_ += new_env_steps;
+        applied_ += static_cast<std::size_t>(applied);
+        latest_ = {1.0, now, static_cast<double>(worker), 0.0, 0.0, static_cast<double>(values)..., static_cast<double>(applied)};
+        is_kept_ = false;
+        if (++updates_ % stride_ == 0) keep_latest();
+        if (updates_ == 10'000 * stride_) stride_ *= 10;
+    }
+
+    /// An episode that ended in the latest update's rollout.
+    void episode(const Episode& episode) { keep({0.0, latest_[1], latest_[2], 0.0, 0.0, episode.episode_return, static_cast<double>(episode.length)}); }
 
     /// Writes what there is room for; returns how many rows are left.
     std::size_t write(Session& session) {
@@ -47,8 +62,31 @@ public:
         return kept_.size();
     }
 
+    /// The same at the end of the work, the latest update included.
+    std::size_t flush(Session& session) {
+        if (updates_ > 0 && !is_kept_) keep_latest();
+        return write(session);
+    }
+
+    [[nodiscard]] std::uint64_t updates() const noexcept { return updates_; }
+
 private:
+    void keep_latest() {
+        keep(latest_);
+        is_kept_ = true;
+    }
+
+    void keep(Row row) {
+        row[3] = static_cast<double>(std::exchange(env_steps_, 0));
+        row[4] = static_cast<double>(std::exchange(applied_, 0));
+        kept_.push_back(row);
+    }
+
     std::deque<Row> kept_;
+    Row latest_{};
+    bool is_kept_ = true;
+    std::size_t env_steps_ = 0, applied_ = 0;  // since the last row that was kept
+    std::uint64_t updates_ = 0, stride_ = 1;
 };
 
 // What it is: one worker of a run. It borrows the session, and owns its envs, its policy and its gradient.
@@ -88,24 +126,21 @@ public:
     }
 
     /// At the end: writes the rows that the parent had not read in time. Returns how many are left.
-    std::size_t flush(Session& session) { return reports_.write(session); }
+    std::size_t flush(Session& session) { return reports_.flush(session); }
 
-    [[nodiscard]] std::uint64_t updates() const noexcept { return updates_; }  // submitted so far
+    [[nodiscard]] std::uint64_t updates() const noexcept { return reports_.updates(); }  // submitted so far
     [[nodiscard]] Collector& collector() noexcept { return collector_; }
     [[nodiscard]] Mlp& policy() noexcept { return policy_; }
     [[nodiscard]] ActorCriticGradient& gradient() noexcept { return gradient_; }
 
 private:
     void report(Session& session, std::uint64_t version, const GradientStats& s, double learning_rate, double ent_coef, Submitted submitted) {
-        constexpr double episode_kind = 0.0, update_kind = 1.0;
-        ++updates_;
         const double now = std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-        const double worker = static_cast<double>(session.seat());
         // One that was published when the run was stopped is applied by the last drain.
         const bool applied = submitted == Submitted::applied || submitted == Submitted::stopped;
-        reports_.add({update_kind, now, worker, static_cast<double>(collector_.steps()), static_cast<double>(version), s.grad_norm, s.policy_loss, s.value_loss, s.entropy,
-                      s.return_mean, s.return_var, s.explained_variance, learning_rate, ent_coef, applied ? 1.0 : 0.0});
-        for (const Episode& episode : collector_.episodes()) reports_.add({episode_kind, now, worker, 0.0, episode.episode_return, static_cast<double>(episode.length)});
+        reports_.update(now, session.seat(), collector_.steps(), applied, version, s.grad_norm, s.policy_loss, s.value_loss, s.entropy, s.return_mean, s.return_var,
+                        s.explained_variance, learning_rate, ent_coef);
+        for (const Episode& episode : collector_.episodes()) reports_.episode(episode);
         reports_.write(session);
     }
 
@@ -114,7 +149,7 @@ private:
     ActorCriticGradient gradient_;
     std::vector<float> params_, grad_;
     Reports reports_;
-    std::uint64_t updates_ = 0, nonfinite_ = 0;
+    std::uint64_t nonfinite_ = 0;
 };
 
 }  // namespace fastac

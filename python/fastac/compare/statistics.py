@@ -95,7 +95,7 @@ def curve(history: History, total_timesteps: int, points: int = 100, window: int
     done = np.searchsorted(updates["env_steps"], grid, side="right")
     columns = {name: np.full(points, np.nan) for name in CURVE_COLUMNS}
     columns["env_steps"] = grid
-    columns["updates"] = np.concatenate([[0.0], np.cumsum(updates["applied"])])[done]
+    columns["updates"] = np.concatenate([[0.0], updates["updates"]])[done]
     columns["episodes"] = finished.astype(np.float64)
     if len(updates["wall_s"]):
         columns["wall_s"] = np.interp(grid, updates["env_steps"], updates["wall_s"])

@@ -32,7 +32,7 @@ def summarize(results: Sequence[Result], arm: str) -> dict[str, Any]:
     over_seeds = {
         "final_return": [history.final_return() for history in histories],
         "env_steps_per_s": [history.updates["env_steps"][-1] / history.train_s for history in histories],
-        "updates": [float(history.updates["applied"].sum()) for history in histories],
+        "updates": [float(history.updates["updates"][-1]) for history in histories],
         "grad_norm": [_mean(history.updates["grad_norm"][history.updates["applied"] == 1]) for history in histories],
         "return_var": [_variance(history.episodes["episode_return"][-100:]) for history in histories],
         "staleness_mean": [result.ledger.staleness_mean for result in its],

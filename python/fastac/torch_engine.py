@@ -1,0 +1,58 @@
+"""The torch engine: any policy, its gradient by autograd. See engines.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastac import _core
+from fastac.config import Config, schedule
+from fastac.groups import Groups
+from fastac.objective import compute_gradient
+from fastac.policy import FlatPolicy, make_policy
+from fastac.rollout import Collector
+from fastac.updates import Recorder
+
+
+@dataclass
+class TorchEngine:
+    """The envs of one worker. Each run gets a policy of its own, whose parameters are those that it reads."""
+
+    config: Config
+    groups: Groups[Collector]
+
+    def begin(self, session: _core.Session) -> _TorchLoop:
+        policy = make_policy(self.config)
+        policy.warm_up()
+        return _TorchLoop(self, policy, session)
+
+
+class _TorchLoop:
+    def __init__(self, engine: TorchEngine, policy: FlatPolicy, session: _core.Session) -> None:
+        self._engine = engine
+        self._policy = policy
+        self._session = session
+        self._recorder = Recorder(session, session.seat)
+
+    def run(self, total_timesteps: int) -> bool:
+        """One update."""
+        session, policy, config = self._session, self._policy, self._engine.config
+        if session.stop_requested:
+            return False
+        version, env_steps = session.read(policy.params)
+        if env_steps >= total_timesteps:
+            return False
+        learning_rate = schedule(config.lr_schedule, config.learning_rate, env_steps / total_timesteps)
+        ent_coef = schedule(config.ent_schedule, config.ent_coef, env_steps / total_timesteps)
+
+        rollout = self._engine.groups.current.collect(policy, session.beat)
+        self._engine.groups.advance()
+        stats = compute_gradient(policy, rollout, config, ent_coef)
+        submitted = session.submit(
+            policy.grad, version_read=version, env_steps=rollout.env_steps, learning_rate=learning_rate
+        )
+        self._recorder.record(rollout, stats, version, learning_rate, ent_coef, submitted)
+        return True
+
+    def flush(self, wait: Callable[[], None]) -> None:
+        self._recorder.flush(wait)
