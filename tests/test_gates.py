@@ -84,7 +84,7 @@ def test_a_soak_that_killed_nobody_or_ended_early():
 
 def test_what_is_left_by_a_forkserver_that_is_gone(monkeypatch):
     model = fastac.A2C(n_steps=8, hidden_sizes=(4,), seed=0).learn(32)
-    monkeypatch.setattr(workers_killed, "forkserver", lambda: None)
+    monkeypatch.setattr(workers_killed, "forkservers", list)
     assert workers_killed.faults_of(model) == ["the forkserver is gone"]
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as orphan:
         assert workers_killed.faults_of(model, [orphan.pid]) == [f"left over: {[orphan.pid]}"]

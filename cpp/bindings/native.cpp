@@ -31,11 +31,10 @@ void put(py::dict& into, const char* name, const std::vector<T>& values, std::ve
 /// What a policy answers, some rows at a time.
 py::tuple act(const MlpShape& shape, py::handle params_given, py::handle obs_given) {
     constexpr std::size_t most = 64, actions = Collector::n_actions;
-    const auto params = expect_array<float>(params_given, "params", {static_cast<py::ssize_t>(shape.parameters())});
     const auto obs = expect_array<float>(obs_given, "obs", {any_length, static_cast<py::ssize_t>(CartPole::state_size)});
     const std::size_t n = obs.size() / CartPole::state_size;
     Mlp policy(shape, std::min(n, most));
-    policy.load(params);
+    policy.load(expect_array<float>(params_given, "params", {static_cast<py::ssize_t>(shape.parameters())}));
     py::array_t<float> probabilities({n, actions});
     py::array_t<float> values(static_cast<py::ssize_t>(n));
     std::vector<float> log_probabilities(most * actions);

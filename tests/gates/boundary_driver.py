@@ -27,7 +27,7 @@ ROOMS = {
     Sessions: "create create attach look forget never_made open open open close copies reap",
     Verbs: "initialize read submit submit submit push push settle submit_many log read_log serve copy_record flags "
     "signal balance balance",
-    Workers: "make never_made copies collect gradient run run look set_state",
+    Workers: "make never_made copies collect gradient run run look set_state act",
     Crowd: "one_session used_while_it_waits closed_while_used one_env forked",
 }
 OFTEN, SELDOM = 5, 2  # threads and forks take milliseconds

@@ -100,6 +100,22 @@ class Workers:
         params, fits = d.array("f4", (worker.parameters,), fill)
         self.call(worker.collect, params, fits=fits)
 
+    def act(self, d: Draw) -> None:
+        hidden, size = d.choice([((3,), 27), ([9, 5], 113), ("8", 0), ((), 0), ((0,), 0), ((2**40, 2**40), 0)])
+        params, b = d.array("f4", (size,), d.choice([0.0, 0.5, np.nan, 1e38]))
+        obs, c = d.array("f4", (None, 4), 0.5)
+        activation, e = d.text(ACTIVATIONS)
+        flag = d.choice([True, True, "yes"])
+        self.call(
+            _core.act,
+            params,
+            obs,
+            hidden_sizes=hidden,
+            activation=activation,
+            shared_trunk=flag,
+            fits=size > 0 and b and c and e and flag is True,
+        )
+
     def gradient(self, d: Draw) -> None:
         worker, _ = self.some(d)
         grad, a = d.array("f4", (worker.parameters,), 0.0, write=True)

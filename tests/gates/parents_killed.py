@@ -36,7 +36,10 @@ from whole_runs import (
     wait_until,
 )
 
+from fastac.config import ENGINES
+
 LIMIT_S = 2.0
+ENDLESS = ("--total-timesteps", "1000000000000")
 START, PROCESS, WORKER = "start", "first process", "first worker"
 PHASES = IMPORTING, ON_ITS_OWN, WITH_WORKERS = "importing", "on its own", "with workers"
 AT_A_TIME = 2
@@ -52,6 +55,7 @@ KINDS = (
 @dataclass(frozen=True)
 class Trial:
     kind: str
+    engine: str
     since: str  # START, PROCESS or WORKER
     after_s: float
     stop_first: bool
@@ -82,14 +86,16 @@ def plan(kills: int, seed: int) -> list[Trial]:
     for index in range(kills):
         kind = KINDS[index % len(KINDS)]
         since = (START, PROCESS, START, WORKER)[index // len(KINDS) % 4] if "process" in kind else START
-        after_s = draw.uniform(0.05, 6.0) if since == START else draw.uniform(0.0, 4.0)
-        trials.append(Trial(kind, since, after_s, draw.random() < 0.2))
+        engine = draw.choice(ENGINES)
+        starting_s = 6.0 if engine == "torch" else 1.5
+        after_s = draw.uniform(0.05, starting_s) if since == START else draw.uniform(0.0, 4.0)
+        trials.append(Trial(kind, engine, since, after_s, draw.random() < 0.2))
     return trials
 
 
 def attempt(trial: Trial) -> Outcome:
     with tempfile.TemporaryDirectory() as runs:
-        words = [COMMAND, "train", "a3c", *trial.kind.split(), "--total-timesteps", "50000000", "--runs", runs]
+        words = [COMMAND, "train", "a3c", *trial.kind.split(), "--engine", trial.engine, *ENDLESS, "--runs", runs]
         # multiprocessing's own temporary folder is not ours to clear away after a SIGKILL
         environment = {**os.environ, "TMPDIR": runs}
         started = time.monotonic()

@@ -35,18 +35,19 @@ from whole_runs import COMMAND, Terminal, arguments, catches, kill, members, not
 
 from fastac import rundir
 from fastac.checkpoint import load_checkpoint
+from fastac.config import ENGINES
 from fastac.errors import CheckpointError
 
 LIMIT_S = 2.0
 AT_A_TIME = 2
 LATEST_S = 2.0
 FIRST_LINE, WORK, PICTURES = "our first line", "the beginning of its work", "the beginning of its pictures"
-LONG = "--total-timesteps 50000000"
+LONG = "--total-timesteps 1000000000000"
 KINDS = {
     "a2c": f"train a2c {LONG}",
     "a3c thread": f"train a3c --backend thread {LONG}",
     "a3c process": f"train a3c --backend process {LONG}",
-    "compare": "compare --quick",
+    "compare": f"compare --quick {LONG}",
     PICTURES: "compare --quick --seeds 1 --total-timesteps 2000",
 }
 _SHOWN_BEFORE = re.compile(r"A[23]C .*seed \d+ +return|CartPole-v1, |[┏┃┡│├└ ]|Measured on ")  # by a comparison
@@ -59,6 +60,7 @@ PHASES = IMPORTING, AT_WORK, DRAWING = "importing", "at work", "drawing"
 @dataclass(frozen=True)
 class Trial:
     kind: str
+    engine: str
     number: signal.Signals
     since: str  # FIRST_LINE, WORK or PICTURES
     after_s: float
@@ -84,7 +86,8 @@ class Outcome:
 
 
 def plan(signals: int, seed: int) -> list[Trial]:
-    """Every kind gets both signals; the pictures, which take long to come to, only every tenth trial."""
+    """Every kind gets both signals, engines are drawn; the pictures, which take long to come to, only every tenth
+    trial."""
     draw = random.Random(seed)
     trials = []
     for index in range(signals):
@@ -94,7 +97,7 @@ def plan(signals: int, seed: int) -> list[Trial]:
         after_s = draw.uniform(0.0, LATEST_S if since == FIRST_LINE else 0.5 * LATEST_S)
         again_s = draw.uniform(0.0, 0.3) if draw.random() < 0.5 else None
         stop_worker = kind == "a3c process" and since == WORK and draw.random() < 0.3
-        trials.append(Trial(kind, number, since, after_s, again_s, stop_worker))
+        trials.append(Trial(kind, draw.choice(ENGINES), number, since, after_s, again_s, stop_worker))
     return trials
 
 
@@ -113,7 +116,7 @@ def attempt(trial: Trial) -> Outcome:
 
 def _attempt(trial: Trial, terminal: Terminal, runs: Path) -> Outcome | None:
     """None: the command was done before its signal came."""
-    terminal.type(f"{shlex.quote(str(COMMAND))} {KINDS[trial.kind]}\n")
+    terminal.type(f"{shlex.quote(str(COMMAND))} {KINDS[trial.kind]} --engine {trial.engine}\n")
     pid = _our_first_line(terminal)
     if trial.since == WORK:
         wait_until(lambda: catches(pid, signal.SIGTERM), 120.0)

@@ -1,8 +1,8 @@
-"""A3C run after run, all update schemes in turn, workers killed at random: nothing grows.
+"""A3C run after run, both engines and all update schemes in turn, workers killed at random: nothing grows.
 
     python tests/gates/soak.py seconds=3600
 
-Between runs it counts what this process and the forkserver hold: memory, descriptors, processes, shared segments, and
+Between runs it counts what this process and the forkservers hold: memory, descriptors, processes, shared segments, and
 files in the temporary folder. The first tenth is warm-up. Of the rest the last third is held against the first, by
 medians: memory may differ by 2 % or 8 MiB, whichever is more, everything else not at all. Each run's books must
 balance. One run in twenty may end early, with a WorkerDiedError: the kills can meet one seat three times in a row.
@@ -23,10 +23,11 @@ from multiprocessing import util
 from pathlib import Path
 
 from whole_runs import Process, arguments, children, processes, segments
-from workers_killed import ENDLESS, WORKERS, Killer, faults_of, forkserver, until_stopped, watch_runs
+from workers_killed import ENDLESS, WORKERS, Killer, faults_of, forkservers, until_stopped, watch_runs
 
 import fastac
 from fastac._core import UPDATE_SCHEMES
+from fastac.config import ENGINES
 from fastac.errors import FastacError, WorkerDeathWarning, WorkerDiedError
 
 KILLS_A_RUN, EVERY_S = 12, 0.4
@@ -38,32 +39,37 @@ ENDED_EARLY = 0.05  # of the runs, at most
 @dataclass(frozen=True)
 class Sample:
     parent_mib: float
-    forkserver_mib: float
-    shared_mib: float  # of both
+    forkservers_mib: float
+    shared_mib: float  # of all
     parent_descriptors: int
-    forkserver_descriptors: int
+    forkservers_descriptors: int
     processes: int
     segments: int
     files: int  # in the temporary folder
 
 
 def sample() -> Sample | None:
-    """Nothing if the run ended in the midst of a start, which takes the forkserver along."""
+    """Nothing if a run ended in the midst of a start, which takes the forkserver along; the next makes another."""
     gc.collect()
-    server = forkserver()
-    if server is None:
+    servers = forkservers()
+    if len(servers) < len(ENGINES):
         return None
-    mine = list(family(os.getpid()))
+    me = os.getpid()
+    mine = list(family(me))
     return Sample(
-        memory_mib(os.getpid(), "VmRSS"),
-        memory_mib(server, "VmRSS"),
-        memory_mib(os.getpid(), "RssShmem") + memory_mib(server, "RssShmem"),
-        len(os.listdir(f"/proc/{os.getpid()}/fd")),
-        len(os.listdir(f"/proc/{server}/fd")),
+        memory_mib(me, "VmRSS"),
+        sum(memory_mib(server, "VmRSS") for server in servers),
+        sum(memory_mib(pid, "RssShmem") for pid in (me, *servers)),
+        descriptors(me),
+        sum(map(descriptors, servers)),
         len(mine),
         len(segments(mine)),
         sum(1 for _ in Path(tempfile.gettempdir()).rglob("*")),
     )
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def family(pid: int) -> Iterator[Process]:
@@ -83,7 +89,11 @@ def memory_mib(pid: int, what: str) -> float:
 def one_run(number: int) -> tuple[int, FastacError | None, list[str]]:
     """Kills, what ended it early, and what is wrong."""
     model = fastac.A3C(
-        workers=WORKERS, backend="process", update=UPDATE_SCHEMES[number % len(UPDATE_SCHEMES)], seed=number
+        workers=WORKERS,
+        backend="process",
+        engine=ENGINES[number % len(ENGINES)],
+        update=UPDATE_SCHEMES[number // len(ENGINES) % len(UPDATE_SCHEMES)],
+        seed=number,
     )
     with Killer(number, EVERY_S, KILLS_A_RUN) as killer:
         error = until_stopped(lambda: model.learn(ENDLESS))

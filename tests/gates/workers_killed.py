@@ -2,10 +2,10 @@
 
     python tests/gates/workers_killed.py kills=200 seeds=3 every_s=2
 
-First as many kills as told, one every 0.25 s: each is counted as a death and replaced, nothing that was published is
-lost, nobody is left over. Then the forkserver is killed in the midst of a run, which goes on as if nothing were:
-its workers live and train, none is counted as dead. Then each seed must solve CartPole (a mean return of 475 over 100
-episodes) within 400,000 env steps while a worker is killed every few seconds.
+First as many kills as told, half of them for each engine, one every 0.25 s: each is counted as a death and replaced,
+nothing that was published is lost, nobody is left over. Then the forkservers are killed in the midst of a run, which
+goes on as if nothing were: its workers live and train, none is counted as dead. Then each seed must solve CartPole (a
+mean return of 475 over 100 episodes) within 400,000 env steps while a worker is killed every few seconds.
 
 Kills begin once the workers train. Nine in ten victims have done so for a while (they have used processor time), one
 in ten is whoever it hits: three deaths in a row in one seat, no gradient in between, would end the run, and should.
@@ -27,25 +27,27 @@ from whole_runs import arguments, children, kill, processes, wait_until
 
 import fastac
 from fastac import algorithm, updates
+from fastac.config import ENGINES
 from fastac.errors import FastacError, WorkerDeathWarning
 
-ENDLESS = 50_000_000
+ENDLESS = 10**12
 BUDGET = 400_000  # env steps
 WORKERS = 4
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-def forkserver() -> int | None:
-    for process in children(os.getpid()):
-        if b"multiprocessing.forkserver" in Path(f"/proc/{process.pid}/cmdline").read_bytes():
-            return process.pid
-    return None
+def forkservers() -> list[int]:
+    """One for each engine that was used so far."""
+
+    def is_one(pid: int) -> bool:
+        return b"multiprocessing.forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+    return [process.pid for process in children(os.getpid()) if is_one(process.pid)]
 
 
 def workers() -> list[int]:
     """The living."""
-    server = forkserver()
-    return [] if server is None else [process.pid for process in children(server) if not process.dead]
+    return [process.pid for server in forkservers() for process in children(server) if not process.dead]
 
 
 def trained(pid: int) -> bool:
@@ -114,9 +116,9 @@ class Killer:
                 self.killed += 1
 
 
-def killed_at_random(kills: int) -> list[str]:
+def killed_at_random(engine: str, kills: int) -> list[str]:
     """What is wrong after that many kills, one soon after the other."""
-    model = fastac.A3C(workers=WORKERS, backend="process", seed=0)
+    model = fastac.A3C(workers=WORKERS, backend="process", seed=0, engine=engine)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", WorkerDeathWarning)
         with Killer(0, 0.25, kills) as killer:
@@ -143,10 +145,9 @@ def forkserver_killed() -> list[str]:
     def work() -> None:
         wait_until(lambda: under_way() and any(map(trained, workers())), 120.0)
         orphans.extend(workers())
-        server = forkserver()
-        assert server is not None
-        kill(server)
-        wait_until(lambda: forkserver() is None, 10.0)
+        for server in forkservers():
+            kill(server)
+        wait_until(lambda: not forkservers(), 10.0)
         count()
         time.sleep(3.0)
         count()
@@ -193,13 +194,12 @@ def faults_of(model: fastac.A3C, orphans: Sequence[int] = ()) -> list[str]:
         faults.append(str(error))
     if ledger.applied == 0 or model.version != ledger.applied:
         faults.append(f"{model.version} updates, {ledger.applied} gradients applied")
-    server = forkserver()
-    if server is None and not orphans:
+    servers = forkservers()
+    if not servers and not orphans:
         faults.append("the forkserver is gone")
 
     def left() -> list[int]:
-        of_server = [] if server is None else children(server)
-        return [process.pid for process in of_server] + [
+        return [process.pid for server in servers for process in children(server)] + [
             process.pid for process in processes() if process.pid in orphans and not process.dead
         ]
 
@@ -210,7 +210,8 @@ def faults_of(model: fastac.A3C, orphans: Sequence[int] = ()) -> list[str]:
 
 def solve(seed: int, every_s: float) -> tuple[float | None, int, list[str]]:
     """Env steps until 475 or None, kills until the end of the run, and what is wrong."""
-    model = fastac.A3C(workers=WORKERS, backend="process", seed=seed)
+    # The native engine would be done before the first kill.
+    model = fastac.A3C(workers=WORKERS, backend="process", seed=seed, engine="torch")
     before = kills = 0
     faults: list[str] = []
     for env_steps in (BUDGET // 4, BUDGET - BUDGET // 4):  # the second only where the first was not enough
@@ -231,14 +232,16 @@ def solve(seed: int, every_s: float) -> tuple[float | None, int, list[str]]:
 def main() -> int:
     given = arguments(kills=200, seeds=3, every_s=2.0)
     watch_runs()
-    faults = killed_at_random(given.kills) + forkserver_killed()
+    shares = {engine: given.kills * (k + 1) // 2 - given.kills * k // 2 for k, engine in enumerate(ENGINES)}
+    faults = [fault for engine, kills in shares.items() for fault in killed_at_random(engine, kills)]
+    faults += forkserver_killed()
     runs = [solve(seed, given.every_s) for seed in range(given.seeds)]
     faults += [fault for _, _, its in runs for fault in its]
     solved = [f"{env_steps / 1000:.0f}k ({kills} kills)" for env_steps, kills, _ in runs if env_steps is not None]
     for fault in faults:
         print(fault, file=sys.stderr)
     print(
-        f"workers killed: {given.kills} SIGKILLs of A3C workers and one of the forkserver: "
+        f"workers killed: {given.kills} SIGKILLs of A3C workers, half of each engine's, and one of the forkserver: "
         f"{'0 lost, books balance' if not faults else f'{len(faults)} faults'}; with a kill every {given.every_s:g} s "
         f"solved 475 on {len(solved)} of {given.seeds} seeds, after {', '.join(solved) or 'no number of'} env steps"
     )
