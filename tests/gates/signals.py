@@ -104,7 +104,7 @@ def plan(signals: int, seed: int) -> list[Trial]:
 def attempt(trial: Trial) -> Outcome:
     while True:
         with tempfile.TemporaryDirectory() as folder:
-            terminal = Terminal(160, Path(folder))
+            terminal = Terminal(200, Path(folder))
             try:
                 outcome = _attempt(trial, terminal, Path(folder) / "runs")
             finally:

@@ -134,7 +134,7 @@ def _result_line(result: Any) -> str:
     when = (
         "not solved (475)"
         if solved is None
-        else f"solved (475) after {solved['env_steps']:>9,.0f} env steps, {solved['wall_s']:6.1f} s"
+        else f"solved (475) after {solved['env_steps']:>9,.0f} env steps, {solved['wall_s']:8.3f} s"
     )
     return f"{result.arm:<9}  seed {result.seed:<3}  return {result.history.final_return():6.1f}  {when}"
 

@@ -217,7 +217,7 @@ def _status(model: Algorithm) -> str:
 def _report(model: Algorithm, history: History, path: Path) -> None:
     assert model.ledger is not None
     wall_s = history.updates["wall_s"][-1:]  # empty where no row of the log survived
-    pace = "".join(f" in {s:.1f} s ({model.num_timesteps / s:,.0f} env steps per s)" for s in wall_s)
+    pace = "".join(f" in {s:.3g} s ({model.num_timesteps / s:,.0f} env steps per s)" for s in wall_s)
     solved = history.time_to(475.0)
     click.echo(
         f"{type(model).__name__}: {model.num_timesteps:,} env steps and {model.version:,} updates{pace}, "
@@ -226,7 +226,7 @@ def _report(model: Algorithm, history: History, path: Path) -> None:
     click.echo(
         "solved (475): not in this run"
         if solved is None
-        else f"solved (475): after {solved['env_steps']:,.0f} env steps and {solved['wall_s']:.1f} s"
+        else f"solved (475): after {solved['env_steps']:,.0f} env steps and {solved['wall_s']:.3g} s"
     )
     resumed = len(np.unique(history.updates["part"])) > 1
     click.echo(f"ledger{' since it was resumed' if resumed else ''}: {model.ledger.text()}")

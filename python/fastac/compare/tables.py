@@ -67,7 +67,7 @@ def terminal_table(results: Sequence[Result], plan: Plan) -> Table:
             *(f"{summaries[arm]['solved_' + key]} of {summaries[arm]['seeds']}" for arm in arms),
         )
         line(f"env steps to {key}", f"env_steps_to_{key}", 0)
-        line(f"seconds to {key}", f"wall_s_to_{key}", 1)
+        line(f"seconds to {key}", f"wall_s_to_{key}", 3)
         line(f"updates to {key}", f"updates_to_{key}", 0)
         table.add_section()
     line("return, last 100 episodes", "final_return", 1)
