@@ -54,10 +54,14 @@ void observe(const SharedRegion& region, const std::atomic<std::uint32_t>& at_wo
     Session session(region, workers);
     std::vector<float> params(floats), state;
     std::vector<double> last(workers);
-    std::uint64_t version = 0;
+    std::uint64_t version = 0, read = 0;
     while (at_work.load() > 0) {
-        for (const std::uint64_t now : {session.read(params).version, session.snapshot().version, session.copy_record(params, state).version, session.ledger().at.version}) {
+        const std::uint64_t now_read = session.read(params).version;
+        CHECK(now_read >= read && now_read >= version);
+        read = now_read;
+        for (const std::uint64_t now : {session.snapshot().version, session.copy_record(params, state).version, session.ledger().at.version}) {
             CHECK(now >= version);
+            CHECK(now >= read || region.config().scheme == hogwild);  // what it reads may hold steps that are not published yet
             version = now;
         }
         take_logs(session, last);

@@ -116,6 +116,7 @@ public:
         expect(l.begun == l.published + l.aborted, "ledger: begun is not published + aborted");
         expect(l.published - offset == consumed + l.pending, "ledger: published is not applied + rejected + pending");
         expect(l.pending == 0, "ledger: something is pending after the last drain");
+        check_snapshot(l.at);
         expect(consumed + n[static_cast<std::size_t>(Fate::aborted)] == gradients_.size(), "a gradient is lost or counted twice");
         for (const Gradient& g : gradients_) expect(g.fate != Fate::begun, "a gradient has no fate");
     }

@@ -73,8 +73,7 @@ private:
     void begin_about_to_wrap() noexcept {
         first_version = (1ULL << 48) - 2;
         first_row = UINT64_MAX - 1;
-        // hogwild's published is the sum of its counts, which begin at 0.
-        if (config.scheme != fastac::UpdateScheme::hogwild) first_sequence = UINT64_MAX - 1;
+        first_sequence = UINT64_MAX - 1;
     }
 
     void draw_plan(Random& random) noexcept {

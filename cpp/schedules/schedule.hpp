@@ -223,7 +223,7 @@ private:
             case 2: check_ledger(verb([&] { return session.ledger(); })); break;
             case 3: read_rows(session); break;
             case 4:
-                if (const fastac::Snapshot at = verb([&] { return session.snapshot(); }); !hogwild()) books_.check_snapshot(at);
+                books_.check_snapshot(verb([&] { return session.snapshot(); }));
                 break;
             default:
                 if (scenario_.observer_drains) verb([&] { return session.drain(); });
@@ -232,7 +232,7 @@ private:
     /// Who sees a gradient consumed sees it published: else pending would be below 0.
     void check_ledger(const fastac::Ledger& l) const {
         expect(l.pending <= Books::most_gradients, "ledger: more is consumed than published");
-        if (!hogwild()) books_.check_snapshot(l.at);
+        books_.check_snapshot(l.at);
     }
     void read_rows(const Session& session) {
         std::array<double, 2 * fastac::log_columns> rows{};

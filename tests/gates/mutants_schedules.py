@@ -24,7 +24,7 @@ def weaker(name: str, header: str, text: str, order: str, schedules: int = 2_000
     return seeded(name, header, [(text, new)], schedules)
 
 
-BUFFER, STORE, LOG = "grad_buffer.hpp", "param_store.hpp", "event_log.hpp"
+BUFFER, STORE, LOG, HOGWILD = "grad_buffer.hpp", "param_store.hpp", "event_log.hpp", "hogwild.hpp"
 UPDATES, RECORD, LAYOUT = "updates.hpp", "next_record.hpp", "layout.hpp"
 
 PUBLISH = "words.published.store(sequence, std::memory_order_release);"
@@ -51,6 +51,12 @@ WAKE = "            wake_consumed(ParamStore::record_of(base));\n"
 DRAINED = "store_.commit(base)) applied += n;\n"
 SIGNAL = "compare_exchange_weak(said, now, std::memory_order_acq_rel, "
 PUSHED = "pushed.fetch_add(1, std::memory_order_release)"
+COUNTED = "write(tally, words.tallies[(published + 1) % 2]);"
+PUBLISHED = "words.published.store(published + 1, std::memory_order_release);"
+TALLY_STORE = "(&to)[i]).store(words[i], std::memory_order_release);"
+TALLY_LOAD = "(&from)[i]).load(std::memory_order_acquire);"
+SAME_TALLY = "if (words.published.load(std::memory_order_relaxed) == published) return tally;"
+LEDGER_AT = "sum.at = hogwild() ? hogwild_.snapshot() : store_.snapshot(record);"
 POOL = "records(2 * (c.workers + 2) + 2)"
 
 
@@ -182,9 +188,23 @@ MUTANTS = [
         [("        ParamStore::vacate(*region_, seat);\n", "        its.taken.store(0);\n")],
     ),
     seeded(
-        "hogwild: reap does not publish",
+        "hogwild: counted in place",
+        HOGWILD,
+        [(COUNTED, COUNTED.replace("(published + 1)", "published") + " " + COUNTED)],
+    ),
+    seeded(
+        "hogwild: published before it is counted",
+        HOGWILD,
+        [(COUNTED, ""), (PUBLISHED, PUBLISHED + " " + COUNTED)],
+    ),
+    weaker("hogwild: a tally is written relaxed", HOGWILD, TALLY_STORE, "relaxed", schedules=100_000),
+    weaker("hogwild: a tally is read relaxed", HOGWILD, TALLY_LOAD, "relaxed", schedules=100_000),
+    seeded("hogwild: a tally is read once", HOGWILD, [(SAME_TALLY, "return tally;")]),
+    weaker("hogwild: published relaxed", HOGWILD, PUBLISHED, "relaxed"),
+    seeded(
+        "hogwild: the version counts steps that were begun",
         UPDATES,
-        [("if (hogwild()) hogwild_.publish_what_was_counted(seat);", "")],
+        [(LEDGER_AT, LEDGER_AT + " if (hogwild()) sum.at.version = hogwild_.version();")],
     ),
     # the log
     weaker("log_written relaxed", LOG, "words.log_written.store(written + 1, std::memory_order_release)", "relaxed"),

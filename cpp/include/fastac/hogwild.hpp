@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -13,8 +14,9 @@
 
 namespace fastac {
 
-/// Who may call: `apply` a worker; the rest anybody, at any time. Nothing waits.
-/// Counts are exact, whatever is lost: each worker keeps its own. A worker killed inside `apply` has written a part of its step.
+/// Who may call: `apply` a worker; the rest anybody, at any time. Nothing waits: `snapshot` looks again where a worker has just published.
+/// Counts are exact, whatever is lost: each worker keeps its own, in two copies; the store to `published` makes the next one
+/// count. A worker killed inside `apply` has counted nothing and may have written its step, or a part of it.
 class Hogwild {
 public:
     Hogwild(const SharedRegion& region, std::size_t worker) : region_(&region), worker_(worker), grad_(region.layout().parameters) {}
@@ -25,28 +27,37 @@ public:
     Result apply(std::span<const float> grad, const GradientTag& tag) noexcept {
         WorkerBlock& words = region_->worker(worker_);
         words.begun.store(words.begun.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-        const Result result = judge_and_step(grad, tag);
-        region_->control().hogwild_env_steps.fetch_add(tag.env_steps, std::memory_order_relaxed);
-        words.published.store(words.published.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+        const std::uint64_t published = words.published.load(std::memory_order_relaxed);
+        Tally tally = read(words.tallies[published % 2]);
+        tally.env_steps += tag.env_steps;
+        const Result result = judge_and_step(grad, tag, tally.counts);
+        write(tally, words.tallies[(published + 1) % 2]);
+        words.published.store(published + 1, std::memory_order_release);
         return result;
     }
 
+    /// What is published, of all workers.
     [[nodiscard]] Snapshot snapshot() const noexcept {
-        Snapshot now{region_->control().hogwild_version.load(std::memory_order_acquire),
-                     region_->control().hogwild_env_steps.load(std::memory_order_relaxed), Counts{}};
+        const RecordHeader& begin = region_->record(0);
+        Snapshot now{begin.version, begin.env_steps, Counts{}};
         Counts& sum = now.counts;
         for (std::size_t w = 0; w < region_->layout().workers; ++w) {
-            Counts& its = region_->worker(w).direct;
-            sum.applied += load(its.applied);
-            sum.merged += load(its.merged);
-            sum.rejected_nonfinite += load(its.rejected_nonfinite);
-            sum.rejected_stale += load(its.rejected_stale);
-            sum.staleness_sum += load(its.staleness_sum);
-            sum.staleness_max = std::max(sum.staleness_max, load(its.staleness_max));
-            for (std::size_t k = 0; k < staleness_buckets; ++k) sum.staleness[k] += load(its.staleness[k]);
+            const Tally its = published_by(w);
+            now.version += its.counts.applied;
+            now.env_steps += its.env_steps;
+            sum.applied += its.counts.applied;
+            sum.merged += its.counts.merged;
+            sum.rejected_nonfinite += its.counts.rejected_nonfinite;
+            sum.rejected_stale += its.counts.rejected_stale;
+            sum.staleness_sum += its.counts.staleness_sum;
+            sum.staleness_max = std::max(sum.staleness_max, its.counts.staleness_max);
+            for (std::size_t k = 0; k < staleness_buckets; ++k) sum.staleness[k] += its.counts.staleness[k];
         }
         return now;
     }
+
+    /// Steps that were begun: what staleness is measured in, since each of them may be in what is read.
+    [[nodiscard]] std::uint64_t version() const noexcept { return region_->control().hogwild_version.load(std::memory_order_acquire); }
 
     /// Additions watched by the canaries that are still there.
     [[nodiscard]] std::uint64_t canaries_kept() const noexcept {
@@ -55,28 +66,21 @@ public:
         return kept;
     }
 
-    /// A worker counts a gradient after its last step and then publishes it; one that died in between has applied it.
-    void publish_what_was_counted(std::size_t w) const noexcept {
-        WorkerBlock& words = region_->worker(w);
-        words.published.store(load(words.direct.applied) + load(words.direct.rejected_nonfinite) + load(words.direct.rejected_stale), std::memory_order_relaxed);
-    }
-
     /// Parameters or optimizer state as they stand, float by float.
     static void load_relaxed(float* from, std::span<float> to) noexcept {
         for (std::size_t i = 0; i < to.size(); ++i) to[i] = AtomicRef<float>(from[i]).load(std::memory_order_relaxed);
     }
 
 private:
-    Result judge_and_step(std::span<const float> grad, const GradientTag& tag) noexcept {
+    Result judge_and_step(std::span<const float> grad, const GradientTag& tag, Counts& counts) noexcept {
         const RegionConfig& config = region_->config();
-        Counts& counts = region_->worker(worker_).direct;
         if (has_nonfinite(grad.data(), grad.size())) {
-            add(counts.rejected_nonfinite, 1);
+            ++counts.rejected_nonfinite;
             return Result::nonfinite;
         }
         Atomic<std::uint64_t>& shared_version = region_->control().hogwild_version;
         if (shared_version.load(std::memory_order_relaxed) - tag.version_read > config.max_staleness) {
-            add(counts.rejected_stale, 1);
+            ++counts.rejected_stale;
             return Result::stale;
         }
         std::copy(grad.begin(), grad.end(), grad_.begin());
@@ -109,11 +113,34 @@ private:
     }
 
     static void count_applied(Counts& counts, const GradientTag& tag, std::uint64_t staleness) noexcept {
-        add(counts.applied, 1);
-        add(counts.merged, tag.n_summed - 1);
-        add(counts.staleness_sum, staleness);
-        if (staleness > load(counts.staleness_max)) AtomicRef<std::uint64_t>(counts.staleness_max).store(staleness, std::memory_order_relaxed);
-        add(counts.staleness[std::min<std::uint64_t>(staleness, staleness_buckets - 1)], 1);
+        ++counts.applied;
+        counts.merged += tag.n_summed - 1;
+        counts.staleness_sum += staleness;
+        counts.staleness_max = std::max(counts.staleness_max, staleness);
+        ++counts.staleness[std::min<std::uint64_t>(staleness, staleness_buckets - 1)];
+    }
+
+    /// One that is not written meanwhile: that begins only after the next `published`.
+    [[nodiscard]] Tally published_by(std::size_t w) const noexcept {
+        WorkerBlock& words = region_->worker(w);
+        for (;;) {
+            const std::uint64_t published = words.published.load(std::memory_order_acquire);
+            const Tally tally = read(words.tallies[published % 2]);
+            if (words.published.load(std::memory_order_relaxed) == published) return tally;
+        }
+    }
+
+    // Acquire and release: who reads a word of the next tally but one sees the `published` that came before it.
+    static constexpr std::size_t tally_words = sizeof(Tally) / sizeof(std::uint64_t);
+    static Tally read(Tally& from) noexcept {
+        std::uint64_t words[tally_words];
+        for (std::size_t i = 0; i < tally_words; ++i) words[i] = AtomicRef<std::uint64_t>(reinterpret_cast<std::uint64_t*>(&from)[i]).load(std::memory_order_acquire);
+        return std::bit_cast<Tally>(words);
+    }
+    static void write(const Tally& tally, Tally& to) noexcept {
+        std::uint64_t words[tally_words];
+        std::memcpy(words, &tally, sizeof words);
+        for (std::size_t i = 0; i < tally_words; ++i) AtomicRef<std::uint64_t>(reinterpret_cast<std::uint64_t*>(&to)[i]).store(words[i], std::memory_order_release);
     }
 
     static void store_relaxed(std::span<const float> from, float* to) noexcept {
@@ -121,8 +148,6 @@ private:
     }
 
     static std::uint64_t load(std::uint64_t& word) noexcept { return AtomicRef<std::uint64_t>(word).load(std::memory_order_relaxed); }
-    /// For words that nobody else writes.
-    static void add(std::uint64_t& word, std::uint64_t n) noexcept { AtomicRef<std::uint64_t>(word).store(load(word) + n, std::memory_order_relaxed); }
 
     const SharedRegion* region_;
     std::size_t worker_;

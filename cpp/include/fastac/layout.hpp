@@ -17,7 +17,7 @@ namespace fastac {
 
 inline constexpr std::size_t cache_line = 64;  // our own: the standard's constant may change with compiler flags
 inline constexpr std::uint64_t region_magic = 0x3143'4154'5341'4601ULL;
-inline constexpr std::uint32_t layout_version = 2;
+inline constexpr std::uint32_t layout_version = 3;
 inline constexpr std::uint32_t max_workers = 64;
 inline constexpr std::uint32_t max_slots = 1U << 16;  // with it no product of sizes reaches 2^64
 inline constexpr std::size_t staleness_buckets = 64;  // exact counts of staleness 0 .. 62; the last holds 63 and more
@@ -53,7 +53,7 @@ struct RegionConfig {
 };
 
 /// What became of the gradients that were applied so far. Plain fields: they live in a record, which is
-/// immutable once it is current. (hogwild keeps one per worker and reaches it through atomic_ref.)
+/// immutable once it is current. (hogwild reaches those in a Tally through atomic_ref.)
 struct Counts {
     std::uint64_t applied;
     std::uint64_t merged;              // gradients that a worker itself summed into one push, beyond the first
@@ -62,6 +62,12 @@ struct Counts {
     std::uint64_t staleness_sum;
     std::uint64_t staleness_max;
     std::uint64_t staleness[staleness_buckets];
+};
+
+/// hogwild: what became of one worker's gradients.
+struct Tally {
+    Counts counts;
+    std::uint64_t env_steps;
 };
 
 /// Head of a record of the parameter store. Behind it: consumed uint64[W] and stale uint64[W] (how many of each worker's
@@ -91,7 +97,7 @@ struct WorkerBlock {
     alignas(cache_line) Atomic<std::uint64_t> log_written;
     alignas(cache_line) Atomic<std::uint64_t> log_read;
     alignas(cache_line) Atomic<std::uint32_t> consumed_signal;  // queue: low half of consumed, the word the worker sleeps on
-    alignas(cache_line) Counts direct;  // hogwild only
+    alignas(cache_line) Tally tallies[2];  // hogwild only: [published % 2] is that of all that is published, the other the next
 };
 
 /// One seat for each who may protect and own records: W workers, then the observer, then the learner.
@@ -108,8 +114,7 @@ struct Control {
     alignas(cache_line) Atomic<std::uint64_t> current;  // {version: 48 bits, record: 16 bits}
     alignas(cache_line) Atomic<std::uint32_t> pushed_signal;  // queue: the word the learner sleeps on
     alignas(cache_line) RobustMutex mutex;                   // lock
-    alignas(cache_line) Atomic<std::uint64_t> hogwild_version;
-    Atomic<std::uint64_t> hogwild_env_steps;
+    alignas(cache_line) Atomic<std::uint64_t> hogwild_version;  // steps begun, from the version of record 0 on
 };
 
 struct RegionHeader {

@@ -93,7 +93,6 @@ public:
         region_->record(0).version = version;
         region_->record(0).env_steps = env_steps;
         region_->control().hogwild_version.store(version, std::memory_order_relaxed);
-        region_->control().hogwild_env_steps.store(env_steps, std::memory_order_relaxed);
         region_->control().current.store(ParamStore::pack(version, 0), std::memory_order_seq_cst);
     }
 
@@ -103,7 +102,8 @@ public:
     Snapshot read(std::span<float> params) {
         beat();
         if (hogwild()) {
-            const Snapshot now = hogwild_.snapshot();
+            Snapshot now = hogwild_.snapshot();
+            now.version = hogwild_.version();
             Hogwild::load_relaxed(region_->vectors(0).params, params);
             return now;
         }
@@ -290,7 +290,6 @@ public:
         its.incarnation.store(its.incarnation.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
         if (seat < workers()) {
             WorkerBlock& words = region_->worker(seat);
-            if (hogwild()) hogwild_.publish_what_was_counted(seat);
             words.aborted.store(words.begun.load(std::memory_order_relaxed) - words.published.load(std::memory_order_relaxed), std::memory_order_relaxed);
         }
         ParamStore::vacate(*region_, seat);
