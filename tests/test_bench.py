@@ -1,10 +1,12 @@
 """Benchmarks: tests check what they compute; how long it took is theirs to say."""
 
+import numpy as np
 import pytest
 
 from fastac._core import UPDATE_SCHEMES
-from fastac.bench import env, updates
+from fastac.bench import env, peers, train, updates
 from fastac.bench.rounds import Spread, interleave, ratio
+from fastac.config import A2CConfig
 
 
 def test_rounds_are_interleaved_after_a_warm_up():
@@ -68,3 +70,47 @@ def test_what_is_missing_from_the_sum_is_called_lost(scheme, monkeypatch):
 
     monkeypatch.setattr(updates, "observer_of", lambda region: Quarter(watched(region)))
     assert updates.one_round("sgd", scheme, 1, 10, 40)["lost"] == pytest.approx(0.25)
+
+
+def test_train():
+    setups = (train.Setup("A3C", 1, 5, (8,)), train.Setup("A2C", 2, 4, (8,)))
+    ticks = []
+    results = train.measure(setups, 2, 0.001, False, lambda: ticks.append(1))
+    assert list(results) == ["A3C, 1 env, T = 5, 8", "A2C, 2 envs, T = 4, 8"] and len(ticks) == 4
+    for cases in results.values():
+        assert list(cases) == [train.NATIVE, "fastac, torch"]
+        assert cases[train.NATIVE]["times_slower_than_native"] == Spread(1.0, 1.0, 1.0)
+        assert all(spread.minimum > 0 for figures in cases.values() for spread in figures.values())
+    assert train.table(results).row_count == 6
+    assert train.as_json(results)["A2C, 2 envs, T = 4, 8"]["fastac, torch"]["env_steps_per_s"]["median"] > 0
+
+
+def test_a_round_has_about_the_length_that_was_asked_for():
+    asked = []
+
+    def case(env_steps):
+        asked.append(env_steps)
+        return train.Pace(per_wall_s=100_000.0, per_cpu_s=1.0)
+
+    assert train._env_steps_in(case, 2.0) == 200_000 == asked[-1]
+    assert max(asked[:-1]) < 20_000
+
+
+@pytest.mark.parametrize(("name", "package"), [("jax_a2c", "jax"), ("stable_baselines3", "stable_baselines3")])
+def test_a_peer_that_is_not_installed_does_not_race(name, package, monkeypatch):
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda asked: None if asked == package else asked)
+    assert getattr(peers, name)(A2CConfig(seed=0)) is None
+
+
+def test_the_jax_peer_learns():
+    jax = pytest.importorskip("jax")
+    config = A2CConfig(seed=0)
+    begin, update = peers._program(config)
+    _, lengths = jax.jit(lambda state: jax.lax.scan(update, state, None, length=1024))(begin(jax.random.key(0)))
+    lengths = np.asarray(lengths)
+    assert lengths[lengths > 0][-100:].mean() > 400
+
+
+def test_stable_baselines3_counts_its_env_steps():
+    pytest.importorskip("stable_baselines3")
+    assert peers.stable_baselines3(A2CConfig(seed=0, n_envs=2, n_steps=4))(100) == 104

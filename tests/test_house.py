@@ -42,6 +42,8 @@ FLOORS = [
         "bench.rounds",
         "bench.env",
         "bench.updates",
+        "bench.peers",
+        "bench.train",
         "doctor",
         "check",
     ],
@@ -77,11 +79,14 @@ DOORS = {
         "compare.tables",
         "bench.env",
         "bench.updates",
+        "bench.train",
         "cli.compare",
         "cli.bench",
         "cli.doctor",
         "cli.check",
     },
+    "jax": {"bench.peers"},
+    "stable_baselines3": {"bench.peers"},
     "torch": {"policy", "objective", "doctor"},
 }
 

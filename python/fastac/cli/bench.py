@@ -54,6 +54,28 @@ def bench_env(sizes: tuple[int, ...], rounds: int, round_s: float, name: str | N
         _show(env.table(results), env.as_json(results), where, folder / "bench-env.json")
 
 
+@bench.command("train")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="interleaved rounds")
+@click.option(
+    "--round-s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="length of a round of one case [s]",
+)
+@click.option("--peers/--no-peers", default=True, show_default=True, help="race what is installed: see fastac[peers]")
+@run_options
+def bench_train(rounds: int, round_s: float, peers: bool, name: str | None, runs: Path) -> None:
+    """Env steps per second of training: both engines, and Stable-Baselines3 and JAX where installed, in one run."""
+    with ends_in_order():
+        from fastac.bench import train
+
+        where = machine.describe()
+        with _measuring(new_folder(runs, name, "bench-train"), rounds * len(train.SETUPS)) as (folder, tick):
+            results = train.measure(train.SETUPS, rounds, round_s, peers, tick)
+        _show(train.table(results), train.as_json(results), where, folder / "bench-train.json")
+
+
 @bench.command("updates")
 @click.option(
     "--workers",
