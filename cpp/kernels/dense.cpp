@@ -36,6 +36,31 @@ FASTAC_UNROLL
         for (std::size_t j = 0; j < C; ++j) vector_at(c.at + i * c.pitch + j * lanes) = sum[i][j];
 }
 
+/// 8 by 8: pairs of numbers change places, then pairs of pairs, then halves.
+[[gnu::always_inline]] inline void transpose_tile(Rows<const float> a, Rows<float> b) noexcept {
+    static_assert(lanes == 8);
+    Vector row[lanes], pairs[lanes], fours[lanes];
+FASTAC_UNROLL
+    for (std::size_t i = 0; i < lanes; ++i) row[i] = vector_at(a.at + i * a.pitch);
+FASTAC_UNROLL
+    for (std::size_t i = 0; i < lanes; i += 2) {
+        pairs[i] = __builtin_shufflevector(row[i], row[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        pairs[i + 1] = __builtin_shufflevector(row[i], row[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+FASTAC_UNROLL
+    for (std::size_t i = 0; i < lanes; i += 4)
+FASTAC_UNROLL
+        for (std::size_t k = 0; k < 2; ++k) {
+            fours[i + 2 * k] = __builtin_shufflevector(pairs[i + k], pairs[i + k + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+            fours[i + 2 * k + 1] = __builtin_shufflevector(pairs[i + k], pairs[i + k + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+        }
+FASTAC_UNROLL
+    for (std::size_t i = 0; i < lanes / 2; ++i) {
+        vector_at(b.at + i * b.pitch) = __builtin_shufflevector(fours[i], fours[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        vector_at(b.at + (i + 4) * b.pitch) = __builtin_shufflevector(fours[i], fours[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+}
+
 /// R rows of c, C vectors at a time, then half as many. Few rows take more vectors: two multiply-adds a cycle, each four cycles
 /// long, keep busy only where eight sums do not wait for each other.
 template <std::size_t R, std::size_t C>
@@ -78,8 +103,15 @@ FASTAC_CLONES void few_outputs(std::size_t rows, std::size_t outputs, std::size_
 }
 
 FASTAC_CLONES void transpose(std::size_t rows, std::size_t cols, Rows<const float> a, Rows<float> b) noexcept {
-    for (std::size_t j = 0; j < cols; ++j)
-        for (std::size_t i = 0; i < rows; ++i) b.at[j * b.pitch + i] = a.at[i * a.pitch + j];
+    const std::size_t whole_rows = rows / lanes * lanes, whole_cols = cols / lanes * lanes;
+    for (std::size_t i = 0; i < whole_rows; i += lanes)
+        for (std::size_t j = 0; j < whole_cols; j += lanes) transpose_tile({a.at + i * a.pitch + j, a.pitch}, {b.at + j * b.pitch + i, b.pitch});
+    const auto rest = [&](std::size_t first_row, std::size_t first_col, std::size_t end_col) {
+        for (std::size_t j = first_col; j < end_col; ++j)
+            for (std::size_t i = first_row; i < rows; ++i) b.at[j * b.pitch + i] = a.at[i * a.pitch + j];
+    };
+    rest(whole_rows, 0, whole_cols);
+    rest(0, whole_cols, cols);
 }
 
 FASTAC_CLONES void activate(Activation activation, std::size_t n, float* x) noexcept {

@@ -7,7 +7,8 @@ from mutant import Mutant
 PUBLISH = "words.published.store(sequence, std::memory_order_release);"
 LOOK = "tag.nonfinite = has_nonfinite("
 COMMIT = "current.compare_exchange_strong(base, next, std::memory_order_seq_cst)"
-NEXT = "buffer_.copy(w, ++consumed[w], grad_)"
+NEXT = "                ++consumed[w];\n"
+COPY = "buffer_.copy(w, consumed[w], grad_)"
 RELEASED = "region_->seat(seat_).hazard.store(0, std::memory_order_release)"
 FLOAT_STORE = "AtomicRef<float>(to[i]).store(from[i], std::memory_order_relaxed);"
 TAKEN = "words.log_read.store(from + n, std::memory_order_release);"
@@ -124,17 +125,22 @@ MUTANTS = [
         "test_updates",
         says="rejected_stale",
     ),
+    Mutant(
+        "clipped when applied, but not what is at hand",
+        (("next_record.hpp", " && region_->config().optimizer.max_grad_norm <= 0.0", ""),),
+        "test_updates_threads",
+    ),
     # the native gates
     Mutant(
         "one applied in another's place",
-        (("next_record.hpp", NEXT, NEXT.replace("++consumed[w]", "++consumed[w] - (n == 1 ? 1 : 0)")),),
+        (("next_record.hpp", COPY, COPY.replace("consumed[w]", "consumed[w] - (n == 1 ? 1 : 0)")),),
         "gate_conservation",
         says="params[i] == expected[i]",
         arguments=("pushes=200000", "floats=65"),
     ),
     Mutant(
         "applied, not consumed",
-        (("next_record.hpp", NEXT, NEXT.replace("++consumed[w]", "n == 1 ? consumed[w] : ++consumed[w]")),),
+        (("next_record.hpp", NEXT, "if (n != 1) " + NEXT.strip()),),
         "gate_conservation",
         says="is == should_be",
         arguments=("pushes=200000", "floats=65", "workers=3"),
@@ -185,8 +191,8 @@ MUTANTS = [
         (
             (
                 "updates.hpp",
-                "case UpdateScheme::lockfree: build_until_consumed(sequence); return true;",
-                "case UpdateScheme::lockfree: return settle_locked(sequence);",
+                "case UpdateScheme::lockfree: build_until_consumed(sequence, at_hand); return true;",
+                "case UpdateScheme::lockfree: return settle_locked(sequence, at_hand);",
             ),
         ),
         "gate_stops",

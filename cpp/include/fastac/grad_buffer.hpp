@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 
+#include "fastac/clones.hpp"
 #include "fastac/shared_region.hpp"
 
 namespace fastac {
@@ -23,7 +24,7 @@ struct GradientTag {
 };
 
 /// True if any of grad float32[n] is NaN or infinite.
-inline bool has_nonfinite(const float* grad, std::size_t n) noexcept {
+[[maybe_unused]] FASTAC_CLONES static bool has_nonfinite(const float* grad, std::size_t n) noexcept {
     constexpr std::uint32_t exponent = 0x7f80'0000U;
     std::uint32_t any = 0;
     for (std::size_t i = 0; i < n; ++i) any |= static_cast<std::uint32_t>((std::bit_cast<std::uint32_t>(grad[i]) & exponent) == exponent);
@@ -73,14 +74,19 @@ public:
         return region_->worker(w).published.load(std::memory_order_acquire);
     }
 
-    /// Copies gradient `sequence` of worker w to grad float32[P] and returns its tag.
-    GradientTag copy(std::size_t w, std::uint64_t sequence, std::span<float> grad) const noexcept {
+    /// The tag of gradient `sequence` of worker w.
+    [[nodiscard]] GradientTag tag(std::size_t w, std::uint64_t sequence) const noexcept {
         const SlotHeader& slot = region_->slot(w, sequence);
-        const GradientTag tag{slot.version_read.load(std::memory_order_relaxed), slot.env_steps.load(std::memory_order_relaxed),
+        return {slot.version_read.load(std::memory_order_relaxed), slot.env_steps.load(std::memory_order_relaxed),
                               std::bit_cast<double>(slot.learning_rate_bits.load(std::memory_order_relaxed)),
                               slot.n_summed.load(std::memory_order_relaxed), slot.nonfinite.load(std::memory_order_relaxed) != 0};
-        if (!tag.nonfinite) load_words(region_->slot_payload(w, sequence), grad);
-        return tag;
+    }
+
+    /// Copies gradient `sequence` of worker w to grad float32[P] and returns its tag.
+    GradientTag copy(std::size_t w, std::uint64_t sequence, std::span<float> grad) const noexcept {
+        const GradientTag its = tag(w, sequence);
+        if (!its.nonfinite) load_words(region_->slot_payload(w, sequence), grad);
+        return its;
     }
 
 private:

@@ -83,7 +83,7 @@ public:
     /// obs: what those rows were the results of.
     void backward(std::size_t n, const float* obs, const float* by_outputs, std::span<float> grad) noexcept {
         transpose();
-        std::fill_n(grad_.at(0), size_, 0.0F);
+        std::fill_n(grad_.at(head_biases_), shape_.outputs(), 0.0F);
         // Some rows at a time: what goes back through the layers stays in the first caches.
         for (std::size_t first = 0; first < n; first += chunk) backward_some(first, std::min(chunk, n - first), obs, by_outputs);
         float* to = grad.data();
@@ -154,7 +154,7 @@ private:
         }
     }
 
-    /// Adds what `n` <= chunk rows contribute to grad_.
+    /// Adds what `n` <= chunk rows contribute to grad_; the first of them take the place of what is there.
     void backward_some(std::size_t first, std::size_t n, const float* obs, const float* by_outputs) noexcept {
         by_outputs += first * shape_.outputs();
         for (std::size_t j = 0; j < shape_.outputs(); ++j)
@@ -162,7 +162,7 @@ private:
         for (std::size_t trunk = 0; trunk < shape_.trunks(); ++trunk) {
             const auto [from, to] = heads_of(trunk);
             const std::size_t pitch = last(trunk).pitch;
-            add_product(to - from, pitch, n, {by_outputs + from, 1, shape_.outputs()}, {hidden(trunk, first), pitch}, grad_.at(head(from)));
+            add_product(first > 0, to - from, pitch, n, {by_outputs + from, 1, shape_.outputs()}, {hidden(trunk, first), pitch}, grad_.at(head(from)));
             // by_hidden: the loss by what a layer gave, then by what came into it before the activation.
             float* by_hidden = deltas_[0].at(0);
             float* by_inputs = deltas_[1].at(0);
@@ -174,8 +174,8 @@ private:
                 const dense::Rows<const float> by_sums{by_hidden, layer.pitch};
                 const dense::Elements inputs = is_first ? dense::Elements{obs + first * shape_.inputs, 1, shape_.inputs}
                                                         : dense::Elements{results_[l - 1].at(first * layer.in_pitch), 1, layer.in_pitch};
-                add_product(layer.in, layer.pitch, n, inputs, by_sums, grad_.at(layer.weights));
-                add_product(1, layer.pitch, n, {&one, 0, 0}, by_sums, grad_.at(layer.biases));
+                add_product(first > 0, layer.in, layer.pitch, n, inputs, by_sums, grad_.at(layer.weights));
+                add_product(first > 0, 1, layer.pitch, n, {&one, 0, 0}, by_sums, grad_.at(layer.biases));
                 if (is_first) break;
                 dense::multiply(n, layer.in_pitch, layer.out, {by_hidden, layer.pitch, 1}, {transposed_.at(layer.transposed), layer.in_pitch}, {nullptr, 0},
                                 {by_inputs, layer.in_pitch});
@@ -184,9 +184,9 @@ private:
         }
     }
 
-    /// c += a b, c dense.
-    static void add_product(std::size_t rows, std::size_t cols, std::size_t n, dense::Elements a, dense::Rows<const float> b, float* c) noexcept {
-        dense::multiply(rows, cols, n, a, b, {c, cols}, {c, cols});
+    /// c = a b, to which c is added if `onto`; c dense.
+    static void add_product(bool onto, std::size_t rows, std::size_t cols, std::size_t n, dense::Elements a, dense::Rows<const float> b, float* c) noexcept {
+        dense::multiply(rows, cols, n, a, b, {onto ? c : nullptr, cols}, {c, cols});
     }
 
     [[nodiscard]] std::size_t widest() const noexcept {

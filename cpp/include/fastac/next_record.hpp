@@ -30,6 +30,13 @@ OptimizerVectors<const Float> as_const(const OptimizerVectors<Float>& v) noexcep
     return {v.params, {v.state[0], v.state[1]}};
 }
 
+/// A gradient float32[P] that whoever builds has published itself and still has at hand, so that it need not be copied back.
+struct AtHand {
+    std::size_t worker;
+    std::uint64_t sequence;
+    std::span<const float> grad;
+};
+
 /// Builds records out of place. One for each seat: it owns the copy of the gradient that is being applied.
 class RecordBuilder {
 public:
@@ -38,7 +45,7 @@ public:
     /// Writes to the claimed record `target` what follows the protected record of `base`: every published, unconsumed
     /// gradient applied by its own optimizer step, in each worker's order, or rejected and counted. Returns how many were
     /// consumed; 0 also when the build was given up because `base` is no longer current.
-    std::uint64_t build(const ParamStore& store, std::uint64_t base, std::uint32_t target) {
+    std::uint64_t build(const ParamStore& store, std::uint64_t base, std::uint32_t target, const AtHand* at_hand = nullptr) {
         const std::uint32_t from = ParamStore::record_of(base);
         begin(from, target);
         std::uint64_t* consumed = region_->consumed(target);
@@ -48,8 +55,11 @@ public:
             // Not "<": the numbers wrap around, and consumed follows published.
             for (const std::uint64_t published = buffer_.published(w); consumed[w] != published; ++n) {
                 if (!store.is_current(base)) return 0;
-                const GradientTag tag = buffer_.copy(w, ++consumed[w], grad_);
-                written |= apply(w, tag, written ? target : from, target);
+                ++consumed[w];
+                // What is clipped when it is applied is changed: not the caller's.
+                const bool is_at_hand = at_hand != nullptr && at_hand->worker == w && at_hand->sequence == consumed[w] && region_->config().optimizer.max_grad_norm <= 0.0;
+                const GradientTag tag = is_at_hand ? buffer_.tag(w, consumed[w]) : buffer_.copy(w, consumed[w], grad_);
+                written |= apply(w, tag, is_at_hand ? at_hand->grad : grad_, written ? target : from, target);
             }
         }
         if (!written && n > 0) copy_vectors(from, target);
@@ -66,8 +76,8 @@ private:
         std::memcpy(region_->stale(target), region_->stale(from), workers * sizeof(std::uint64_t));
     }
 
-    /// One gradient, lying in grad_, of worker w: vectors of `from` -> vectors of `target`. False: rejected.
-    bool apply(std::size_t w, const GradientTag& tag, std::uint32_t from, std::uint32_t target) noexcept {
+    /// One gradient of worker w: vectors of `from` -> vectors of `target`. False: rejected.
+    bool apply(std::size_t w, const GradientTag& tag, std::span<const float> grad, std::uint32_t from, std::uint32_t target) noexcept {
         const RegionConfig& config = region_->config();
         RecordHeader& header = region_->record(target);
         header.env_steps += tag.env_steps;
@@ -81,9 +91,9 @@ private:
             ++region_->stale(target)[w];
             return false;
         }
-        clip_to(config, grad_);
+        clip_to(config, grad_);  // a copy, where anything is clipped
         const OptimizerStep step(config.optimizer, learning_rate_at(config, tag.learning_rate, staleness), header.version + 1);
-        step.apply(grad_.size(), grad_.data(), as_const(region_->vectors(from)), region_->vectors(target));
+        step.apply(grad.size(), grad.data(), as_const(region_->vectors(from)), region_->vectors(target));
         count_applied(header.counts, tag, staleness);
         ++header.version;
         return true;

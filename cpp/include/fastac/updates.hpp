@@ -130,7 +130,9 @@ public:
         const bool stopped = known_consumed_ != before && !settle_earlier(before);
         const std::uint64_t stale = known_stale_;
         const std::optional<std::uint64_t> sequence = push(grad, tag);
-        if (stopped || !sequence || !settle(*sequence)) return Submitted::stopped;
+        if (stopped || !sequence) return Submitted::stopped;
+        const AtHand at_hand{seat_, *sequence, grad};
+        if (!settle(*sequence, &at_hand)) return Submitted::stopped;
         if (region_->slot(seat_, *sequence).nonfinite.load(std::memory_order_relaxed) != 0) return Submitted::rejected_nonfinite;
         return known_stale_ != stale ? Submitted::rejected_stale : Submitted::applied;
     }
@@ -148,15 +150,16 @@ public:
 
     /// The second half: returns once gradient `sequence` of this worker is consumed; false if the run was stopped
     /// while it waited (the gradient stays published, whoever drains last applies it).
-    bool settle(std::uint64_t sequence) {
+    /// `at_hand`: that gradient, if the caller still has it.
+    bool settle(std::uint64_t sequence, const AtHand* at_hand = nullptr) {
         expect_seat();
         const std::uint64_t published = buffer_.published(seat_);
         if (published - sequence >= region_->layout().slots)  // among others one that would never be consumed
             throw std::invalid_argument("settle: expected a sequence number that push has returned, at most " + std::to_string(published) + " and one of the last " +
                                         std::to_string(region_->layout().slots) + ", got " + std::to_string(sequence));
         switch (region_->config().scheme) {
-            case UpdateScheme::lockfree: build_until_consumed(sequence); return true;
-            case UpdateScheme::lock: return settle_locked(sequence);
+            case UpdateScheme::lockfree: build_until_consumed(sequence, at_hand); return true;
+            case UpdateScheme::lock: return settle_locked(sequence, at_hand);
             case UpdateScheme::queue: return settle_queued(sequence);
             case UpdateScheme::hogwild: break;
         }
@@ -363,13 +366,13 @@ private:
 
     // ---- lockfree -----------------------------------------------------------------------------------
 
-    void build_until_consumed(std::uint64_t sequence) {
+    void build_until_consumed(std::uint64_t sequence, const AtHand* at_hand) {
         for (;;) {
             const std::uint64_t base = store_.protect();
             look_at(base);
             if (!ahead(sequence, known_consumed_)) break;
             const std::uint32_t target = store_.claim();
-            if (builder_.build(store_, base, target) == 0 || !store_.commit(base)) count_retry();
+            if (builder_.build(store_, base, target, at_hand) == 0 || !store_.commit(base)) count_retry();
         }
         store_.unprotect();
     }
@@ -381,7 +384,7 @@ private:
 
     // ---- lock ---------------------------------------------------------------------------------------
 
-    bool settle_locked(std::uint64_t sequence) {
+    bool settle_locked(std::uint64_t sequence, const AtHand* at_hand) {
         RobustMutex& mutex = region_->control().mutex;
         Patience patience(std::chrono::milliseconds(region_->config().wait_deadline_ms));
         while (!mutex.try_lock_for(poll_interval)) {
@@ -389,7 +392,7 @@ private:
             if (stop_requested()) return false;
             if (patience.ends()) throw WaitTimeout(timeout_message("the lock"));
         }
-        build_until_consumed(sequence);  // at once, since nobody else commits
+        build_until_consumed(sequence, at_hand);  // at once, since nobody else commits
         mutex.unlock();
         return true;
     }
