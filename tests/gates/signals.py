@@ -154,7 +154,8 @@ def _our_first_line(terminal: Terminal) -> int:
         pid = terminal.foreground()
         return pid is not None and catches(pid, signal.SIGINT)
 
-    wait_until(caught, 10.0, every_s=0.001)
+    wait_until(caught, 60.0, every_s=0.001)
+    terminal.read(0.05)
     assert pid is not None, terminal.screen.lines()
     wait_until(lambda: not catches(pid, signal.SIGINT), 1.0, every_s=0.001)
     return pid
