@@ -200,7 +200,7 @@ class Verbs:
 
     def signal(self, d: Draw) -> None:
         place, h = self.sessions.someone(d)
-        raises = (_core.SessionClosed,) if h.closed else ()
+        raises = self.sessions.refusal(h)
         self.call(h.session.give_go, raises=raises)
         if d.random() < 0.2 and not failed(self.call(h.session.request_stop, raises=raises)):
             place.stopped = True
