@@ -6,9 +6,11 @@ are one compiled program: the hardest rival on a CPU. Its compilation is not cou
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fastac.config import A2CConfig
@@ -47,24 +49,37 @@ def jax_a2c(config: A2CConfig) -> Train | None:
     """A2C in JAX, compiled as a whole, with the same loss, optimizer and net as ours. None if not installed."""
     if importlib.util.find_spec("jax") is None:
         return None
-    import jax
+    with _on_one_core():
+        import jax
 
-    compiled: dict[int, Any] = {}
-    begin, update = _program(config)
-    state = begin(jax.random.key(config.seed or 0))
+        compiled: dict[int, Any] = {}
+        begin, update = _program(config)
+        state = begin(jax.random.key(config.seed or 0))
 
     def train(env_steps: int) -> int:
         nonlocal state
         per_update = config.n_envs * config.n_steps
         # Few lengths, so that few are compiled: the next power of two.
         updates = 1 << max(0, math.ceil(math.log2(env_steps / per_update)))
-        if updates not in compiled:
-            run = jax.jit(lambda state: jax.lax.scan(update, state, None, length=updates))
-            compiled[updates] = run.lower(state).compile()
-        state, _ = jax.block_until_ready(compiled[updates](state))
+        with _on_one_core():
+            if updates not in compiled:
+                run = jax.jit(lambda state: jax.lax.scan(update, state, None, length=updates))
+                compiled[updates] = run.lower(state).compile()
+            state, _ = jax.block_until_ready(compiled[updates](state))
         return updates * per_update
 
     return train
+
+
+@contextlib.contextmanager
+def _on_one_core() -> Iterator[None]:
+    """With more, JAX's threads hand these small products to each other, and everything takes twice as long."""
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cpus)
 
 
 def _program(config: A2CConfig) -> tuple[Callable[[Any], Any], Callable[[Any, Any], tuple[Any, Any]]]:
