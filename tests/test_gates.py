@@ -6,6 +6,7 @@ import sys
 
 import mutants
 import pytest
+import run
 import signals
 import soak
 import workers_killed
@@ -89,3 +90,30 @@ def test_what_is_left_by_a_forkserver_that_is_gone(monkeypatch):
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as orphan:
         assert workers_killed.faults_of(model, [orphan.pid]) == [f"left over: {[orphan.pid]}"]
     assert workers_killed.faults_of(model, [orphan.pid]) == []
+
+
+def script(folder, *statuses):
+    """A command that ends with these exit statuses, one after the other."""
+    code = (
+        "import pathlib, sys; turns = pathlib.Path(sys.argv[1]); n = len(turns.read_text()) if turns.exists() else 0; "
+        f"turns.write_text('x' * (n + 1)); print('turn', n); sys.exit({list(statuses)}[n])"
+    )
+    return [sys.executable, "-c", code, str(folder / f"turns{len(list(folder.iterdir()))}{statuses}")]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "held", "words"),
+    [
+        ([0], 1, ["turn 0"]),
+        ([3, 0], 1, ["TOO SLOW turn 0", "turn 1"]),
+        ([3, 3], 0, ["TOO SLOW turn 0", "TOO SLOW turn 1"]),
+        ([3, 1], 0, ["TOO SLOW turn 0", "FAILED one"]),
+        ([1, 0], 0, ["FAILED one"]),
+        ([2, 0], 0, ["FAILED one"]),
+    ],
+)
+def test_only_a_missed_time_is_tried_again(statuses, held, words, tmp_path, capsys):
+    one = run.gate("one", [])
+    assert run.run_all([(one, [script(tmp_path, *statuses)])], None) == held
+    said = capsys.readouterr().out.splitlines()
+    assert [line.startswith(word) for line, word in zip(said, words, strict=True)] == [True] * len(words)

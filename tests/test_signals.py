@@ -150,3 +150,35 @@ time.sleep(1)
 def test_handlers_that_raise_between_any_two_instructions_leave_nothing_deferred():
     done = subprocess.run([sys.executable, "-c", STORM], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (-signal.SIGTERM, "")
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "engines.import_engine(config.A2CConfig(engine='torch'))",
+        "A2C(engine='torch')",
+        "A3C(engine='torch', backend='thread').learn(100)",
+        "A2C().policy",
+        "doctor.torch_build()",
+    ],
+)
+def test_torch_is_imported_whole(what):
+    """Python's own exception in the midst of that import would end the process by SIGABRT."""
+    code = f"""
+import os, signal, sys
+from fastac import A2C, A3C, config, doctor, engines
+
+class Finder:
+    def find_spec(name, path, target=None):
+        if name == "torch":
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Finder)
+try:
+    {what}
+except KeyboardInterrupt:
+    print(hasattr(sys.modules.get("torch"), "zeros"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr

@@ -53,7 +53,7 @@ public:
             if (ratios_[k].empty()) continue;
             const Spread of_k(ratios_[k]);
             const std::string words = std::to_string(k) + " of them: " + of_k.text();
-            if (!may_block_ && of_k.median < mark_) throw std::runtime_error("stops: " + words + ", below the mark of " + gates::decimals(mark_, 2));
+            if (!may_block_ && of_k.median < mark_) throw gates::TooSlow("stops: " + words + ", below the mark of " + gates::decimals(mark_, 2));
             each += (each.empty() ? "" : "; ") + words;
         }
         return gates::thousands(all.size()) + " x SIGSTOP of 1 to " + std::to_string(workers_ - 1) + " of " + std::to_string(workers_) + " workers for " +

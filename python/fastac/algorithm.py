@@ -122,7 +122,8 @@ class Algorithm(ABC):
     def policy(self) -> FlatPolicy:
         """The torch module that shares its memory with `params`. Imports torch."""
         if self._policy is None:
-            from fastac.policy import make_policy
+            with signals_deferred():  # torch aborts the process where its import is interrupted
+                from fastac.policy import make_policy
 
             self._policy = make_policy(self.config, self.params)
         return self._policy

@@ -27,6 +27,7 @@ from fastac.env import ENV_ID, make_vec
 from fastac.launch import launch
 from fastac.mlp import initial_params
 from fastac.shared import create_region, observer_of
+from fastac.signals import signals_deferred
 from fastac.worker import READY, Report
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
@@ -108,7 +109,8 @@ def packages() -> Finding:
 def torch_build() -> Finding:
     """Version and kind of torch, and the vector instructions that it uses."""
     try:
-        import torch
+        with signals_deferred():  # torch aborts the process where its import is interrupted
+            import torch
     except ImportError as error:
         return Finding(
             PROBLEM,

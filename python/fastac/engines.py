@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from fastac import _core, seeding
 from fastac.config import Config
 from fastac.groups import Arrays, Groups
+from fastac.signals import signals_deferred
 from fastac.updates import diverged, flush_log
 
 _TURN_MS = 50  # the native engine comes back to Python as often: for signals, logs and checkpoints
@@ -47,6 +48,7 @@ def make_engine(
     size = n_envs // split
     begins = range(first, first + n_envs, size)
     if config.engine == "torch":
+        import_engine(config)
         from fastac.rollout import Collector
         from fastac.torch_engine import TorchEngine
 
@@ -56,14 +58,24 @@ def make_engine(
 
 def at_work(config: Config) -> contextlib.AbstractContextManager[None]:
     """Around the work of a config's engine, in whatever process: what it needs is imported, and has one thread."""
+    import_engine(config)
     if config.engine == "native":
         return contextlib.nullcontext()
-    cpus = os.sched_getaffinity(0)
     from fastac.policy import one_torch_thread
+
+    return one_torch_thread()
+
+
+def import_engine(config: Config) -> None:
+    """Imports torch, where the engine needs it. Signals wait: interrupted, that ends the process."""
+    if config.engine == "native":
+        return
+    cpus = os.sched_getaffinity(0)
+    with signals_deferred():
+        import fastac.torch_engine  # noqa: F401
 
     with contextlib.suppress(OSError):  # they were taken away meanwhile
         os.sched_setaffinity(0, cpus)  # with OMP_PROC_BIND, OpenMP ties the thread that loads it to one of them
-    return one_torch_thread()
 
 
 def preload(config: Config) -> str:

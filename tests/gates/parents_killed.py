@@ -27,6 +27,7 @@ from whole_runs import (
     COMMAND,
     adopt_orphans,
     arguments,
+    exit_status,
     kill,
     members,
     not_reached,
@@ -174,7 +175,7 @@ def main() -> int:
         f"{sum(outcome.zombies for outcome in final)} zombies, {len(new)} files in /dev/shm (slowest gone after "
         f"{max(outcome.gone_s for outcome in final):.2f} s); {len(again)} tried again alone"
     )
-    return int(any(outcome.left for outcome in final) or bool(new) or bool(missed))
+    return exit_status(any(outcome.left for outcome in final) or bool(new), bool(missed))
 
 
 if __name__ == "__main__":

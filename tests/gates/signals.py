@@ -31,7 +31,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from whole_runs import COMMAND, Terminal, arguments, catches, kill, members, not_reached, wait_until
+from whole_runs import COMMAND, Terminal, arguments, catches, exit_status, kill, members, not_reached, wait_until
 
 from fastac import rundir
 from fastac.checkpoint import load_checkpoint
@@ -236,7 +236,7 @@ def main() -> int:
         f"prompt after {max(outcome.prompt_s for outcome in final):.2f} s, gone after "
         f"{max(outcome.gone_s for outcome in final):.2f} s; {len(repeated)} tried again alone"
     )
-    return int(faulty > 0 or late > 0 or bool(missed))
+    return exit_status(faulty > 0, late > 0 or bool(missed))
 
 
 if __name__ == "__main__":

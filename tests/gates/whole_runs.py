@@ -25,6 +25,11 @@ _PR_SET_CHILD_SUBREAPER = 36
 _SEGMENT = "memfd:fastac"
 ENOUGH_TRIALS = 20
 
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # a shell's job in the background: what it starts would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def arguments(**defaults: Any) -> Any:
     """`name=value` on the command line, each of its default's type. Ends the program where a name is unknown."""
@@ -32,6 +37,11 @@ def arguments(**defaults: Any) -> Any:
     if unknown := given.keys() - defaults.keys():
         sys.exit(f"expected {', '.join(f'{k}={v}' for k, v in defaults.items())}, got {', '.join(sorted(unknown))}")
     return type("Arguments", (), {k: type(v)(given.get(k, v)) for k, v in defaults.items()})
+
+
+def exit_status(faults: bool, missed: bool) -> int:
+    """Of a gate: 1 with faults, 3 where only a time or a phase was missed, which the load of a machine may do."""
+    return 1 if faults else 3 if missed else 0
 
 
 def not_reached(phases: Iterable[str], reached: Iterable[str], trials: int) -> list[str]:

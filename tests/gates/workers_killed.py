@@ -182,8 +182,9 @@ def until_stopped(learn: Callable[[], object]) -> FastacError | None:
     return None
 
 
-def faults_of(model: fastac.A3C, orphans: Sequence[int] = ()) -> list[str]:
-    """After a run: books that do not balance, and processes that are left: `orphans` had a forkserver that died."""
+def faults_of(model: fastac.A3C, orphans: Sequence[int] = (), version_before: int = 0) -> list[str]:
+    """After a run that began at `version_before`: books that do not balance, and processes that are left: `orphans`
+    had a forkserver that died."""
     ledger = model.ledger
     if ledger is None:
         return ["no run was under way"]
@@ -192,8 +193,9 @@ def faults_of(model: fastac.A3C, orphans: Sequence[int] = ()) -> list[str]:
         ledger.check()
     except FastacError as error:
         faults.append(str(error))
-    if ledger.applied == 0 or model.version != ledger.applied:
-        faults.append(f"{model.version} updates, {ledger.applied} gradients applied")
+    updates_made = model.version - version_before
+    if ledger.applied == 0 or updates_made != ledger.applied:
+        faults.append(f"{updates_made} updates, {ledger.applied} gradients applied")
     servers = forkservers()
     if not servers and not orphans:
         faults.append("the forkserver is gone")
@@ -217,10 +219,11 @@ def solve(seed: int, every_s: float) -> tuple[float | None, int, list[str]]:
     for env_steps in (BUDGET // 4, BUDGET - BUDGET // 4):  # the second only where the first was not enough
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", WorkerDeathWarning)
+            version_before = model.version
             with Killer(seed, every_s) as killer:
                 model.learn(env_steps)
         kills += killer.killed
-        faults += faults_of(model)
+        faults += faults_of(model, version_before=version_before)
         assert model.history is not None
         solved = model.history.time_to(475.0)
         if solved is not None:

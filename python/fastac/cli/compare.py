@@ -77,9 +77,12 @@ def compare(
     fastac compare --seeds 20 --n-envs 8 --update hogwild
     """
     with ends_in_order():
-        Config(**options)
+        config = Config(**options)
         # All imports now, while Ctrl-C may still end everything at once.
         from fastac.compare import experiment, plots, tables  # noqa: F401
+        from fastac.engines import import_engine
+
+        import_engine(config)
 
         if quick:
             seeds = seeds if _given("seeds") else experiment.QUICK_SEEDS

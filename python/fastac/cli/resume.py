@@ -39,6 +39,9 @@ def resume(folder: Path, checkpoint_every_s: float) -> None:
             run.mark_as_done()
             click.echo(f"{folder}: finished, with {model.num_timesteps:,} env steps; nothing is left to do")
             return
+        from fastac.engines import import_engine
+
+        import_engine(model.config)  # before signals wait for an end in order
         with signals_raised():
             train_in(run, model, model.resume, model.unfinished.total_timesteps, checkpoint_every_s)
 

@@ -59,8 +59,10 @@ def _train(
     with ends_in_order():
         {"a2c": A2CConfig, "a3c": A3CConfig}[kind](**options)  # a bad value is an error before torch is imported
         import fastac
+        from fastac.engines import import_engine
 
         model: Algorithm = {"a2c": fastac.A2C, "a3c": fastac.A3C}[kind](**options)
+        import_engine(model.config)  # before signals wait for an end in order
         with signals_raised():
             folder = new_folder(runs, name, kind)
             with rundir.locked(folder):
