@@ -133,4 +133,4 @@ def test_a_run_in_which_no_episode_ended(tmp_path):
     plots.draw_curves(tmp_path / "curves.png", short, plan)
     plots.draw_time_to_solve(tmp_path / "times.png", short, plan)
     cells = [cell for column in tables.terminal_table(short, plan).columns for cell in column._cells]
-    assert cells.count("-") == 6  # return and variance of three arms are unknown
+    assert cells.count("-") == 9  # return, its interquartile mean and its variance are unknown for three arms

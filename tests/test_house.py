@@ -37,6 +37,7 @@ FLOORS = [
     [
         "compare.experiment",
         "compare.statistics",
+        "compare.verdicts",
         "compare.tables",
         "compare.plots",
         "bench.rounds",
@@ -65,7 +66,7 @@ ORDER = [room for floor in FLOORS for room in floor]
 DOORS = {
     "gymnasium": {"env"},
     "matplotlib": {"compare.plots"},
-    "scipy": {"compare.statistics"},
+    "scipy": {"compare.statistics", "compare.verdicts"},
     "safetensors": {"checkpoint"},
     "click": {
         "cli",

@@ -115,7 +115,7 @@ def _compare(plan: Any, folder: Path, where: dict[str, Any]) -> None:
         plots.draw_curves(folder / "compare.png", results, plan)
         plots.draw_time_to_solve(folder / "time_to_solve.png", results, plan)
         written = "compare.csv, compare.json, compare.png, time_to_solve.png"
-        for line in (tables.footer(where), f"Written: {folder}/{written}"):
+        for line in (*tables.sentences(results, plan), tables.footer(where), f"Written: {folder}/{written}"):
             console.print(line, highlight=False, soft_wrap=True)
     except KeyboardInterrupt as stop:
         with contextlib.suppress(KeyboardInterrupt):  # told again: they are written by now

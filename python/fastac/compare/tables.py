@@ -13,6 +13,7 @@ from rich.table import Table
 from fastac import machine, rundir
 from fastac.compare.experiment import THRESHOLDS, Plan, Result
 from fastac.compare.statistics import FEWEST_FOR_INTERVAL, Interval, curve, median_interval, time_to
+from fastac.compare.verdicts import interquartile_mean, verdicts
 from fastac.metrics import Floats
 
 
@@ -38,6 +39,7 @@ def summarize(results: Sequence[Result], arm: str) -> dict[str, Any]:
         "staleness_mean": [result.ledger.staleness_mean for result in its],
         "startup_s": [history.startup_s for history in histories],
     }
+    summary["final_return_iqm"] = dataclasses.asdict(interquartile_mean(over_seeds["final_return"]))
     return summary | {name: dataclasses.asdict(median_interval(values)) for name, values in over_seeds.items()}
 
 
@@ -71,11 +73,19 @@ def terminal_table(results: Sequence[Result], plan: Plan) -> Table:
         line(f"updates to {key}", f"updates_to_{key}", 0)
         table.add_section()
     line("return, last 100 episodes", "final_return", 1)
+    table.add_row("interquartile mean of it", *(_interval_text(_iqm(summaries[arm]), 1) for arm in arms))
     line("variance of these returns", "return_var", 0)
     line("gradient norm", "grad_norm", 3)
     line("staleness, mean", "staleness_mean", 2)
     line("env steps per second", "env_steps_per_s", 0)
     return table
+
+
+def sentences(results: Sequence[Result], plan: Plan) -> list[str]:
+    """What the runs say of each pair of arms; nothing where there is one seed."""
+    if len({result.seed for result in results}) < 2:
+        return []
+    return [verdict.sentence() for verdict in verdicts(results, plan, THRESHOLDS[-1], ("env_steps", "wall_s"))]
 
 
 def curve_rows(results: Sequence[Result], plan: Plan) -> list[dict[str, Any]]:
@@ -114,6 +124,11 @@ def write(folder: Path, results: Sequence[Result], plan: Plan, where: dict[str, 
         "not_matched": "updates, and samples per update: A2C uses all envs' rollouts, A3C and A2C split one's",
         "machine": where,
         "summary": {arm: summarize(results, arm) for arm in arms},
+        "verdicts": [
+            dataclasses.asdict(verdict)
+            for threshold in THRESHOLDS
+            for verdict in verdicts(results, plan, threshold, ("env_steps", "wall_s", "updates"))
+        ],
         "configs": {arm: of_arm(results, arm)[0].config for arm in arms},
         "runs": runs,
     }
@@ -122,6 +137,11 @@ def write(folder: Path, results: Sequence[Result], plan: Plan, where: dict[str, 
 
 def footer(where: dict[str, Any]) -> str:
     return f"Measured on {machine.summary(where)}."
+
+
+def _iqm(summary: dict[str, Any]) -> Interval:
+    its = summary["final_return_iqm"]
+    return Interval(its["value"], its["low"], its["high"])
 
 
 def _mean(values: Floats) -> float:
@@ -138,6 +158,6 @@ def _interval_text(interval: Interval, digits: int) -> str:
             return "-"
         return "unsolved" if math.isinf(x) else f"{x:,.{digits}f}"
 
-    if interval.low == interval.high or math.isnan(interval.median):
+    if interval.low == interval.high or math.isnan(interval.median) or math.isnan(interval.low):
         return one(interval.median)
     return f"{one(interval.median)}\n[dim]{one(interval.low)} to {one(interval.high)}[/dim]"
