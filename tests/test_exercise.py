@@ -3,6 +3,10 @@
 import csv
 import json
 import math
+import os
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -234,3 +238,34 @@ def test_ctrl_c_keeps_what_ended(ended, left, tmp_path, monkeypatch):
     else:
         assert {path.name for path in (tmp_path / "x").iterdir()} == {"a3c.csv", "a2c.csv", "exercise.json"}
         assert len(json.loads((tmp_path / "x" / "exercise.json").read_text())["first"]) == left
+
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "exercise.md"
+
+
+def test_the_python_version_on_the_page(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "MPLBACKEND": "Agg"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = np.array(
+        [line.strip(" []").split() for line in done.stdout.splitlines() if line.startswith((" [", "[["))], float
+    )
+    assert rows[:, 0].tolist() == list(range(0, 2_001, 100)) * 2
+    assert rows[:, 1].tolist() == [*range(0, 10_001, 500), *range(0, 40_001, 2_000)]
+    assert (tmp_path / "exercise.png").exists()
+
+
+def test_what_the_page_names_is_there():
+    page = PAGE.read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", page):
+        assert (PAGE.parent / target).exists(), target
+    known = {option for param in main.commands["exercise"].params for option in param.opts}
+    assert set(re.findall(r"--[a-z-]+", page)) <= known
+    for name in re.findall(r"`(\w+\.(?:csv|json))`", page):
+        assert name in ("a3c.csv", "a2c.csv", "a2c_split.csv", "exercise.json")
