@@ -240,6 +240,19 @@ def test_ctrl_c_keeps_what_ended(ended, left, tmp_path, monkeypatch):
         assert len(json.loads((tmp_path / "x" / "exercise.json").read_text())["first"]) == left
 
 
+def test_a_run_without_a_complete_log_fails_and_the_others_are_kept(tmp_path, monkeypatch):
+    run = Exercise.run
+
+    def cut(self, arm, seed, total_timesteps):
+        result = run(replace(self, backend="thread"), arm, seed, total_timesteps)
+        return replace(result, history=history_of(99)) if arm == "A2C" else result
+
+    monkeypatch.setattr(Exercise, "run", cut)
+    result = invoke(*COMMAND, "--out", tmp_path / "x")
+    assert result.exit_code == 1 and "update 100 is missing in the log" in result.output
+    assert {path.name for path in (tmp_path / "x").iterdir()} == {"a3c.csv", "exercise.json"}
+
+
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "exercise.md"
 
 

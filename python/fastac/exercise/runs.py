@@ -66,10 +66,15 @@ def jobs(exercise: Exercise) -> int:
 
 
 def first_runs(exercise: Exercise) -> Iterator[Result]:
-    """Every arm under one seed before the next seed, so that a machine whose speed drifts drifts for all."""
+    """Every arm under one seed before the next seed, so that a machine whose speed drifts drifts for all.
+
+    Raises FastacError for a run that has no complete log, before it is among the results.
+    """
     for seed in exercise.seeds:
         for arm in ARMS:
-            yield exercise.run(arm, seed, exercise.env_steps(arm))
+            result = exercise.run(arm, seed, exercise.env_steps(arm))
+            log(result.history, exercise.updates)
+            yield result
 
 
 def later_runs(exercise: Exercise) -> Iterator[Result]:
