@@ -40,6 +40,11 @@ FLOORS = [
         "compare.verdicts",
         "compare.tables",
         "compare.plots",
+        "exercise.runs",
+        "exercise.figures",
+        "exercise.answers",
+        "exercise.tables",
+        "exercise.plots",
         "bench.rounds",
         "bench.env",
         "bench.updates",
@@ -55,6 +60,7 @@ FLOORS = [
         "cli.train",
         "cli.resume",
         "cli.compare",
+        "cli.exercise",
         "cli.bench",
         "cli.doctor",
         "cli.check",
@@ -65,23 +71,36 @@ FLOORS = [
 ORDER = [room for floor in FLOORS for room in floor]
 DOORS = {
     "gymnasium": {"env"},
-    "matplotlib": {"compare.plots"},
+    "matplotlib": {"compare.plots", "exercise.plots"},  # the latter for a type alone
     "scipy": {"compare.statistics", "compare.verdicts"},
     "safetensors": {"checkpoint"},
     "click": {
         "cli",
         *(
             f"cli.{room}"
-            for room in ("options", "endings", "runs", "train", "resume", "compare", "bench", "doctor", "check")
+            for room in (
+                "options",
+                "endings",
+                "runs",
+                "train",
+                "resume",
+                "compare",
+                "exercise",
+                "bench",
+                "doctor",
+                "check",
+            )
         ),
     },
     "rich": {
         "progress",
         "compare.tables",
+        "exercise.tables",
         "bench.env",
         "bench.updates",
         "bench.train",
         "cli.compare",
+        "cli.exercise",
         "cli.bench",
         "cli.doctor",
         "cli.check",
@@ -96,7 +115,7 @@ def rooms():
     for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         name = name.removesuffix(".__init__")
-        if name not in ("__init__", "compare", "bench"):  # the package itself, and two docstrings
+        if name not in ("__init__", "compare", "exercise", "bench"):  # the package itself, and three docstrings
             yield name, ast.parse(path.read_text())
 
 

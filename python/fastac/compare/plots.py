@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from fastac.compare.experiment import THRESHOLDS, Plan, Result
 from fastac.compare.statistics import FEWEST_FOR_INTERVAL, curve, median_interval, time_to
 from fastac.compare.tables import of_arm
+from fastac.metrics import Floats
 from fastac.signals import signals_deferred
 
 matplotlib.use("Agg")
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette: told apart by colour-blind readers and in grey.
-_COLORS = {"A3C": "#D55E00", "A2C": "#0072B2", "A2C split": "#009E73"}
+COLORS = {"A3C": "#D55E00", "A2C": "#0072B2", "A2C split": "#009E73"}
 _MARKERS = {"A3C": "o", "A2C": "s", "A2C split": "^"}
 _STYLE: Any = {
     "figure.dpi": 120,
@@ -37,20 +39,34 @@ _STYLE: Any = {
     "axes.titlesize": 11,
     "legend.frameon": False,
 }
-_AXES = {"env_steps": "env steps", "updates": "updates", "wall_s": "seconds of training"}
+AXES = {"env_steps": "env steps", "updates": "updates", "wall_s": "seconds of training"}
 _POINTS = 200
+
+
+@contextlib.contextmanager
+def drawing(path: Path, rows: int, columns: int, size: tuple[float, float]) -> Iterator[tuple[Figure, Any]]:
+    """The figure and its axes [rows, columns], written at the end: whole or not at all, a signal can come meanwhile."""
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+        try:
+            yield figure, axes
+            image = io.BytesIO()
+            figure.savefig(image, format="png")
+        finally:
+            plt.close(figure)
+        with signals_deferred():
+            path.write_bytes(image.getvalue())
 
 
 def draw_curves(path: Path, results: Sequence[Result], plan: Plan) -> None:
     """Return over the three x-axes; gradient norm, variance of the returns and staleness over env steps."""
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(2, 3, figsize=(14, 7.6), layout="constrained")
-        for ax, axis in zip(axes[0], _AXES, strict=True):
+    with drawing(path, 2, 3, (14, 7.6)) as (figure, axes):
+        for ax, axis in zip(axes[0], AXES, strict=True):
             _draw(ax, results, plan, axis, "return_mean")
             for threshold in THRESHOLDS:
                 ax.axhline(threshold, color="0.4", lw=0.8, ls=":")
             ax.set_yticks([0, 100, 195, 300, 400, 475])
-            ax.set_title(f"return over {_AXES[axis]}")
+            ax.set_title(f"return over {AXES[axis]}")
             ax.set_ylabel("mean return, last 100 episodes")
         for ax, (column, title, label) in zip(
             axes[1],
@@ -67,39 +83,27 @@ def draw_curves(path: Path, results: Sequence[Result], plan: Plan) -> None:
         if axes[0, 0].lines[: -len(THRESHOLDS)]:
             axes[0, 0].legend(loc="lower right")
         figure.suptitle(
-            f"CartPole-v1, {plan.n_envs} envs, {_seeds(results)} (A3C: {plan.update}, {plan.backend}): "
+            f"CartPole-v1, {plan.n_envs} envs, {seeds_text(results)} (A3C: {plan.update}, {plan.backend}): "
             "median, and the middle half of the seeds shaded",
             fontsize=12,
         )
-        _save(figure, path)
 
 
 def draw_time_to_solve(path: Path, results: Sequence[Result], plan: Plan) -> None:
     """Each seed a mark, the median with its interval below; unsolved seeds stand right of the line, as crosses."""
     arms = [arm for arm in plan.arms if of_arm(results, arm)]
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(len(THRESHOLDS), 2, figsize=(12, 1.4 + 2.1 * len(THRESHOLDS)), layout="constrained")
+    with drawing(path, len(THRESHOLDS), 2, (12, 1.4 + 2.1 * len(THRESHOLDS))) as (figure, axes):
         for row, threshold in zip(axes, THRESHOLDS, strict=True):
             for ax, axis in zip(row, ("env_steps", "wall_s"), strict=True):
                 _draw_times(ax, results, arms, threshold, axis)
-                ax.set_xlabel(f"{_AXES[axis]} until the mean return of 100 episodes reached {threshold:.0f}")
+                ax.set_xlabel(f"{AXES[axis]} until the mean return of 100 episodes reached {threshold:.0f}")
         figure.suptitle(
-            f"Time to solve CartPole-v1, {_seeds(results)}: a mark for each; line: median and {_spread(results)}",
+            f"Time to solve CartPole-v1, {seeds_text(results)}: a mark for each; line: median and {_spread(results)}",
             fontsize=12,
         )
-        _save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
-    """Whole or not at all: a signal can come while it is drawn."""
-    image = io.BytesIO()
-    figure.savefig(image, format="png")
-    plt.close(figure)
-    with signals_deferred():
-        path.write_bytes(image.getvalue())
-
-
-def _seeds(results: Sequence[Result]) -> str:
+def seeds_text(results: Sequence[Result]) -> str:
     n = len({result.seed for result in results})
     return "1 seed" if n == 1 else f"{n} seeds"
 
@@ -111,31 +115,40 @@ def _spread(results: Sequence[Result]) -> str:
 
 def _draw(ax: Axes, results: Sequence[Result], plan: Plan, axis: str, column: str) -> None:
     for arm in plan.arms:
-        curves = [curve(result.history, plan.total_timesteps) for result in of_arm(results, arm)]
-        if not curves:
-            continue
-        end = max(float(one[axis][-1]) for one in curves)  # a seed that has ended keeps its last value
-        grid = np.linspace(0.0, end, _POINTS)
-        values = np.array([np.interp(grid, one[axis], one[column], left=np.nan) for one in curves])
-        known = np.isfinite(values).any(axis=0)
-        if not known.any():
-            continue
-        low, median, high = np.nanquantile(values[:, known], [0.25, 0.5, 0.75], axis=0)
-        ax.plot(grid[known], median, color=_COLORS[arm], label=arm, lw=1.8)
-        ax.fill_between(grid[known], low, high, color=_COLORS[arm], alpha=0.18, lw=0)
-    ax.set_xlabel(_AXES[axis])
+        draw_arm(ax, [curve(its.history, plan.total_timesteps) for its in of_arm(results, arm)], arm, axis, column)
+    scale(ax, axis)
+
+
+def draw_arm(ax: Axes, curves: Sequence[Mapping[str, Floats]], arm: str, axis: str, column: str) -> None:
+    """The median over the seeds, and their middle half shaded. Nothing where nothing is known."""
+    if not curves:
+        return
+    end = max(float(one[axis][-1]) for one in curves)  # a seed that has ended keeps its last value
+    grid = np.linspace(0.0, end, _POINTS)
+    values = np.array([np.interp(grid, one[axis], one[column], left=np.nan) for one in curves])
+    known = np.isfinite(values).any(axis=0)
+    if not known.any():
+        return
+    low, median, high = np.nanquantile(values[:, known], [0.25, 0.5, 0.75], axis=0)
+    ax.plot(grid[known], median, color=COLORS[arm], label=arm, lw=1.8)
+    ax.fill_between(grid[known], low, high, color=COLORS[arm], alpha=0.18, lw=0)
+
+
+def scale(ax: Axes, axis: str) -> None:
+    """Both axes from zero, with numbers for people."""
+    ax.set_xlabel(AXES[axis])
     ax.set_xlim(left=0)
     ax.set_ylim(bottom=0)
     ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.xaxis.set_major_formatter(_number)
-    ax.yaxis.set_major_formatter(_number)
+    ax.xaxis.set_major_formatter(readable_number)
+    ax.yaxis.set_major_formatter(readable_number)
 
 
 def _draw_times(ax: Axes, results: Sequence[Result], arms: Sequence[str], threshold: float, axis: str) -> None:
     times = {arm: time_to(of_arm(results, arm), threshold, axis) for arm in arms}
     latest = max((x for its in times.values() for x in its if math.isfinite(x)), default=1.0)
     for height, arm in enumerate(reversed(arms)):
-        color = _COLORS[arm]
+        color = COLORS[arm]
         solved = [x for x in times[arm] if math.isfinite(x)]
         unsolved = len(times[arm]) - len(solved)
         ax.plot(solved, np.full(len(solved), height + 0.12), _MARKERS[arm], color=color, alpha=0.6, ms=6, mew=0)
@@ -158,8 +171,8 @@ def _draw_times(ax: Axes, results: Sequence[Result], arms: Sequence[str], thresh
     ax.set_yticks(range(len(arms)), list(reversed(arms)))
     ax.set_ylim(-0.5, len(arms) - 0.4)
     ax.set_xlim(0, 1.03 * max(ax.dataLim.x1, latest))
-    ax.xaxis.set_major_formatter(_number)
+    ax.xaxis.set_major_formatter(readable_number)
 
 
-def _number(x: float, _: object) -> str:
+def readable_number(x: float, _: object) -> str:
     return f"{round(x, 6):,}".removesuffix(".0")

@@ -76,6 +76,21 @@ def _readable(unsolved: float, *ends: float) -> Interval:
     return Interval(*(float("inf") if end >= 1e-6 * unsolved else float(end) for end in ends))
 
 
+def p_value(a: Sequence[float], b: Sequence[float]) -> float:
+    """How often two groups of runs that differ in nothing would lie as far apart as these: Mann-Whitney, two-sided.
+
+    It compares ranks, so unsolved runs, which come as infinity, count as later than every solved one and as equal
+    among themselves. NaN where a group holds fewer than two, or a NaN.
+    """
+    data = np.concatenate([a, b])
+    if min(len(a), len(b)) < 2 or np.isnan(data).any():
+        return float("nan")
+    ranks = stats.rankdata(data)
+    ties = len(np.unique(data)) < len(data)  # for which the exact distribution would be another
+    method = stats.PermutationMethod(n_resamples=_RESAMPLES, rng=np.random.default_rng(0)) if ties else "auto"
+    return float(stats.mannwhitneyu(ranks[: len(a)], ranks[len(a) :], method=method).pvalue)
+
+
 def time_to(results: Sequence[Result], threshold: float, axis: str) -> list[float]:
     """env_steps, wall_s or updates until solved, one for each result; infinity where it never was."""
     solved = [result.solved(threshold) for result in results]
