@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import webbrowser
 from html.parser import HTMLParser
 
 import numpy as np
@@ -23,7 +24,7 @@ from fastac.metrics import History
 from fastac.report.commands import compare_command, train_command
 from fastac.report.drawing import AXES
 from fastac.report.parts import element, shown, table
-from fastac.report.run_page import staleness_of_updates
+from fastac.report.run_page import _band, staleness_of_updates
 from fastac.report.verdict import Times, verdict
 
 CHROMIUM = shutil.which("chromium")
@@ -216,6 +217,26 @@ def test_survival_by_hand():
     assert [len(part) for part in unsolved_share([], [])] == [0, 0]
 
 
+def test_a_band_by_hand():
+    rows = {"env_steps": np.arange(1.0, 13), "loss": np.array([*range(11), np.nan])}
+    low, high = _band(rows, "loss", np.array([11.0, 12.0]))
+    assert (low[0], high[0]) == (1.0, 9.0) and np.isnan([low[1], high[1]]).all()
+
+
+def test_runs_whose_watch_is_unknown_are_not_left_out(comparison, tmp_path):
+    """Without how long they were watched, no picture of those that were never solved: not one without them."""
+    folder = tmp_path / "both"
+    shutil.copytree(comparison, folder)
+    text = page_of(folder, tmp_path / "page.html")
+    assert 'id="figure-survival-475"' in text
+    record = json.loads((folder / "compare.json").read_text())
+    for run in record["runs"]:
+        run |= {"train_s": None, "ledger": None}
+    record["plan"]["total_timesteps"] = None
+    (folder / "compare.json").write_text(json.dumps(record))
+    assert 'id="figure-survival-475"' not in page_of(folder, tmp_path / "page.html")
+
+
 def test_staleness_by_hand():
     """Updates in the order of the log, and the version each had read. The fourth was rejected: no update of its own."""
     updates = {
@@ -225,7 +246,7 @@ def test_staleness_by_hand():
     }
     assert staleness_of_updates({}, updates).tolist() == [0, 1, 0, 3]  # from the gap of 10 on it is not known
     with pytest.raises(ValueError, match="workers died"):
-        staleness_of_updates({"ledger": {"deaths": 1}}, updates)
+        staleness_of_updates({"ledger": {"deaths": 0}, "earlier_parts": [{"ledger": {"deaths": 1}}]}, updates)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +255,7 @@ def test_staleness_by_hand():
         (
             [1, 2, 3, 1, 2, 3],
             [7, 8, 9, 7, 8, 9],
-            "A needed fewer env steps to 475 than B: 2 [1 to 3] against 8 [7 to 9]",
+            "A needed fewer env steps to 475 than B: median 2 [1 to 3] against 8 [7 to 9]",
         ),
         ([7, 8, 9, 7, 8, 9], [1, 2, 3, 1, 2, 3], "B needed fewer env steps to 475 than A"),
         ([1, 2, 3, 1, 2, 3], [math.inf] * 6, "A needed fewer env steps to 475 than B"),
@@ -336,11 +357,18 @@ def test_an_interrupted_comparison_says_so(comparison, tmp_path):
     assert "This comparison was interrupted: 3 of 4 runs are in it" in page_of(folder, tmp_path / "page.html")
 
 
-def test_report_goes_into_the_folder(run_folder, tmp_path):
+def test_report_goes_into_the_folder(run_folder, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     shutil.copytree(run_folder, folder)
     result = invoke("report", folder)
     assert result.exit_code == 0 and result.output == f"Written: {folder}/report.html\n"
+    shown_in_browser = []
+    monkeypatch.setattr(
+        webbrowser, "open", lambda address: shown_in_browser.append(address) or len(shown_in_browser) < 2
+    )
+    assert "notice" not in invoke("report", folder, "--open").output
+    assert "found no web browser" in invoke("report", folder, "--open").output
+    assert shown_in_browser == [(folder / "report.html").as_uri()] * 2
     result = invoke("report", folder, "--out", tmp_path / "absent" / "page.html")
     assert result.exit_code == 1 and "FileNotFoundError" in result.output
 
@@ -372,7 +400,7 @@ addEventListener("load", () => {
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-@pytest.mark.parametrize(("kind", "key", "band"), [("run", "mean", "range"), ("comparison", "s0", "band")])
+@pytest.mark.parametrize(("kind", "key", "band"), [("run", "mean", "band"), ("comparison", "s0", "band")])
 def test_the_controls_in_a_browser(pages, kind, key, band, tmp_path):
     """On a copy that allows one script, which clicks and writes down what it sees."""
     text = pages[kind].replace("default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';")

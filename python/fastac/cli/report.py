@@ -18,7 +18,7 @@ from fastac.cli.endings import ends_in_order
     default=None,
     help="file to write  [default: report.html in FOLDER]",
 )
-@click.option("--open/--no-open", "show", default=False, show_default=True, help="show it in the web browser")
+@click.option("--open", "show", is_flag=True, help="show it in the web browser  [default: only write it]")
 def report(folder: Path, out: Path | None, show: bool) -> None:
     """One HTML file about a run or a comparison: FOLDER is the runs/<name> of `fastac train` or `fastac compare`.
 

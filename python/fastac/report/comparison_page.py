@@ -45,9 +45,12 @@ _FIGURES = {
 def comparison_page(source: ComparisonSource) -> Page:
     record = source.record
     runs = [run for run in record.get("runs") or [] if isinstance(run, dict)]
-    for run in runs:  # how long it was watched: its last point in compare.csv
-        last = source.curves.get((str(run.get("algorithm")), int(number(run, "seed")) if "seed" in run else -1))
-        run["watched"] = {} if last is None else {axis: float(last[axis][-1]) for axis in AXES}
+    for run in runs:  # how long it was watched
+        run["watched"] = {
+            "env_steps": number(part(record, "plan"), "total_timesteps"),
+            "updates": number(part(run, "ledger"), "applied"),
+            "wall_s": number(run, "train_s"),
+        }
     arms = list(dict.fromkeys([*(str(run.get("algorithm")) for run in runs), *(arm for arm, _ in source.curves)]))
     keys = {arm: f"s{slot}" for slot, arm in enumerate(arms)}
     body = [
@@ -146,12 +149,14 @@ def _survival(runs: Sequence[dict[str, Any]], threshold: float, arm: str, key: s
     x, y, censored = {}, {}, {}
     for axis in AXES:
         solved = _times(runs, threshold, axis)
-        watched = [number(part(run, "watched"), axis) for run in runs]
-        pairs = [(t, w) for t, w in zip(solved, watched, strict=True) if math.isfinite(t) or math.isfinite(w)]
-        times, shares = unsolved_share([t for t, _ in pairs], [w for _, w in pairs])
-        x[axis] = np.concatenate([[0.0], times])
-        y[axis] = np.concatenate([[1.0], shares]) if len(times) else np.full(1, np.nan)
-        censored[axis] = np.array([w for t, w in pairs if not math.isfinite(t)])
+        watched = [number(run["watched"], axis) for run in runs]
+        unsolved = [w for t, w in zip(solved, watched, strict=True) if not math.isfinite(t)]
+        if not runs or any(map(math.isnan, [*unsolved, *solved])):  # to leave them out would be to call them solved
+            x[axis], y[axis], censored[axis] = np.zeros(1), np.full(1, np.nan), np.zeros(0)
+            continue
+        times, shares = unsolved_share(solved, watched)
+        x[axis], y[axis] = np.concatenate([[0.0], times]), np.concatenate([[1.0], shares])
+        censored[axis] = np.array(unsolved)
     return Series(key, arm, slot % SLOTS, x, y, steps=True, censored=censored)
 
 

@@ -45,8 +45,7 @@ def _controls(page: Page) -> Html:
     axes = [_choice("radio", "axis", f"axis-{a.replace('_', '-')}", name, a == "env_steps") for a, name in AXES.items()]
     shown = []
     for slot, (key, label) in enumerate(page.hideable.items()):
-        band = key in ("band", "range")
-        mark = swatch(0 if key == "range" else slot % SLOTS, band=True) if band else swatch(slot % SLOTS)
+        mark = swatch(SLOTS - 1, band=True) if key == "band" else swatch(slot % SLOTS)
         shown.append(_choice("checkbox", f"show-{key}", f"show-{key}", joined([mark, label]), True))
     themes = [_choice("radio", "theme", f"theme-{key}", name, key == "auto") for key, name in _THEMES.items()]
     return joined([_group("x-axis", axes), _group("show", shown), _group("colours", themes)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,13 +45,9 @@ def run_page(source: RunSource) -> Page:
         _ledger(record),
         section("configuration", "Configuration", configuration(config_type, part(record, "config"), algorithm)),
         books.where(record),
-        books.commands(
-            [train_command(record), *(["fastac resume FOLDER"] if record.get("earlier_parts") else [])],
-            "Written from the configuration, the seed included. A3C with more than one worker is not reproducible from "
-            "its seed: the order of the updates is the machine's.",
-        ),
+        _command(record),
     ]
-    return Page(f"{algorithm}: {source.folder.resolve().name}", body, {"mean": "mean", "range": "range"})
+    return Page(f"{algorithm}: {source.folder.resolve().name}", body, {"mean": "mean", "band": "bands"})
 
 
 def interruption(record: dict[str, Any]) -> list[str]:
@@ -117,20 +114,20 @@ def _curves(history: History) -> Html:
         history = dataclasses.replace(history, updates=updates)
     columns = curve(history, int(history.updates["env_steps"][-1]), points=_POINTS)
     grid = columns["env_steps"]
-    window = _ends_of_windows(history.episodes["episode_return"], columns["episodes"])
-    said = "Mean, smallest and largest of the last 100 episodes."
+    window = _band_of_windows(history.episodes["episode_return"], columns["episodes"])
+    said = "Of the last 100 episodes."
     charts = [
         Chart("return", "Return", "return", [_series(columns, columns["return_mean"], *window)], said, THRESHOLDS),
         Chart("return-var", "Variance of the last 100 returns", "variance", [_series(columns, columns["return_var"])]),
     ]
     for name, title, unit, zero in _CHARTS:
-        its = _series(columns, columns[name], *_range(history.updates, name, grid))
+        its = _series(columns, columns[name], *_band(history.updates, name, grid))
         charts.append(Chart(name.replace("_", "-"), title, unit, [its], zero=zero))
     pace = _series(columns, throughput(columns))
     charts.append(Chart("throughput", "Throughput", "env steps per second", [pace]))
     note = (
-        f"Averages over {_POINTS} equal stretches of env steps; the range is from the smallest to the largest value "
-        "that was logged in a stretch."
+        f"Line: mean over each of {_POINTS} equal stretches of env steps. Band: from the 10th to the 90th percentile "
+        "of what was logged in it."
     )
     return section("curves", "Learning curves", element("p", note), figures(charts))
 
@@ -147,14 +144,14 @@ def _series(columns: Table, y: Floats, low: Floats | None = None, high: Floats |
     if low is None or high is None:
         return Series("mean", "mean", 0, x, dict.fromkeys(AXES, y))
     ends = (dict.fromkeys(AXES, low), dict.fromkeys(AXES, high))
-    return Series("mean", "mean", 0, x, dict.fromkeys(AXES, y), *ends, band_keys=("range",), band_label="range")
+    return Series(
+        "mean", "mean", 0, x, dict.fromkeys(AXES, y), *ends, band_keys=("band",), band_label="10th to 90th percentile"
+    )
 
 
-def _ends_of_windows(returns: Floats, finished: Floats, window: int = 100) -> tuple[Floats, Floats]:
-    """The smallest and the largest of the last returns, at each point; NaN before the first."""
-    windows = [returns[max(0, n - window) : n] for n in finished.astype(int)]
-    low, high = ([end(its) if len(its) else np.nan for its in windows] for end in (np.min, np.max))
-    return np.array(low), np.array(high)
+def _band_of_windows(returns: Floats, finished: Floats, window: int = 100) -> tuple[Floats, Floats]:
+    """The 10th and the 90th percentile of the last returns, at each point; NaN before the first."""
+    return _percentiles([returns[max(0, n - window) : n] for n in finished.astype(int)])
 
 
 def _over(rows: Table, y: Floats) -> Series:
@@ -164,16 +161,19 @@ def _over(rows: Table, y: Floats) -> Series:
     return _series({axis: rows[axis][chosen] for axis in AXES}, y[chosen])
 
 
-def _range(rows: Table, name: str, grid: Floats) -> tuple[Floats, Floats]:
-    """The smallest and the largest value of each stretch of env steps; NaN where there is none."""
-    low, high = np.full(len(grid), np.nan), np.full(len(grid), np.nan)
+def _band(rows: Table, name: str, grid: Floats) -> tuple[Floats, Floats]:
+    """The 10th and the 90th percentile of what was logged in each stretch of env steps; NaN where nothing was."""
     ends = np.searchsorted(rows["env_steps"], grid, side="right")
-    for i, (begin, end) in enumerate(itertools.pairwise([0, *ends])):
-        inside = rows[name][begin:end]
-        inside = inside[np.isfinite(inside)]
-        if len(inside):
-            low[i], high[i] = inside.min(), inside.max()
-    return low, high
+    return _percentiles([rows[name][begin:end] for begin, end in itertools.pairwise([0, *ends])])
+
+
+def _percentiles(groups: Sequence[Floats]) -> tuple[Floats, Floats]:
+    ends = np.full((2, len(groups)), np.nan)
+    for i, group in enumerate(groups):
+        known = group[np.isfinite(group)]
+        if len(known):
+            ends[:, i] = np.quantile(known, [0.1, 0.9])
+    return ends[0], ends[1]
 
 
 def _staleness(record: dict[str, Any], history: History) -> Html:
@@ -209,7 +209,9 @@ def staleness_of_updates(record: dict[str, Any], updates: Table) -> Floats:
 
     Raises ValueError with the reason where it cannot be told.
     """
-    if number(part(record, "ledger"), "deaths") > 0:
+    earlier = record.get("earlier_parts")
+    parts = [record, *(earlier if isinstance(earlier, list) else [])]
+    if any(number(part(one, "ledger"), "deaths") > 0 for one in parts if isinstance(one, dict)):
         raise ValueError("workers died, and rows of theirs are missing from the log")
     # The native engine logs ever fewer updates of a long run: only as long as each was logged is its place known.
     counted = np.diff(updates["updates"], prepend=0.0)
@@ -232,3 +234,11 @@ def _ledger(record: dict[str, Any]) -> Html:
     return section(
         "ledger", "Ledger", verdict, table("Where every gradient went", ["", "", ""], books.ledger_rows(its))
     )
+
+
+def _command(record: dict[str, Any]) -> Html:
+    note = "Written from the configuration, the seed included."
+    if number(part(record, "config"), "workers") > 1:
+        note += " With several workers another run is not the same run: the order of the updates is the machine's."
+    resumed = ["fastac resume FOLDER"] if record.get("earlier_parts") else []
+    return books.commands([train_command(record), *resumed], note)

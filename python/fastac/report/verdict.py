@@ -45,11 +45,11 @@ def _pair(a: str, b: str, intervals: Mapping[str, Interval], threshold: float, u
     if intervals[b].high < intervals[a].low:
         a, b = b, a
     first, second = intervals[a], intervals[b]
-    told = f"{_told(first)} against {_told(second)}"
+    told = f"median {_told(first)} against {_told(second)}"
     if first.high < second.low:
         return f"{a} needed fewer {unit} to {threshold:.0f} than {b}: {told}; the 95 % intervals are apart."
     if math.isinf(first.median) and math.isinf(second.median):
-        return f"Neither {a} nor {b} reached {threshold:.0f} with half of its seeds: no verdict in {unit}."
+        return f"Neither {a} nor {b} reached {threshold:.0f} with more than half of its seeds: no verdict in {unit}."
     return f"{a} and {b}, {unit} to {threshold:.0f}: no difference shown, {told}; the 95 % intervals overlap."
 
 
