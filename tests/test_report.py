@@ -348,6 +348,17 @@ def test_what_became_of_a_run_stands_on_its_page(run_folder, change, said, tmp_p
     assert said in page_of(folder, tmp_path / "page.html")
 
 
+@pytest.mark.parametrize(
+    "change", [{"runs": 5, "plan": [], "summary": 3}, {"runs": [7, {"seed": {}, "solved_475": 7}], "configs": {"X": 1}}]
+)
+def test_a_record_of_another_kind_ends_no_report(comparison, change, tmp_path):
+    folder = tmp_path / "both"
+    shutil.copytree(comparison, folder)
+    record = json.loads((folder / "compare.json").read_text())
+    (folder / "compare.json").write_text(json.dumps(record | change))
+    assert 'id="figure-return-mean"' in page_of(folder, tmp_path / "page.html")
+
+
 def test_an_interrupted_comparison_says_so(comparison, tmp_path):
     folder = tmp_path / "both"
     shutil.copytree(comparison, folder)

@@ -16,7 +16,7 @@ from fastac.report.commands import CONFIGS, compare_command, configuration
 from fastac.report.drawing import AXES, SLOTS, Chart, Series, figures
 from fastac.report.page import Page
 from fastac.report.parts import Html, element, joined, section, shown, table
-from fastac.report.reading import ComparisonSource, number, part
+from fastac.report.reading import ComparisonSource, number, part, parts
 from fastac.report.run_page import throughput
 from fastac.report.verdict import Times, verdict
 
@@ -44,7 +44,7 @@ _FIGURES = {
 
 def comparison_page(source: ComparisonSource) -> Page:
     record = source.record
-    runs = [run for run in record.get("runs") or [] if isinstance(run, dict)]
+    runs = parts(record, "runs")
     for run in runs:  # how long it was watched
         run["watched"] = {
             "env_steps": number(part(record, "plan"), "total_timesteps"),

@@ -72,6 +72,12 @@ def part(record: Mapping[str, Any], name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def parts(record: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """The objects in the list record[name]; none where that is no list."""
+    value = record.get(name)
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
 def number(record: Mapping[str, Any], name: str) -> float:
     """record[name] where that is a number; else NaN."""
     value = record.get(name)

@@ -18,7 +18,7 @@ from fastac.report.commands import CONFIGS, configuration, train_command
 from fastac.report.drawing import AXES, Chart, Series, bars, figure, figures
 from fastac.report.page import Page
 from fastac.report.parts import Html, element, section, shown, table
-from fastac.report.reading import RunSource, number, part
+from fastac.report.reading import RunSource, number, part, parts
 
 _POINTS = 150
 _CHARTS = (  # column of the table updates, title, unit, zero
@@ -60,9 +60,8 @@ def interruption(record: dict[str, Any]) -> list[str]:
         lines = ["This run has not ended: it was still going on when this page was made, or it was killed."]
     else:
         lines = [f"This run was interrupted ({status}): {done} of {asked} env steps were done."]
-    if earlier := record.get("earlier_parts"):
-        parts = len(earlier) if isinstance(earlier, list) else 1
-        lines.append(f"Interrupted and resumed: {parts} earlier part(s). Ledger and machine are those of the latest.")
+    if earlier := len(parts(record, "earlier_parts")):
+        lines.append(f"Interrupted and resumed: {earlier} earlier part(s). Ledger and machine are those of the latest.")
     return lines
 
 
@@ -209,9 +208,7 @@ def staleness_of_updates(record: dict[str, Any], updates: Table) -> Floats:
 
     Raises ValueError with the reason where it cannot be told.
     """
-    earlier = record.get("earlier_parts")
-    parts = [record, *(earlier if isinstance(earlier, list) else [])]
-    if any(number(part(one, "ledger"), "deaths") > 0 for one in parts if isinstance(one, dict)):
+    if any(number(part(one, "ledger"), "deaths") > 0 for one in (record, *parts(record, "earlier_parts"))):
         raise ValueError("workers died, and rows of theirs are missing from the log")
     # The native engine logs ever fewer updates of a long run: only as long as each was logged is its place known.
     counted = np.diff(updates["updates"], prepend=0.0)
@@ -240,5 +237,5 @@ def _command(record: dict[str, Any]) -> Html:
     note = "Written from the configuration, the seed included."
     if number(part(record, "config"), "workers") > 1:
         note += " With several workers another run is not the same run: the order of the updates is the machine's."
-    resumed = ["fastac resume FOLDER"] if record.get("earlier_parts") else []
+    resumed = ["fastac resume FOLDER"] if parts(record, "earlier_parts") else []
     return books.commands([train_command(record), *resumed], note)
