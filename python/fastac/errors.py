@@ -45,3 +45,7 @@ class NothingToResumeError(FastacError, RuntimeError):
 
 class CheckpointError(FastacError):
     """A file is no checkpoint of fastac, is damaged, or does not fit the model."""
+
+
+class ReportError(FastacError):
+    """A folder is neither that of a run nor that of a comparison, or nothing in it can be read."""

@@ -29,8 +29,12 @@ def summary(machine: dict[str, Any]) -> str:
         f"{machine['processor']}, {machine['cores']} cores, load {machine['load_1min']}; Python {machine['python']}, "
         f"torch {machine['torch']}, gymnasium {machine['gymnasium']}, fastac {machine['fastac']}"
     )
-    busy = machine["load_1min"] > 0.5 * machine["cores"]
-    return line + ("; the machine was busy: trust ratios, not times" if busy else "")
+    return line + ("; the machine was busy: trust ratios, not times" if busy(machine) else "")
+
+
+def busy(machine: dict[str, Any]) -> bool:
+    """Other work was going on, so that times are not to be trusted."""
+    return bool(machine["load_1min"] > 0.5 * machine["cores"])
 
 
 def _processor() -> str:

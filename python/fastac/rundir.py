@@ -85,6 +85,12 @@ def remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    with _replacing(path) as file:
+        file.write(text)
+
+
 def write_json(path: Path, value: Any) -> None:
     """NaN and infinity become null: they are no JSON."""
     with _replacing(path) as file:

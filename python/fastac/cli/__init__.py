@@ -13,6 +13,7 @@ from fastac.cli.check import check
 from fastac.cli.compare import compare
 from fastac.cli.doctor import doctor
 from fastac.cli.exercise import exercise
+from fastac.cli.report import report
 from fastac.cli.resume import resume
 from fastac.cli.train import train
 
@@ -29,6 +30,7 @@ def main() -> None:
     fastac exercise                          the classroom exercise: logs, pictures, answers
     fastac train a3c --workers 4             train, and keep the model in runs/
     fastac resume runs/NAME                  finish a run that was interrupted
+    fastac report runs/NAME                  a run or a comparison as one HTML page
     fastac bench env                         the env against Gymnasium's
     """
 
@@ -37,6 +39,7 @@ main.add_command(train)
 main.add_command(resume)
 main.add_command(compare)
 main.add_command(exercise)
+main.add_command(report)
 main.add_command(bench)
 main.add_command(doctor)
 main.add_command(check)

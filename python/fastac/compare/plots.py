@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.axes import Axes as Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette: told apart by colour-blind readers and in grey.
@@ -101,6 +101,30 @@ def draw_time_to_solve(path: Path, results: Sequence[Result], plan: Plan) -> Non
             f"Time to solve CartPole-v1, {seeds_text(results)}: a mark for each; line: median and {_spread(results)}",
             fontsize=12,
         )
+
+
+def as_svg(draw: Callable[[Axes], None], name: str, size_in: tuple[float, float], ink: str) -> str:
+    """What `draw` puts on one pair of axes, as an SVG document whose text stays text.
+
+    `name`: the picture's, unlike that of every other on the same page, so that their identifiers differ too.
+    `ink`: colour of text, axes and grid.
+    """
+    parts = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
+    style = {
+        **_STYLE,
+        "font.size": 9.5,
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,
+        "grid.alpha": 0.15,
+        **dict.fromkeys(parts, ink),
+    }
+    with plt.rc_context(style):
+        figure = plt.figure(figsize=size_in)
+        draw(figure.add_axes((0.14, 0.17, 0.83, 0.78)))
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+        plt.close(figure)
+    return text.getvalue()
 
 
 def seeds_text(results: Sequence[Result]) -> str:

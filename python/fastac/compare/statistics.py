@@ -97,6 +97,20 @@ def time_to(results: Sequence[Result], threshold: float, axis: str) -> list[floa
     return [float("inf") if when is None else when[axis] for when in solved]
 
 
+def unsolved_share(solved: Sequence[float], ends: Sequence[float]) -> tuple[Floats, Floats]:
+    """Which part of the runs was not solved yet, after how long: Kaplan and Meier's estimate.
+
+    solved[i]: when run i was solved, infinity where it never was; then ends[i] is how long it was watched.
+    Returns (times float64[n], shares float64[n]): from times[j] on the share is shares[j]. Empty where no run is given.
+    """
+    times, last = np.asarray(solved, np.float64), np.asarray(ends, np.float64)
+    if len(times) == 0:
+        return np.zeros(0), np.zeros(0)
+    known = np.isfinite(times)
+    estimate = stats.ecdf(stats.CensoredData(uncensored=times[known], right=last[~known])).sf
+    return np.asarray(estimate.quantiles, np.float64), np.asarray(estimate.probabilities, np.float64)
+
+
 def curve(history: History, total_timesteps: int, points: int = 100, window: int = 100) -> dict[str, Floats]:
     """A run at `points` equally spaced counts of env steps: one column of float64[points] for each of CURVE_COLUMNS.
 

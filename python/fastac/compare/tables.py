@@ -73,7 +73,7 @@ def terminal_table(results: Sequence[Result], plan: Plan) -> Table:
         line(f"updates to {key}", f"updates_to_{key}", 0)
         table.add_section()
     line("return, last 100 episodes", "final_return", 1)
-    table.add_row("interquartile mean of it", *(_interval_text(_iqm(summaries[arm]), 1) for arm in arms))
+    table.add_row("interquartile mean of it", *(interval_text(_iqm(summaries[arm]), 1) for arm in arms))
     line("variance of these returns", "return_var", 0)
     line("gradient norm", "grad_norm", 3)
     line("staleness, mean", "staleness_mean", 2)

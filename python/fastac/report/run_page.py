@@ -1,0 +1,241 @@
+"""The page of one run. In: a RunSource. Out: its title, its sections and the series that can be hidden."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastac.compare.experiment import THRESHOLDS
+from fastac.compare.statistics import curve
+from fastac.config import Config
+from fastac.metrics import Floats, History, Table
+from fastac.report import books
+from fastac.report.commands import CONFIGS, configuration, train_command
+from fastac.report.drawing import AXES, Chart, Series, bars, figure, figures
+from fastac.report.page import Page
+from fastac.report.parts import Html, element, section, shown, table
+from fastac.report.reading import RunSource, number, part, parts
+
+_POINTS = 150
+_CHARTS = (  # column of the table updates, title, unit, zero
+    ("grad_norm", "Gradient norm, before clipping", "norm", True),
+    ("entropy", "Entropy of the policy", "nats", True),
+    ("value_loss", "Value loss", "loss", True),
+    ("policy_loss", "Policy loss", "loss", False),
+    ("explained_variance", "Explained variance of the values", "share", False),
+)
+_BINS = (0, 1, 2, 3, 4, 8, 16, 32, 64)  # lower ends, of the histogram of staleness
+
+
+def run_page(source: RunSource) -> Page:
+    record, history = source.record, source.history
+    algorithm = str(record.get("algorithm", "Run"))
+    config_type = CONFIGS.get(algorithm, Config)
+    lines = [*source.notices, *interruption(record)]
+    body = [
+        books.notices(lines),
+        _summary(record, history),
+        _solved(record, history),
+        _curves(history),
+        _staleness(record, history),
+        _ledger(record),
+        section("configuration", "Configuration", configuration(config_type, part(record, "config"), algorithm)),
+        books.where(record),
+        _command(record),
+    ]
+    return Page(f"{algorithm}: {source.folder.resolve().name}", body, {"mean": "mean", "band": "bands"})
+
+
+def interruption(record: dict[str, Any]) -> list[str]:
+    """What became of a run that did not end by itself."""
+    status = str(record.get("status", "unknown"))
+    done, asked = shown(number(record, "num_timesteps")), shown(number(record, "total_timesteps"))
+    if status == "done" or not record:
+        lines = []
+    elif status == "running":
+        lines = ["This run has not ended: it was still going on when this page was made, or it was killed."]
+    else:
+        lines = [f"This run was interrupted ({status}): {done} of {asked} env steps were done."]
+    if earlier := len(parts(record, "earlier_parts")):
+        lines.append(f"Interrupted and resumed: {earlier} earlier part(s). Ledger and machine are those of the latest.")
+    return lines
+
+
+def _summary(record: dict[str, Any], history: History) -> Html:
+    wall_s = float(history.updates["wall_s"][-1]) if len(history.updates["wall_s"]) else float("nan")
+    done = number(record, "num_timesteps")
+    return section(
+        "summary",
+        "Summary",
+        books.facts(
+            {
+                "status": record.get("status", "unknown"),
+                "env steps": shown(done),
+                "updates": shown(number(record, "version")),
+                "seconds of training": shown(wall_s),
+                "env steps per second": shown(round(done / wall_s) if wall_s > 0 and done == done else float("nan")),
+                "return, last 100 episodes": shown(history.final_return()),
+                "episodes": shown(len(history.episodes["wall_s"])),
+            }
+        ),
+    )
+
+
+def _solved(record: dict[str, Any], history: History) -> Html:
+    rows: list[list[object]] = []
+    for threshold in THRESHOLDS:
+        when = part(record, f"solved_{threshold:.0f}") or history.time_to(threshold) or {}
+        ends = [number(when, name) if when else "not in this run" for name in AXES]
+        rows.append([f"mean return {threshold:.0f}", *ends, number(when, "episodes") if when else "-"])
+    note = (
+        "The mean is over the last 100 episodes. A run that did not get there is censored: it might have, later. "
+        "One run of one seed says nothing about an algorithm; fastac compare does."
+    )
+    return section(
+        "solved",
+        "Time to solve",
+        table("First reached after", ["", *AXES.values(), "episodes"], rows),
+        element("p", note),
+    )
+
+
+def _curves(history: History) -> Html:
+    clock = history.updates if len(history.updates["wall_s"]) else history.episodes
+    if len(clock["wall_s"]) == 0:
+        return section("curves", "Learning curves", element("p", "Nothing was logged to draw."))
+    if clock is history.episodes:  # the table of updates is damaged: its axes are known from the episodes
+        unknown = np.full(len(clock["wall_s"]), np.nan)
+        updates = {name: clock.get(name, unknown) for name in history.updates}
+        history = dataclasses.replace(history, updates=updates)
+    columns = curve(history, int(history.updates["env_steps"][-1]), points=_POINTS)
+    grid = columns["env_steps"]
+    window = _band_of_windows(history.episodes["episode_return"], columns["episodes"])
+    said = "Of the last 100 episodes."
+    charts = [
+        Chart("return", "Return", "return", [_series(columns, columns["return_mean"], *window)], said, THRESHOLDS),
+        Chart("return-var", "Variance of the last 100 returns", "variance", [_series(columns, columns["return_var"])]),
+    ]
+    for name, title, unit, zero in _CHARTS:
+        its = _series(columns, columns[name], *_band(history.updates, name, grid))
+        charts.append(Chart(name.replace("_", "-"), title, unit, [its], zero=zero))
+    pace = _series(columns, throughput(columns))
+    charts.append(Chart("throughput", "Throughput", "env steps per second", [pace]))
+    note = (
+        f"Line: mean over each of {_POINTS} equal stretches of env steps. Band: from the 10th to the 90th percentile "
+        "of what was logged in it."
+    )
+    return section("curves", "Learning curves", element("p", note), figures(charts))
+
+
+def throughput(columns: Table) -> Floats:
+    """Env steps per second since the point before; NaN where the clock did not move."""
+    steps, seconds = (np.diff(columns[name], prepend=0.0) for name in ("env_steps", "wall_s"))
+    pace: Floats = np.divide(steps, seconds, out=np.full(len(steps), np.nan), where=seconds > 0)
+    return pace
+
+
+def _series(columns: Table, y: Floats, low: Floats | None = None, high: Floats | None = None) -> Series:
+    x = {axis: columns[axis] for axis in AXES}
+    if low is None or high is None:
+        return Series("mean", "mean", 0, x, dict.fromkeys(AXES, y))
+    ends = (dict.fromkeys(AXES, low), dict.fromkeys(AXES, high))
+    return Series(
+        "mean", "mean", 0, x, dict.fromkeys(AXES, y), *ends, band_keys=("band",), band_label="10th to 90th percentile"
+    )
+
+
+def _band_of_windows(returns: Floats, finished: Floats, window: int = 100) -> tuple[Floats, Floats]:
+    """The 10th and the 90th percentile of the last returns, at each point; NaN before the first."""
+    return _percentiles([returns[max(0, n - window) : n] for n in finished.astype(int)])
+
+
+def _over(rows: Table, y: Floats) -> Series:
+    """At most _POINTS of the known values, each at its own place."""
+    known = np.flatnonzero(np.isfinite(y))
+    chosen = known[np.unique(np.linspace(0, len(known) - 1, min(_POINTS, len(known))).astype(int))]
+    return _series({axis: rows[axis][chosen] for axis in AXES}, y[chosen])
+
+
+def _band(rows: Table, name: str, grid: Floats) -> tuple[Floats, Floats]:
+    """The 10th and the 90th percentile of what was logged in each stretch of env steps; NaN where nothing was."""
+    ends = np.searchsorted(rows["env_steps"], grid, side="right")
+    return _percentiles([rows[name][begin:end] for begin, end in itertools.pairwise([0, *ends])])
+
+
+def _percentiles(groups: Sequence[Floats]) -> tuple[Floats, Floats]:
+    ends = np.full((2, len(groups)), np.nan)
+    for i, group in enumerate(groups):
+        known = group[np.isfinite(group)]
+        if len(known):
+            ends[:, i] = np.quantile(known, [0.1, 0.9])
+    return ends[0], ends[1]
+
+
+def _staleness(record: dict[str, Any], history: History) -> Html:
+    """Over time by the parent's samples; of single updates where the log tells it."""
+    exact = part(record, "ledger")
+    said = element(
+        "p",
+        "Version when a gradient is applied, minus the version its worker had read. By the ledger: mean "
+        f"{shown(number(exact, 'staleness_mean'))}, largest {shown(number(exact, 'staleness_max'))}.",
+    )
+    sampled = "Mean over the updates since the sample before. The parent samples every 50 ms."
+    course = _over(history.moments, history.moments["staleness_mean"])
+    over_time = figure(Chart("staleness", "Staleness over the run", "updates", [course], sampled))
+    try:
+        drawn, reason = _histogram(staleness_of_updates(record, history.updates)), Html()
+    except ValueError as error:
+        drawn, reason = Html(), element("p", f"No histogram: {error}.")
+    return section("staleness", "Staleness", said, reason, element("div", drawn, over_time, class_="figures"))
+
+
+def _histogram(each: Floats) -> Html:
+    counts = np.array([((each >= low) & (each < high)).sum() for low, high in itertools.pairwise((*_BINS, np.inf))])
+    last = int(np.flatnonzero(counts)[-1]) + 1
+    labels = [f"{low}" if low + 1 == high else f"{low}-{high - 1}" for low, high in itertools.pairwise(_BINS)]
+    labels.append(f"{_BINS[-1]}+")
+    note = f"Of {shown(len(each))} applied updates, by the order of the log's rows: single ones are off by a few."
+    shares = (100 * counts / len(each)).tolist()
+    return bars("staleness-bars", "Staleness of single updates", labels[:last], shares[:last], "updates", note)
+
+
+def staleness_of_updates(record: dict[str, Any], updates: Table) -> Floats:
+    """Of each applied update, as far as the log tells: its place among the updates, minus the version it had read.
+
+    Raises ValueError with the reason where it cannot be told.
+    """
+    if any(number(part(one, "ledger"), "deaths") > 0 for one in (record, *parts(record, "earlier_parts"))):
+        raise ValueError("workers died, and rows of theirs are missing from the log")
+    # The native engine logs ever fewer updates of a long run: only as long as each was logged is its place known.
+    counted = np.diff(updates["updates"], prepend=0.0)
+    gaps = np.flatnonzero(counted > 1)
+    each_logged = slice(0, int(gaps[0]) if len(gaps) else len(counted))
+    applied = updates["applied"][each_logged] == 1
+    if not applied.any():
+        raise ValueError("the log holds no applied update")
+    before = updates["updates"][each_logged] - 1
+    staleness: Floats = np.maximum(before - updates["version_read"][each_logged], 0)[applied]
+    return staleness
+
+
+def _ledger(record: dict[str, Any]) -> Html:
+    its = part(record, "ledger")
+    if not its:
+        return section("ledger", "Ledger", element("p", "Not recorded: the run has not closed its books."))
+    balanced, equations = books.balance(its)
+    verdict = element("p", f"{'The books balance' if balanced else 'THE BOOKS DO NOT BALANCE'}: {equations}.")
+    return section(
+        "ledger", "Ledger", verdict, table("Where every gradient went", ["", "", ""], books.ledger_rows(its))
+    )
+
+
+def _command(record: dict[str, Any]) -> Html:
+    note = "Written from the configuration, the seed included."
+    if number(part(record, "config"), "workers") > 1:
+        note += " With several workers another run is not the same run: the order of the updates is the machine's."
+    resumed = ["fastac resume FOLDER"] if parts(record, "earlier_parts") else []
+    return books.commands([train_command(record), *resumed], note)
