@@ -24,8 +24,11 @@ _TURN_MS = 50  # the native engine comes back to Python as often: for signals, l
 class Loop(Protocol):
     """A worker in the midst of a run. Between two calls nothing is half done."""
 
-    def run(self, total_timesteps: int) -> bool:
-        """Some updates. Returns whether the run goes on: not once it is stopped or its env steps are done."""
+    def run(self, total_timesteps: int, most_updates: int = 0) -> bool:
+        """Some updates, `most_updates` at most if that is not 0.
+
+        Returns whether the run goes on: not once it is stopped or its env steps are done.
+        """
 
     def flush(self, wait: Callable[[], None]) -> None:
         """At the end of the work: calls `wait` until the parent has read what is left of the log."""
@@ -92,7 +95,7 @@ class _NativeLoop:
         self._engine = engine
         self._session = session
 
-    def run(self, total_timesteps: int) -> bool:
+    def run(self, total_timesteps: int, most_updates: int = 0) -> bool:
         """As many updates as fit into 50 ms; where groups take turns, one."""
         config, worker = self._engine.config, self._engine.groups.current
         updates = worker.updates
@@ -106,7 +109,7 @@ class _NativeLoop:
             vf_coef=config.vf_coef,
             max_grad_norm=config.max_grad_norm if config.clip_at == "worker" else 0.0,
             duration_ms=_TURN_MS,
-            most_updates=1 if len(self._engine.workers) > 1 else 0,
+            most_updates=1 if len(self._engine.workers) > 1 else most_updates,
         )
         if worker.updates > updates:
             self._engine.groups.advance()

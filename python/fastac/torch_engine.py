@@ -34,7 +34,7 @@ class _TorchLoop:
         self._session = session
         self._recorder = Recorder(session, session.seat)
 
-    def run(self, total_timesteps: int) -> bool:
+    def run(self, total_timesteps: int, most_updates: int = 0) -> bool:
         """One update."""
         session, policy, config = self._session, self._policy, self._engine.config
         if session.stop_requested:

@@ -12,6 +12,7 @@ import click
 from fastac import rundir
 from fastac._core import MAX_WORKERS
 from fastac.config import A3CConfig, Config, spec_of
+from fastac.metrics import SOLVED, WINDOW
 
 Command = Callable[..., None]
 
@@ -37,6 +38,15 @@ timesteps_option = click.option(
     default=200_000,
     show_default=True,
     help="env steps to train for, over all envs",
+)
+
+solve_option = click.option(
+    "--solve",
+    type=float,
+    default=None,
+    metavar="RETURN",
+    help=f"end once the mean return of the last {WINDOW} episodes is as high; {SOLVED:g} solves CartPole-v1"
+    "  [default: only when the env steps are done]",
 )
 
 

@@ -40,7 +40,7 @@ def resume(folder: Path, checkpoint_every_s: float) -> None:
             click.echo(f"{folder}: finished, with {model.num_timesteps:,} env steps; nothing is left to do")
             return
         with signals_raised():
-            train_in(run, model, model.resume, model.unfinished.total_timesteps, checkpoint_every_s)
+            train_in(run, model, model.resume, model.unfinished, checkpoint_every_s)
 
 
 def _load(folder: Path) -> Algorithm:

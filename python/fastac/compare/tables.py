@@ -11,9 +11,9 @@ from typing import Any
 from rich.table import Table
 
 from fastac import machine, rundir
-from fastac.compare.experiment import THRESHOLDS, Plan, Result
+from fastac.compare.experiment import Plan, Result
 from fastac.compare.statistics import FEWEST_FOR_INTERVAL, Interval, curve, median_interval, time_to
-from fastac.metrics import Floats
+from fastac.metrics import THRESHOLDS, Floats
 
 
 def of_arm(results: Sequence[Result], arm: str) -> list[Result]:
