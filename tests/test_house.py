@@ -17,6 +17,7 @@ FLOORS = [
     ["_core", "errors"],
     [
         "config",
+        "presets",
         "seeding",
         "mlp",
         "groups",
@@ -39,6 +40,7 @@ FLOORS = [
         "compare.statistics",
         "compare.tables",
         "compare.plots",
+        "compare.search",
         "bench.rounds",
         "bench.env",
         "bench.updates",
@@ -53,6 +55,8 @@ FLOORS = [
         "cli.runs",
         "cli.train",
         "cli.resume",
+        "cli.presets",
+        "cli.search",
         "cli.compare",
         "cli.bench",
         "cli.doctor",
@@ -69,10 +73,8 @@ DOORS = {
     "safetensors": {"checkpoint"},
     "click": {
         "cli",
-        *(
-            f"cli.{room}"
-            for room in ("options", "endings", "runs", "train", "resume", "compare", "bench", "doctor", "check")
-        ),
+        *(f"cli.{room}" for room in ("options", "endings", "runs", "train", "resume", "compare", "bench", "doctor")),
+        *(f"cli.{room}" for room in ("check", "presets", "search")),
     },
     "rich": {
         "progress",
@@ -84,6 +86,8 @@ DOORS = {
         "cli.bench",
         "cli.doctor",
         "cli.check",
+        "cli.presets",
+        "cli.search",
     },
     "jax": {"bench.peers"},
     "stable_baselines3": {"bench.peers"},

@@ -31,6 +31,7 @@ from fastac.errors import (
     WorkerError,
     WorkerStuckWarning,
 )
+from fastac.presets import preset
 
 if TYPE_CHECKING:
     from fastac.a2c import A2C
@@ -64,6 +65,7 @@ __all__ = [
     "WorkerStuckWarning",
     "__version__",
     "evaluate_policy",
+    "preset",
 ]
 
 _LATER = {

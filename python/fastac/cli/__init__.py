@@ -12,7 +12,9 @@ from fastac.cli.bench import bench
 from fastac.cli.check import check
 from fastac.cli.compare import compare
 from fastac.cli.doctor import doctor
+from fastac.cli.presets import presets
 from fastac.cli.resume import resume
+from fastac.cli.search import search
 from fastac.cli.train import train
 
 
@@ -25,7 +27,7 @@ def main() -> None:
     fastac doctor                            is this machine ready, and what to do where not
     fastac check                             is every gradient applied exactly once, whatever dies?
     fastac compare --quick                   A3C against A2C in two minutes
-    fastac train a3c --workers 4             train, and keep the model in runs/
+    fastac train a3c --preset a3c-8          train, and keep the model in runs/
     fastac resume runs/NAME                  finish a run that was interrupted
     fastac bench env                         the env against Gymnasium's
     """
@@ -37,3 +39,5 @@ main.add_command(compare)
 main.add_command(bench)
 main.add_command(doctor)
 main.add_command(check)
+main.add_command(presets)
+main.add_command(search)

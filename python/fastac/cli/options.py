@@ -13,6 +13,7 @@ from fastac import rundir
 from fastac._core import MAX_WORKERS
 from fastac.config import A3CConfig, Config, spec_of
 from fastac.metrics import SOLVED, WINDOW
+from fastac.presets import preset, presets_of
 
 Command = Callable[..., None]
 
@@ -50,6 +51,29 @@ solve_option = click.option(
 )
 
 
+def preset_option(algorithm: str) -> Callable[[Command], Command]:
+    """--preset: what it says stands in the place of the defaults, so that options that are given win."""
+
+    def take(context: click.Context, parameter: click.Parameter, name: str | None) -> None:
+        if name is not None:
+            values = {key: _words(value) for key, value in preset(name).items()}
+            context.default_map = {**(context.default_map or {}), **values}
+
+    return click.option(
+        "--preset",
+        type=click.Choice(presets_of(algorithm)),
+        default=None,
+        is_eager=True,
+        expose_value=False,
+        callback=take,
+        help="named hyper-parameters (`fastac presets`); other options win  [default: those below]",
+    )
+
+
+def _words(value: Any) -> Any:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else value
+
+
 def config_options(config_type: type[Config], *, leave_out: tuple[str, ...] = ()) -> Callable[[Command], Command]:
     """One option for each field of a config, its help made from the field's declaration."""
 
@@ -75,7 +99,7 @@ def _option(field: dataclasses.Field[Any]) -> Callable[[Command], Command]:
     if declared == "bool":
         return click.option(f"{flag}/--no-{flag[2:]}", **shared)
     if declared.startswith("tuple"):
-        shared["default"] = ",".join(str(size) for size in field.default)  # type: ignore[union-attr]  # a tuple, as declared
+        shared["default"] = _words(field.default)
         return click.option(flag, callback=comma_separated, metavar="N,N,...", **shared)
     if spec.choices:
         return click.option(flag, type=click.Choice(spec.choices), **shared)

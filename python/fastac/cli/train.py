@@ -14,6 +14,7 @@ from fastac.cli.options import (
     checkpoint_option,
     config_options,
     new_folder,
+    preset_option,
     run_options,
     solve_option,
     timesteps_option,
@@ -34,6 +35,7 @@ def train() -> None:
 @train.command("a2c")
 @timesteps_option
 @solve_option
+@preset_option("a2c")
 @config_options(A2CConfig)
 @checkpoint_option
 @run_options
@@ -42,6 +44,7 @@ def train_a2c(**options: Any) -> None:
 
     \b
     fastac train a2c --n-envs 4
+    fastac train a2c --preset a2c-8
     fastac train a2c --n-envs 8 --split 8 --seed 1
     """
     _train("a2c", **options)
@@ -50,6 +53,7 @@ def train_a2c(**options: Any) -> None:
 @train.command("a3c")
 @timesteps_option
 @solve_option
+@preset_option("a3c")
 @config_options(A3CConfig)
 @checkpoint_option
 @run_options
