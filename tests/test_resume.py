@@ -65,7 +65,7 @@ def untimed(table):
 
 
 def test_a_killed_a2c_is_finished_with_the_same_bits_and_the_same_tables(tmp_path):
-    total = 40_000
+    total = 120_000
     assert (
         invoke("train", "a2c", *SLOW, "--total-timesteps", total, "--runs", tmp_path, "--name", "whole").exit_code == 0
     )

@@ -1,14 +1,17 @@
 """A collector's rollout against the same episodes played in Gymnasium, one env at a time."""
 
+import copy
+import pickle
+
 import gymnasium
 import numpy as np
 import pytest
 
-from fastac import seeding
+from fastac import _core, seeding
 from fastac.config import A2CConfig
 from fastac.policy import make_policy
 from fastac.returns import gae, successor_values
-from fastac.rollout import Collector
+from fastac.rollout import Collector, NativeCollector
 
 
 def replay(config, policy, first, n_envs, rollouts):
@@ -100,6 +103,52 @@ def test_each_step_is_a_sign_of_life():
     assert len(beats) == 7
 
 
-def test_without_a_seed():
+def test_each_step_in_c_is_a_sign_of_life_too():
+    config = A2CConfig(n_steps=7, hidden_sizes=(8,), seed=0)
+    collector, policy = NativeCollector(config, 0, 3), make_policy(config)
+    region = _core.Region.create(workers=1, parameters=policy.n_params)
+    session, observer = _core.Session(region, 0), _core.Session(region, 1)
+    before = observer.heartbeat(0)
+    collector.collect(policy, session)
+    assert observer.heartbeat(0) == before + 7
+    collector.collect(policy)
+    assert observer.heartbeat(0) == before + 7
+    session.close()
+    with pytest.raises(_core.SessionClosed):
+        collector.collect(policy, session)
+
+
+def test_collectors_can_take_each_others_place():
+    """What one has saved the other goes on from: so a checkpoint is that of either."""
+    config = A2CConfig(seed=7, n_steps=40, max_episode_steps=60)
+    policy = make_policy(config)
+    python, native = Collector(config, 2, 3), NativeCollector(config, 2, 3)
+    for _ in range(2):
+        expected, rollout = python.collect(policy), native.collect(policy)
+        assert np.array_equal(rollout.obs, expected.obs) and np.array_equal(rollout.actions, expected.actions)
+        for name in ("values", "advantages", "returns"):
+            np.testing.assert_allclose(getattr(rollout, name), getattr(expected, name), atol=1e-5)
+        assert rollout.episodes == expected.episodes and rollout.env_steps == 120
+        saved = python.get_state(), native.get_state()
+        assert saved[0].keys() == saved[1].keys()
+        python.set_state(saved[1])
+        native.set_state(saved[0])
+    kept = rollout.obs.copy()
+    native.collect(policy)
+    assert np.array_equal(rollout.obs, kept)  # new arrays each time
+
+
+@pytest.mark.parametrize("kind", [Collector, NativeCollector])
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda collector: pickle.loads(pickle.dumps(collector))])
+def test_a_copy_goes_on_where_the_collector_is(how, kind):
+    config = A2CConfig(seed=7, n_steps=40)
+    policy, collector = make_policy(config), kind(config, 2, 3)
+    collector.collect(policy)
+    twin = how(collector)
+    assert np.array_equal(twin.collect(policy).obs, collector.collect(policy).obs)
+
+
+@pytest.mark.parametrize("kind", [Collector, NativeCollector])
+def test_without_a_seed(kind):
     with pytest.raises(ValueError, match="resolve_seed"):
-        Collector(A2CConfig(), 0, 1)
+        kind(A2CConfig(), 0, 1)

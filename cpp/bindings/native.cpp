@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -87,12 +88,16 @@ public:
         return worker_.flush(*session.worker());
     }
 
-    void collect(py::handle params) {
+    void collect(py::handle params, const PySession* session) {
         const InUse mine(*this);
+        std::optional<PySession::InUse> seat;
+        if (session != nullptr) seat.emplace(*session);
         worker_.policy().load(expect_array<float>(params, "params", {parameters()}));
         collected_ = true;
         const py::gil_scoped_release unlocked;
-        worker_.collector().collect(worker_.policy(), [] {});
+        worker_.collector().collect(worker_.policy(), [&] {
+            if (seat) (*seat)->beat();
+        });
     }
 
     [[nodiscard]] py::tuple gradient(py::handle grad, double vf_coef, double ent_coef, double max_grad_norm) {
@@ -237,7 +242,8 @@ void bind_native(py::module_& m) {
              "Reads, rolls out, takes the gradient, submits and reports, again and again, for duration_ms or most_updates (0: no limit).\n"
              "Returns 'not yet', 'finished' (total_timesteps are done), 'stopped' or 'diverged' (ten gradients in a row held NaN or infinity).")
         .def("flush", &PyWorker::flush, py::arg("session"), "Writes the log rows that had no room; returns how many are left.")
-        .def("collect", &PyWorker::collect, py::arg("params"), "One rollout alone, with params float32[P].")
+        .def("collect", &PyWorker::collect, py::arg("params"), py::arg("session") = py::none(),
+             "One rollout alone, with params float32[P]. Each step of it is a sign of life of the session's seat.")
         .def("gradient", &PyWorker::gradient, py::arg("grad"), py::kw_only(), py::arg("vf_coef"), py::arg("ent_coef"), py::arg("max_grad_norm"),
              "Writes the gradient of the last rollout to grad float32[P], clipped to max_grad_norm (0: as it is). Returns the norm before,\n"
              "policy loss, value loss, entropy, mean and variance of the returns, and the explained variance.")

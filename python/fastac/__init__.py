@@ -1,23 +1,23 @@
 """fastac: asynchronous and synchronous advantage actor-critic on one native CartPole and one lock-free gradient buffer.
 
-Importing it registers the env "fastac/CartPole-v1" with Gymnasium. Torch is imported with the first model.
+Importing it registers the env "fastac/CartPole-v1" with Gymnasium. Torch is imported with the first policy in torch.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
-if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("fastac", "-mfastac"):  # `python -m fastac`
-    import fastac_command
+import fastac_command
 
+if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("fastac", "-mfastac"):  # `python -m fastac`
+    fastac_command.process_is_ours = True
     fastac_command.end_at_once_on_ctrl_c()
 
 from typing import TYPE_CHECKING, Any
 
-from fastac import env as _env
 from fastac._core import __version__
 from fastac.config import A2CConfig, A3CConfig, Config
-from fastac.env import CartPoleEnv, CartPoleVectorEnv
 from fastac.errors import (
     CheckpointError,
     ConfigError,
@@ -31,13 +31,18 @@ from fastac.errors import (
     WorkerError,
     WorkerStuckWarning,
 )
+from fastac.presets import preset
 
 if TYPE_CHECKING:
     from fastac.a2c import A2C
     from fastac.a3c import A3C
+    from fastac.env import CartPoleEnv, CartPoleVectorEnv
     from fastac.evaluation import evaluate_policy
 
-_env.register()
+# A command and the forkserver of its workers are nobody's library: there Gymnasium, which is slow to import, comes in
+# with the first env.
+if not (fastac_command.process_is_ours or "FASTAC_STARTER_PID" in os.environ):
+    from fastac import env as _env  # noqa: F401  # registers it
 
 __all__ = [
     "A2C",
@@ -60,16 +65,23 @@ __all__ = [
     "WorkerStuckWarning",
     "__version__",
     "evaluate_policy",
+    "preset",
 ]
 
-_NEEDS_TORCH = {"A2C": "fastac.a2c", "A3C": "fastac.a3c", "evaluate_policy": "fastac.evaluation"}
+_LATER = {
+    "A2C": "fastac.a2c",
+    "A3C": "fastac.a3c",
+    "CartPoleEnv": "fastac.env",
+    "CartPoleVectorEnv": "fastac.env",
+    "evaluate_policy": "fastac.evaluation",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _NEEDS_TORCH:
+    if name in _LATER:
         from importlib import import_module
 
-        return getattr(import_module(_NEEDS_TORCH[name]), name)
+        return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module 'fastac' has no attribute {name!r}")
 
 

@@ -49,7 +49,8 @@ class A2C(Algorithm):
         run.start()
         with signals_deferred():  # an update begun is finished, so that the envs and the record fit together
             try:
-                while loop.run(total_timesteps):
+                # Where a run ends when it is solved, each update is looked at, so that it ends with the same one again.
+                while loop.run(total_timesteps, most_updates=1 if run.ends_when_solved else 0):
                     run.tick()
                     let_signals_in()
             finally:

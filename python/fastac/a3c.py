@@ -11,7 +11,7 @@ from fastac.algorithm import Algorithm, config_from
 from fastac.config import A3CConfig
 from fastac.engines import at_work, make_engine, preload
 from fastac.forking import START_DEADLINE_S
-from fastac.launch import launch
+from fastac.launch import POLL_S, launch
 from fastac.progress import WaitingProgress
 from fastac.updates import Run
 from fastac.worker import READY, Report
@@ -50,8 +50,9 @@ class A3C(Algorithm):
             tasks,
             run.tick,
             on_death=self.config.on_worker_death,
-            finished=lambda: run.session.snapshot()["env_steps"] >= total_timesteps,
+            finished=run.finished,
             toll=run.toll,
+            poll_s=0.002 if run.ends_when_solved else POLL_S,
             preload=preload(self.config),
         ) as crew:
             crew.wait_ready()

@@ -53,7 +53,7 @@ class Standing:
             last.version,
             self.num_timesteps + at.env_steps - begin.env_steps,
             self.learn_calls + 1,
-            at if at.env_steps < at.total_timesteps else None,
+            None if last.solved or at.env_steps >= at.total_timesteps else at,
         )
 
 
@@ -148,6 +148,7 @@ class Algorithm(ABC):
         self: AlgorithmT,
         total_timesteps: int,
         *,
+        solve: float | None = None,
         checkpoint: Pathlike | None = None,
         checkpoint_every_s: float = 30.0,
         on_checkpoint: OnCheckpoint | None = None,
@@ -155,11 +156,16 @@ class Algorithm(ABC):
     ) -> AlgorithmT:
         """Trains for `total_timesteps` more env steps, counted over all workers, and returns the model itself.
 
-        Ends with the first update at or after that count. On Ctrl-C, and when a worker fails, the workers are
-        stopped, the model keeps what was learned so far, and the exception is raised; resume() then goes on.
-        Schedules run over this call.
+        Ends with the first update at or after that count, or before, as `solve` says. On Ctrl-C, and when a worker
+        fails, the workers are stopped, the model keeps what was learned so far, and the exception is raised; resume()
+        then goes on. Schedules run over this call.
 
         Args:
+            solve: the run also ends, as one that is finished, once the mean undiscounted return of the last 100
+                episodes of all workers is as high: 475 solves CartPole-v1. A2C ends with the update whose rollout
+                did it; A3C makes some more until its parent has read of it. `history.time_to(solve)` tells of the
+                solving episode itself: env steps, updates and seconds until its rollout was in; None where the env
+                steps ran out before.
             checkpoint: the model is saved there (see `save`) when training begins, every `checkpoint_every_s` seconds
                 and at the end, however it ends. A killed program loses what came after the last of them.
             checkpoint_every_s: 0 saves at the end only. Saving takes a twentieth of the time at most: where it is
@@ -168,7 +174,8 @@ class Algorithm(ABC):
             progress_bar: shows one on stderr, under the given label if it is a text.
 
         Raises:
-            ConfigError: total_timesteps is no whole number >= 1, or checkpoint_every_s no number >= 0.
+            ConfigError: total_timesteps is no whole number >= 1, solve no finite number, or checkpoint_every_s no
+                number >= 0.
             WorkerError, WorkerDiedError, NonFiniteGradientError: a worker failed; which, and why.
             LedgerError: a gradient was lost or applied twice.
             OSError: a checkpoint could not be written. The model has what was learned so far.
@@ -180,8 +187,14 @@ class Algorithm(ABC):
             or total_timesteps < 1
         ):
             raise ConfigError(f"total_timesteps: expected a whole number >= 1, got {total_timesteps!r}")
-        keeping = Keeping(checkpoint, checkpoint_every_s, on_checkpoint)
-        return self._learn_from(Position(int(total_timesteps)), keeping, progress_bar)
+        if solve is not None and (
+            isinstance(solve, bool)
+            or not isinstance(solve, (int, float, np.integer, np.floating))
+            or not math.isfinite(solve)
+        ):
+            raise ConfigError(f"solve: expected None or a finite number, got {solve!r}")
+        begin = Position(int(total_timesteps), solve=None if solve is None else float(solve))
+        return self._learn_from(begin, Keeping(checkpoint, checkpoint_every_s, on_checkpoint), progress_bar)
 
     def resume(
         self: AlgorithmT,
@@ -319,7 +332,9 @@ class Algorithm(ABC):
         self._set_envs_state(arrays)
         self._predict_random.bit_generator.state = done.pop("predict_stream")
         unfinished = done.pop("unfinished")
-        self._standing = Standing(**done, unfinished=None if unfinished is None else Position(**unfinished))
+        if unfinished is not None:
+            unfinished = Position(**{**unfinished, "returns": tuple(unfinished.get("returns", ()))})
+        self._standing = Standing(**done, unfinished=unfinished)
 
     @classmethod
     def _from_config(cls: type[AlgorithmT], config: Config) -> AlgorithmT:

@@ -1,9 +1,9 @@
 """The loop of a worker, by two engines: read parameters, roll out, take the gradient, submit it, record; the next one.
 
 `native` does all of it in C++ without the GIL, for the MLP on the native CartPole (cpp/include/fastac/worker.hpp).
-`torch` takes the gradient by autograd, in Python (torch_engine.py). Both live on the one flat vector, so that a model
-may go from one to the other at any time. A2C and A3C run the same loops: a2c.py on one worker that holds all envs,
-a3c.py on many.
+`torch` rolls out in C++, too, and takes the gradient by autograd, in Python (torch_engine.py). Both live on the one
+flat vector, so that a model may go from one to the other at any time. A2C and A3C run the same loops: a2c.py on one
+worker that holds all envs, a3c.py on many.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from fastac import _core, seeding
+from fastac import _core
 from fastac.config import Config
-from fastac.groups import Arrays, Groups
+from fastac.groups import Arrays, Groups, native_worker
 from fastac.signals import signals_deferred
 from fastac.updates import diverged, flush_log
 
@@ -25,8 +25,11 @@ _TURN_MS = 50  # the native engine comes back to Python as often: for signals, l
 class Loop(Protocol):
     """A worker in the midst of a run. Between two calls nothing is half done."""
 
-    def run(self, total_timesteps: int) -> bool:
-        """Some updates. Returns whether the run goes on: not once it is stopped or its env steps are done."""
+    def run(self, total_timesteps: int, most_updates: int = 0) -> bool:
+        """Some updates, `most_updates` at most if that is not 0.
+
+        Returns whether the run goes on: not once it is stopped or its env steps are done.
+        """
 
     def flush(self, wait: Callable[[], None]) -> None:
         """At the end of the work: calls `wait` until the parent has read what is left of the log."""
@@ -49,10 +52,12 @@ def make_engine(
     begins = range(first, first + n_envs, size)
     if config.engine == "torch":
         import_engine(config)
-        from fastac.rollout import Collector
+        from fastac.rollout import NativeCollector
         from fastac.torch_engine import TorchEngine
 
-        return TorchEngine(config, Groups([Collector(config, begin, size, call, incarnation) for begin in begins]))
+        return TorchEngine(
+            config, Groups([NativeCollector(config, begin, size, call, incarnation) for begin in begins])
+        )
     return NativeEngine(config, [native_worker(config, begin, size, call, incarnation) for begin in begins])
 
 
@@ -104,7 +109,7 @@ class _NativeLoop:
         self._engine = engine
         self._session = session
 
-    def run(self, total_timesteps: int) -> bool:
+    def run(self, total_timesteps: int, most_updates: int = 0) -> bool:
         """As many updates as fit into 50 ms; where groups take turns, one."""
         config, worker = self._engine.config, self._engine.groups.current
         updates = worker.updates
@@ -118,7 +123,7 @@ class _NativeLoop:
             vf_coef=config.vf_coef,
             max_grad_norm=config.max_grad_norm if config.clip_at == "worker" else 0.0,
             duration_ms=_TURN_MS,
-            most_updates=1 if len(self._engine.workers) > 1 else 0,
+            most_updates=1 if len(self._engine.workers) > 1 else most_updates,
         )
         if worker.updates > updates:
             self._engine.groups.advance()
@@ -128,24 +133,6 @@ class _NativeLoop:
 
     def flush(self, wait: Callable[[], None]) -> None:
         flush_log(self._session, lambda: sum(worker.flush(self._session) for worker in self._engine.workers), wait)
-
-
-def native_worker(config: Config, first: int, n_envs: int, call: int = 0, incarnation: int = 0) -> _core.NativeWorker:
-    """The native worker of envs `first` and on."""
-    if config.seed is None:
-        raise ValueError("expected a config with a seed: use config.resolve_seed()")
-    return _core.NativeWorker(
-        hidden_sizes=config.hidden_sizes,
-        activation=config.activation,
-        shared_trunk=config.shared_trunk,
-        n_steps=config.n_steps,
-        max_episode_steps=config.max_episode_steps,
-        gamma=config.gamma,
-        gae_lambda=config.gae_lambda,
-        reward_scale=config.reward_scale,
-        env_words=seeding.env_words(config.seed, call, first, n_envs, incarnation),
-        action_words=seeding.action_words(config.seed, call, first, n_envs, incarnation),
-    )
 
 
 def _native_at(config: Config, split: int, state: Arrays) -> NativeEngine:

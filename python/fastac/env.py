@@ -29,6 +29,7 @@ from gymnasium.vector.utils import batch_space
 
 from fastac import _core
 from fastac.exclusive import exclusive
+from fastac.metrics import SOLVED
 
 try:
     from gymnasium.vector import AutoresetMode
@@ -441,7 +442,7 @@ def register() -> None:
             entry_point="fastac.env:CartPoleEnv",
             vector_entry_point="fastac.env:CartPoleVectorEnv",
             max_episode_steps=500,
-            reward_threshold=475.0,
+            reward_threshold=SOLVED,
         )
 
 
@@ -510,3 +511,6 @@ def _generator(words: Sequence[int]) -> np.random.Generator:
 def make_vec(env_id: str, num_envs: int, **options: Any) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
     """gymnasium.make_vec, for the rooms that must not import gymnasium themselves."""
     return gymnasium.make_vec(env_id, num_envs=num_envs, **options)
+
+
+register()

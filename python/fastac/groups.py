@@ -8,6 +8,9 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from fastac import _core, seeding
+from fastac.config import Config
+
 Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -50,3 +53,21 @@ class Groups(Generic[Member]):
         for k, member in enumerate(self._members):
             member.set_state({name: column[k * n : (k + 1) * n] for name, column in rows.items()})
         self._next = int(saved["next_group"][0])
+
+
+def native_worker(config: Config, first: int, n_envs: int, call: int = 0, incarnation: int = 0) -> _core.NativeWorker:
+    """The native worker of envs `first` and on."""
+    if config.seed is None:
+        raise ValueError("expected a config with a seed: use config.resolve_seed()")
+    return _core.NativeWorker(
+        hidden_sizes=config.hidden_sizes,
+        activation=config.activation,
+        shared_trunk=config.shared_trunk,
+        n_steps=config.n_steps,
+        max_episode_steps=config.max_episode_steps,
+        gamma=config.gamma,
+        gae_lambda=config.gae_lambda,
+        reward_scale=config.reward_scale,
+        env_words=seeding.env_words(config.seed, call, first, n_envs, incarnation),
+        action_words=seeding.action_words(config.seed, call, first, n_envs, incarnation),
+    )

@@ -23,7 +23,7 @@ from fastac.watch import Watch, is_stopped, kernel_state
 from fastac.worker import READY, Done, Failed, ProcessWorker, Report, ThreadWorker, Work, Worker
 
 MAX_DEATHS_IN_A_ROW = 3
-_POLL_S = 0.02
+POLL_S = 0.02  # between two ticks
 _STATES = {
     "R": "it is running",
     "S": "it is sleeping",
@@ -62,12 +62,14 @@ class Crew:
         on_death: str,
         finished: Callable[[], bool],
         toll: Toll,
+        poll_s: float,
     ) -> None:
         self._observer = observer
         self._tick = tick
         self._on_death = on_death
         self._finished = finished
         self._toll = toll
+        self._poll_s = poll_s
         self._watch = Watch(observer)
         self._workers: list[_Seat] = []
         self._learner: list[_Seat] = []  # one, or none
@@ -133,7 +135,7 @@ class Crew:
 
     def _wait(self) -> None:
         """Until somebody says something or dies, or it is time for a tick."""
-        wait([what for seat in self._workers if seat.working for what in seat.worker.waitables()], _POLL_S)
+        wait([what for seat in self._workers if seat.working for what in seat.worker.waitables()], self._poll_s)
         self._tick()
         self.check()
 
@@ -223,9 +225,11 @@ class Crew:
         stuck: list[str] = []
         try:
             deadline = time.monotonic() + STOP_DEADLINE_S
+            pause = 0.001  # most have said their last word already
             while any(map(_can_leave, seats)) and time.monotonic() < deadline:
                 self._tick()
-                time.sleep(_POLL_S)
+                time.sleep(pause)
+                pause = min(2 * pause, POLL_S)
         finally:  # also where a tick fails
             for seat in seats:
                 seat.worker.kill()
@@ -251,12 +255,13 @@ def launch(
     finished: Callable[[], bool] = lambda: False,
     toll: Toll | None = None,
     preload: str = "",
+    poll_s: float = POLL_S,
 ) -> Crew:
     """Starts one worker for each task and, under `queue`, the learner. The caller holds the observer's seat.
 
     Args:
         work: a function at the top level of a module; tasks must pickle.
-        tick: called some fifty times a second as long as the parent waits for its workers.
+        tick: called every `poll_s` as long as the parent waits for its workers, and more often where they have news.
         on_death: what follows the death of a worker: config.ON_WORKER_DEATH.
         finished: whether the run's work is done: then a worker that dies is not missed, and one that stands still is
             killed or, if it is a thread, left to itself.
@@ -266,7 +271,7 @@ def launch(
     kind: Callable[[_core.Region, int, Work, Any], Worker] = ThreadWorker
     if backend == "process":
         kind = partial(ProcessWorker, preload=preload)
-    crew = Crew(observer, tick, on_death, finished, toll or Toll())
+    crew = Crew(observer, tick, on_death, finished, toll or Toll(), poll_s)
     try:
         if region.scheme == "queue":
             learner = region.workers + 1

@@ -6,6 +6,10 @@ moment, with the three x-axes: updates, env steps, wall-clock.
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +20,9 @@ from fastac._core import LOG_COLUMNS
 Floats = npt.NDArray[np.float64]
 Table = dict[str, Floats]
 
+SOLVED = 475.0  # Gymnasium's reward_threshold of CartPole-v1: the mean return of WINDOW episodes that solves it
+WINDOW = 100
+THRESHOLDS = (195.0, SOLVED)  # what tables tell of; 195 solved CartPole-v0
 EPISODE, UPDATE = 0.0, 1.0
 _HEAD = ("kind", "wall_s", "worker", "new_env_steps", "new_updates")
 EPISODE_COLUMNS = ("episode_return", "episode_length")
@@ -54,10 +61,17 @@ def row(kind: float, wall_s: float, worker: int, new_env_steps: int, new_updates
 class Position:
     """How far a learn() is, over all its parts: one that was interrupted goes on from here."""
 
-    total_timesteps: int  # env steps it was asked for
+    total_timesteps: int  # env steps it was asked for, at most
     env_steps: int = 0
     updates: int = 0
     wall_s: float = 0.0
+    solve: float | None = None  # the mean return of WINDOW episodes with which it ends before
+    returns: tuple[float, ...] = ()  # of the latest WINDOW episodes
+
+    @property
+    def threshold(self) -> float:
+        """The mean return that counts as solved."""
+        return SOLVED if self.solve is None else self.solve
 
 
 @dataclass
@@ -78,6 +92,8 @@ class History:
         startup_s: from the call of learn() or resume() until the first worker started.
         train_s: from there until the last update.
         cpu_s: processor time of all workers and of the parent over train_s.
+        returns_before: those of up to WINDOW episodes that ended before the rows begin, in the parts of the learn()
+            before this one.
     """
 
     episodes: Table = field(default_factory=lambda: _empty((*_COUNTED, *EPISODE_COLUMNS)))
@@ -86,20 +102,22 @@ class History:
     startup_s: float = 0.0
     train_s: float = 0.0
     cpu_s: float = 0.0
+    returns_before: tuple[float, ...] = ()
 
-    def time_to(self, threshold: float, window: int = 100) -> dict[str, float] | None:
+    def time_to(self, threshold: float, window: int = WINDOW) -> dict[str, float] | None:
         """Where the mean return of the last `window` finished episodes first reached `threshold`.
 
         Returns {"env_steps", "wall_s", "updates", "episodes"}, or None: a run that never got there is censored.
         """
-        returns = self.episodes["episode_return"]
+        before = self.returns_before[-(window - 1) :] if window > 1 else ()
+        returns = np.concatenate([before, self.episodes["episode_return"]])
         if len(returns) < window:
             return None
         sums = np.concatenate([[0.0], np.cumsum(returns)])
         reached = np.flatnonzero((sums[window:] - sums[:-window]) / window >= threshold)
         if len(reached) == 0:
             return None
-        at = int(reached[0]) + window - 1
+        at = int(reached[0]) + window - 1 - len(before)
         return {
             "env_steps": float(self.episodes["env_steps"][at]),
             "wall_s": float(self.episodes["wall_s"][at]),
@@ -107,7 +125,7 @@ class History:
             "episodes": float(at + 1),
         }
 
-    def final_return(self, window: int = 100) -> float:
+    def final_return(self, window: int = WINDOW) -> float:
         """Mean return of the last `window` finished episodes; NaN if none finished."""
         returns = self.episodes["episode_return"]
         return float(np.mean(returns[-window:])) if len(returns) else float("nan")
@@ -151,7 +169,7 @@ class HistoryBuilder:
 
     def build(self) -> History:
         """All events in the order of their time, with the env steps and updates of all workers up to each."""
-        history = History()
+        history = History(returns_before=self.start.returns)
         if self._moments:
             history.moments = dict(zip(MOMENT_COLUMNS, np.array(self._moments).T, strict=True))
         if not self._rows:
@@ -174,3 +192,52 @@ class HistoryBuilder:
         history.episodes, history.updates = table(EPISODE, EPISODE_COLUMNS), table(UPDATE, UPDATE_COLUMNS)
         history.train_s = float(rows[-1, 1]) - self.start.wall_s
         return history
+
+
+class Solving:
+    """Whether a run under way is solved: what `History.time_to` will say of it, as soon as that is certain.
+
+    The rows of one worker arrive in their order, those of several do not. So an episode counts once every worker has
+    told of as late a time; or after a second, so that one that tells nothing holds nobody up.
+
+    Attributes:
+        returns: of the latest WINDOW episodes that count, over all workers, in the order in which they ended.
+        solved: whether their mean has reached `threshold`; it stays so.
+    """
+
+    _PATIENCE_S = 1.0
+
+    def __init__(self, threshold: float | None, workers: int, returns: Iterable[float] = ()) -> None:
+        self.returns = deque(returns, maxlen=WINDOW)
+        self.solved = False
+        self._threshold = threshold
+        self._told_until = [-math.inf] * workers
+        self._waiting: list[tuple[float, float]] = []  # (time, return) of episodes that do not count yet
+
+    def add_rows(self, worker: int, rows: Floats) -> None:
+        """rows float64[n, 16] of one worker, in its order."""
+        if len(rows):
+            self._told_until[worker] = float(rows[-1, 1])
+            episodes = rows[rows[:, 0] == EPISODE]
+            self._waiting += zip(episodes[:, 1].tolist(), episodes[:, RETURN].tolist(), strict=True)
+
+    def look(self, now_s: float) -> bool:
+        """Whether it is solved by what has been told until now."""
+        if self._waiting:
+            self._waiting.sort(key=_time_of)
+            certain = max(min(self._told_until), now_s - self._PATIENCE_S)
+            n = bisect_right(self._waiting, certain, key=_time_of)
+            for _, episode_return in self._waiting[:n]:
+                self.returns.append(episode_return)
+                self.solved = self.solved or self._reached()
+            del self._waiting[:n]
+        return self.solved
+
+    def _reached(self) -> bool:
+        if self._threshold is None or len(self.returns) < WINDOW:
+            return False
+        return sum(self.returns) / WINDOW >= self._threshold
+
+
+def _time_of(episode: tuple[float, float]) -> float:
+    return episode[0]

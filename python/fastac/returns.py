@@ -85,5 +85,13 @@ def gae(
 
 def explained_variance(values: npt.NDArray[Floating], returns: npt.NDArray[Floating]) -> float:
     """1 - Var(returns - values) / Var(returns): 1 for a perfect value function, NaN where the returns do not vary."""
-    variance = float(np.var(returns))
-    return float("nan") if variance == 0.0 else 1.0 - float(np.var(returns - values)) / variance
+    variance = mean_and_variance(returns)[1]
+    return float("nan") if variance == 0.0 else 1.0 - mean_and_variance(returns - values)[1] / variance
+
+
+def mean_and_variance(x: npt.NDArray[Floating]) -> tuple[float, float]:
+    """Of all entries. For a few dozen of them np.mean and np.var take several times as long."""
+    flat = x.ravel()
+    mean = np.add.reduce(flat) / flat.dtype.type(flat.size)
+    deviations = flat - mean
+    return float(mean), float(np.add.reduce(deviations * deviations)) / flat.size

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fastac import _core, returns, seeding
 from fastac.config import Config
-from fastac.groups import Arrays
+from fastac.groups import Arrays, native_worker
 from fastac.mlp import OBS_DIM, sample
 from fastac.policy import FlatPolicy
 
@@ -23,7 +23,7 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass
 class Rollout:
-    """T steps of N envs under one frozen policy. Its arrays are reused by the next rollout of the same collector."""
+    """T steps of N envs under one frozen policy. A Collector reuses its arrays in its next rollout."""
 
     obs: Float32  # [T, N, 4], what the policy saw
     actions: npt.NDArray[np.int64]  # [T, N]
@@ -38,7 +38,7 @@ class Rollout:
 
 
 class Collector:
-    """N native envs and the streams their actions are sampled from, stepped T at a time.
+    """N native envs and the streams their actions are sampled from, stepped T at a time: for any policy.
 
     Envs are numbered over all workers from `first`; each has its own stream for initial states and its own for
     actions, so that what env e lives through does not depend on which worker or batch holds it.
@@ -151,5 +151,43 @@ class Collector:
 
 def _collector_at(config: Config, first: int, n_envs: int, state: Arrays) -> Collector:
     collector = Collector(config, first, n_envs)
+    collector.set_state(state)
+    return collector
+
+
+class NativeCollector:
+    """What a Collector does, for the MLP of the config: in C++, without the GIL, and equal to it but for rounding.
+
+    tests/test_native.py holds both to that; tests/test_rollout.py holds the Collector to Gymnasium.
+    """
+
+    def __init__(self, config: Config, first: int, n_envs: int, call: int = 0, incarnation: int = 0) -> None:
+        self.config = config
+        self.first = first
+        self._worker = native_worker(config, first, n_envs, call, incarnation)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, a pickled one too, goes on where this one is."""
+        return _native_collector_at, (self.config, self.first, self.get_state())
+
+    def collect(self, policy: FlatPolicy, session: _core.Session | None = None) -> Rollout:
+        """Acts T steps in each env with `policy` as it is, and works out returns and advantages; new arrays.
+
+        `session`: whose seat gives a sign of life with each step.
+        """
+        self._worker.collect(policy.params, session)
+        return Rollout(**self._worker.rollout(), episodes=self._worker.episodes())
+
+    def get_state(self) -> Arrays:
+        """That of a Collector."""
+        return self._worker.get_state()
+
+    def set_state(self, saved: Arrays) -> None:
+        """Goes on, bit for bit, where `get_state` was called. Raises KeyError, TypeError or ValueError for no state."""
+        self._worker.set_state(saved)
+
+
+def _native_collector_at(config: Config, first: int, state: Arrays) -> NativeCollector:
+    collector = NativeCollector(config, first, len(state["env_elapsed"]))
     collector.set_state(state)
     return collector

@@ -1,4 +1,4 @@
-"""The torch engine: any policy, its gradient by autograd. See engines.py."""
+"""The torch engine: rollouts in C++, the gradient by autograd. See engines.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastac.config import Config, schedule
 from fastac.groups import Groups
 from fastac.objective import compute_gradient
 from fastac.policy import FlatPolicy, make_policy
-from fastac.rollout import Collector
+from fastac.rollout import NativeCollector
 from fastac.updates import Recorder
 
 
@@ -19,7 +19,7 @@ class TorchEngine:
     """The envs of one worker. Each run gets a policy of its own, whose parameters are those that it reads."""
 
     config: Config
-    groups: Groups[Collector]
+    groups: Groups[NativeCollector]
 
     def begin(self, session: _core.Session) -> _TorchLoop:
         policy = make_policy(self.config)
@@ -34,7 +34,7 @@ class _TorchLoop:
         self._session = session
         self._recorder = Recorder(session, session.seat)
 
-    def run(self, total_timesteps: int) -> bool:
+    def run(self, total_timesteps: int, most_updates: int = 0) -> bool:
         """One update."""
         session, policy, config = self._session, self._policy, self._engine.config
         if session.stop_requested:
@@ -45,7 +45,7 @@ class _TorchLoop:
         learning_rate = schedule(config.lr_schedule, config.learning_rate, env_steps / total_timesteps)
         ent_coef = schedule(config.ent_schedule, config.ent_coef, env_steps / total_timesteps)
 
-        rollout = self._engine.groups.current.collect(policy, session.beat)
+        rollout = self._engine.groups.current.collect(policy, session)
         self._engine.groups.advance()
         stats = compute_gradient(policy, rollout, config, ent_coef)
         submitted = session.submit(

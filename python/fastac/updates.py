@@ -6,6 +6,7 @@ side of the same region is a session each (shared.py); `Recorder` is how they re
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections import deque
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from fastac import _core
 from fastac.config import Config
 from fastac.errors import NonFiniteGradientError
-from fastac.metrics import EPISODE, RETURN, UPDATE, History, HistoryBuilder, Position, row
+from fastac.metrics import EPISODE, UPDATE, History, HistoryBuilder, Position, Solving, row
 from fastac.progress import WaitingProgress, return_note
 from fastac.shared import Ledger, Toll, create_region, observer_of
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 Float32 = npt.NDArray[np.float32]
 
-_TICK_S = 0.05  # between two looks at the logs
+_TICK_S = 0.05  # between two looks at the run
 _FLUSH_DEADLINE_S = 600.0  # the parent may be in the user's own code, and saving
 _STOPPED_FLUSH_S = 1.0
 _REST = 20  # a periodic job rests this many times as long as it takes
@@ -43,6 +44,7 @@ class Moment:
     state: Float32  # [S, P]
     version: int
     position: Position
+    solved: bool  # as Position.solve says
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,6 @@ class Run:
         self.toll = Toll()
         self._opened = time.monotonic()
         self._next_tick = 0.0
-        self._recent: deque[float] = deque(maxlen=100)
         self._state_shape = state.shape
         self.start()
 
@@ -107,20 +108,43 @@ class Run:
         self._started = time.monotonic()
         self._cpu = time.process_time()
         self._builder = HistoryBuilder(self._started, self.begin)
+        self._solving = Solving(self.begin.solve, self.region.workers, self.begin.returns)
+
+    @property
+    def ends_when_solved(self) -> bool:
+        """Then the logs are read at every tick, so that few updates follow."""
+        return self.begin.solve is not None
+
+    def finished(self) -> bool:
+        """Whether it is solved, or its env steps are done."""
+        return self._solving.solved or self.session.snapshot()["env_steps"] >= self.begin.total_timesteps
 
     def tick(self, *, now: bool = False) -> None:
-        """Takes what the workers logged, every 50 ms at most, and does what is due, until the run is stopped."""
+        """Takes what the workers logged, stops the run once it is solved and, until it is stopped, does what is due.
+
+        Every 50 ms at most, but for a run that ends when it is solved.
+        """
         time_s = time.monotonic()
-        if not now and time_s < self._next_tick:
-            return
-        self._next_tick = time_s + _TICK_S
+        due = now or time_s >= self._next_tick
+        if due or self.ends_when_solved:
+            self._read_logs(time_s)
+        if due:
+            self._next_tick = time_s + _TICK_S
+            self._look_at_store(time_s)
+
+    def _read_logs(self, time_s: float) -> None:
         for worker in range(self.region.workers):
             rows = self.session.read_log(worker)
             self._builder.add_rows(rows)
-            self._recent.extend(rows[rows[:, 0] == EPISODE, RETURN])
+            self._solving.add_rows(worker, rows)
+        if self._solving.look(time_s):
+            self.session.request_stop()
+
+    def _look_at_store(self, time_s: float) -> None:
         snapshot = self.session.ledger()
         self._builder.add_moment(time_s, snapshot, snapshot["retries"])
-        mean_return = float(np.mean(self._recent)) if self._recent else float("nan")
+        returns = self._solving.returns
+        mean_return = sum(returns) / len(returns) if returns else math.nan
         self.progress.update(snapshot["env_steps"], return_note(mean_return))
         if not self.session.stop_requested:
             for job in self.jobs:
@@ -132,8 +156,14 @@ class Run:
         state = np.empty(self._state_shape, np.float32)
         at = self.session.copy_record(params, state)
         wall_s = self.begin.wall_s + time.monotonic() - self._started
-        position = Position(self.begin.total_timesteps, at["env_steps"], self.begin.updates + at["applied"], wall_s)
-        return Moment(params, state, at["version"], position)
+        position = dataclasses.replace(
+            self.begin,
+            env_steps=at["env_steps"],
+            updates=self.begin.updates + at["applied"],
+            wall_s=wall_s,
+            returns=tuple(self._solving.returns),
+        )
+        return Moment(params, state, at["version"], position, self._solving.solved)
 
     def history(self) -> History:
         """What was logged so far."""

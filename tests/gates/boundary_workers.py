@@ -95,10 +95,11 @@ class Workers:
         self.call(how, self.some(d)[0], raises=TypeError)
 
     def collect(self, d: Draw) -> None:
-        worker, _ = self.some(d)
+        worker, session = self.some(d)
         fill = d.choice([0.0, 0.5, np.nan, 1e38])
         params, fits = d.array("f4", (worker.parameters,), fill)
-        self.call(worker.collect, params, fits=fits)
+        given = d.choice([(), (None,), (session,), (1,), (worker,)])
+        self.call(worker.collect, params, *given, fits=fits and given not in [(1,), (worker,)])
 
     def act(self, d: Draw) -> None:
         hidden, size = d.choice([((3,), 27), ([9, 5], 113), ("8", 0), ((), 0), ((0,), 0), ((2**40, 2**40), 0)])

@@ -1,11 +1,11 @@
 """SIGKILL to workers of an A3C run: the run goes on, its books balance, and it still learns.
 
-    python tests/gates/workers_killed.py kills=200 seeds=3 every_s=2
+    python tests/gates/workers_killed.py kills=200 seeds=3 every_s=0.5
 
 First as many kills as told, half of them for each engine, one every 0.25 s: each is counted as a death and replaced,
 nothing that was published is lost, nobody is left over. Then the forkservers are killed in the midst of a run, which
 goes on as if nothing were: its workers live and train, none is counted as dead. Then each seed must solve CartPole (a
-mean return of 475 over 100 episodes) within 400,000 env steps while a worker is killed every few seconds.
+mean return of 475 over 100 episodes) within 400,000 env steps while a worker is killed every half second.
 
 Kills begin once the workers train. Nine in ten victims have done so for a while (they have used processor time), one
 in ten is whoever it hits: three deaths in a row in one seat, no gradient in between, would end the run, and should.
@@ -233,7 +233,7 @@ def solve(seed: int, every_s: float) -> tuple[float | None, int, list[str]]:
 
 
 def main() -> int:
-    given = arguments(kills=200, seeds=3, every_s=2.0)
+    given = arguments(kills=200, seeds=3, every_s=0.5)
     watch_runs()
     shares = {engine: given.kills * (k + 1) // 2 - given.kills * k // 2 for k, engine in enumerate(ENGINES)}
     faults = [fault for engine, kills in shares.items() for fault in killed_at_random(engine, kills)]

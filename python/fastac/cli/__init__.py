@@ -13,8 +13,10 @@ from fastac.cli.check import check
 from fastac.cli.compare import compare
 from fastac.cli.doctor import doctor
 from fastac.cli.exercise import exercise
+from fastac.cli.presets import presets
 from fastac.cli.report import report
 from fastac.cli.resume import resume
+from fastac.cli.search import search
 from fastac.cli.train import train
 
 
@@ -28,7 +30,7 @@ def main() -> None:
     fastac check                             is every gradient applied exactly once, whatever dies?
     fastac compare --quick                   A3C against A2C in two minutes
     fastac exercise                          the classroom exercise: logs, pictures, answers
-    fastac train a3c --workers 4             train, and keep the model in runs/
+    fastac train a3c --preset a3c-8          train, and keep the model in runs/
     fastac resume runs/NAME                  finish a run that was interrupted
     fastac report runs/NAME                  a run or a comparison as one HTML page
     fastac bench env                         the env against Gymnasium's
@@ -43,3 +45,5 @@ main.add_command(report)
 main.add_command(bench)
 main.add_command(doctor)
 main.add_command(check)
+main.add_command(presets)
+main.add_command(search)

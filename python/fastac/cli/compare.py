@@ -15,6 +15,7 @@ from fastac._core import UPDATE_SCHEMES
 from fastac.cli.endings import ends_in_order, signals_raised, stopped
 from fastac.cli.options import config_options, new_folder, run_options, timesteps_option
 from fastac.config import BACKENDS, Config
+from fastac.metrics import SOLVED
 from fastac.signals import signals_deferred
 
 _CHOSEN_HERE = ("seed",)  # fields of Config that the comparison sets itself
@@ -133,11 +134,11 @@ def _given(option: str) -> bool:
 
 
 def _result_line(result: Any) -> str:
-    solved = result.solved(475.0)
+    solved = result.solved(SOLVED)
     when = (
-        "not solved (475)"
+        f"not solved ({SOLVED:g})"
         if solved is None
-        else f"solved (475) after {solved['env_steps']:>9,.0f} env steps, {solved['wall_s']:8.3f} s"
+        else f"solved ({SOLVED:g}) after {solved['env_steps']:>9,.0f} env steps, {solved['wall_s']:8.3f} s"
     )
     return f"{result.arm:<9}  seed {result.seed:<3}  return {result.history.final_return():6.1f}  {when}"
 

@@ -12,6 +12,8 @@ import click
 from fastac import rundir
 from fastac._core import MAX_WORKERS
 from fastac.config import A3CConfig, Config, spec_of
+from fastac.metrics import SOLVED, WINDOW
+from fastac.presets import preset, presets_of
 
 Command = Callable[..., None]
 
@@ -39,6 +41,38 @@ timesteps_option = click.option(
     help="env steps to train for, over all envs",
 )
 
+solve_option = click.option(
+    "--solve",
+    type=float,
+    default=None,
+    metavar="RETURN",
+    help=f"end once the mean return of the last {WINDOW} episodes is as high; {SOLVED:g} solves CartPole-v1"
+    "  [default: only when the env steps are done]",
+)
+
+
+def preset_option(algorithm: str) -> Callable[[Command], Command]:
+    """--preset: what it says stands in the place of the defaults, so that options that are given win."""
+
+    def take(context: click.Context, parameter: click.Parameter, name: str | None) -> None:
+        if name is not None:
+            values = {key: _words(value) for key, value in preset(name).items()}
+            context.default_map = {**(context.default_map or {}), **values}
+
+    return click.option(
+        "--preset",
+        type=click.Choice(presets_of(algorithm)),
+        default=None,
+        is_eager=True,
+        expose_value=False,
+        callback=take,
+        help="named hyper-parameters (`fastac presets`); other options win  [default: those below]",
+    )
+
+
+def _words(value: Any) -> Any:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else value
+
 
 def config_options(config_type: type[Config], *, leave_out: tuple[str, ...] = ()) -> Callable[[Command], Command]:
     """One option for each field of a config, its help made from the field's declaration."""
@@ -65,7 +99,7 @@ def _option(field: dataclasses.Field[Any]) -> Callable[[Command], Command]:
     if declared == "bool":
         return click.option(f"{flag}/--no-{flag[2:]}", **shared)
     if declared.startswith("tuple"):
-        shared["default"] = ",".join(str(size) for size in field.default)  # type: ignore[union-attr]  # a tuple, as declared
+        shared["default"] = _words(field.default)
         return click.option(flag, callback=comma_separated, metavar="N,N,...", **shared)
     if spec.choices:
         return click.option(flag, type=click.Choice(spec.choices), **shared)

@@ -43,7 +43,7 @@ def resume(folder: Path, checkpoint_every_s: float) -> None:
 
         import_engine(model.config)  # before signals wait for an end in order
         with signals_raised():
-            train_in(run, model, model.resume, model.unfinished.total_timesteps, checkpoint_every_s)
+            train_in(run, model, model.resume, model.unfinished, checkpoint_every_s)
 
 
 def _load(folder: Path) -> Algorithm:

@@ -15,7 +15,7 @@ from fastac import rundir
 from fastac.checkpoint import MODEL_FILE, previous_of
 from fastac.cli.endings import stopped
 from fastac.errors import FastacError
-from fastac.metrics import History, Table
+from fastac.metrics import THRESHOLDS, History, Position, Table
 from fastac.signals import signals_deferred
 
 if TYPE_CHECKING:
@@ -113,8 +113,18 @@ class RunFolder:
         assert self._model.history is not None
         tables = self._joined(self._model.history)
         return dataclasses.replace(
-            self._model.history, episodes=tables["episodes"], updates=tables["updates"], moments=tables["moments"]
+            self._model.history,
+            episodes=tables["episodes"],
+            updates=tables["updates"],
+            moments=tables["moments"],
+            returns_before=(),
         )
+
+    def time_to(self, threshold: float) -> dict[str, float] | None:
+        """When the model solved it (metrics.py). What tables lack of a part that was killed, the checkpoint knows."""
+        if self._model.history is None:
+            return None
+        return self.whole_history().time_to(threshold) or self._model.history.time_to(threshold)
 
     def _joined(self, history: History) -> dict[str, Table]:
         joined = {}
@@ -125,26 +135,25 @@ class RunFolder:
             joined[name] = table if earlier is None else {c: np.concatenate([earlier[c], table[c]]) for c in table}
         return joined
 
-    def write_record(self, status: str, total_timesteps: int) -> None:
+    def write_record(self, status: str, aim: Position) -> None:
         """run.json. `status` is running, done, stopped or failed: and why."""
         from fastac import machine
 
         model, history = self._model, self._model.history
-        whole = History() if history is None else self.whole_history()
         record = {
             "status": status,
             "algorithm": type(model).__name__,
             "config": model.config.to_dict(),
             "machine": machine.describe(),
-            "total_timesteps": total_timesteps,
+            "total_timesteps": aim.total_timesteps,
+            "solve": aim.solve,
             "num_timesteps": model.num_timesteps,
             "version": model.version,
             "ledger": None if model.ledger is None else dataclasses.asdict(model.ledger),
             "startup_s": None if history is None else history.startup_s,
             "train_s": None if history is None else history.train_s,
             "cpu_s": None if history is None else history.cpu_s,
-            "solved_195": whole.time_to(195.0),
-            "solved_475": whole.time_to(475.0),
+            **{f"solved_{threshold:g}": self.time_to(threshold) for threshold in sorted({*THRESHOLDS, aim.threshold})},
             "earlier_parts": self._earlier_parts,
         }
         rundir.write_json(self._record, record)
@@ -162,9 +171,9 @@ def _record_in(path: Path) -> dict[str, Any]:
 
 
 def train_in(
-    folder: RunFolder, model: Algorithm, learn: Callable[..., Any], total_timesteps: int, checkpoint_every_s: float
+    folder: RunFolder, model: Algorithm, learn: Callable[..., Any], aim: Position, checkpoint_every_s: float
 ) -> None:
-    """Calls `learn`, model.learn or model.resume, and says how it ended."""
+    """Calls `learn`, model.learn or model.resume, and says how it ended. `aim`: when it is to end."""
     path = folder.folder / MODEL_FILE
 
     @signals_deferred()
@@ -173,11 +182,11 @@ def train_in(
             if model.history is not None:  # else it was stopped before the run was open
                 folder.write_tables(model.history)
         finally:
-            folder.write_record(status, total_timesteps)
+            folder.write_record(status, aim)
 
     try:
         try:
-            folder.write_record("running", total_timesteps)
+            folder.write_record("running", aim)
             learn(
                 checkpoint=path,
                 checkpoint_every_s=checkpoint_every_s,
@@ -193,7 +202,7 @@ def train_in(
             elif path.exists() and model.unfinished is not None:
                 click.echo(f"notice: {_saved(model, error, path)}; `fastac resume {folder.folder}` goes on", err=True)
             raise
-        _report(model, folder.whole_history(), path)
+        _report(model, folder, aim.threshold, path)
     except KeyboardInterrupt as stop:
         if model.num_timesteps == 0 and folder.made_here:
             folder.take_away()
@@ -201,7 +210,7 @@ def train_in(
         with contextlib.suppress(KeyboardInterrupt):  # told again: it is kept by now
             keep(_status(model))
         rest = f"; `fastac resume {folder.folder}` does the rest" if model.unfinished is not None else ""
-        stopped(f"{model.num_timesteps:,} of {total_timesteps:,} env steps done{rest}; saved in {path}", stop)
+        stopped(f"{model.num_timesteps:,} of {aim.total_timesteps:,} env steps done{rest}; saved in {path}", stop)
 
 
 def _saved(model: Algorithm, error: Exception, path: Path) -> str:
@@ -214,19 +223,20 @@ def _status(model: Algorithm) -> str:
     return "done" if model.unfinished is None else "stopped"
 
 
-def _report(model: Algorithm, history: History, path: Path) -> None:
+def _report(model: Algorithm, folder: RunFolder, threshold: float, path: Path) -> None:
     assert model.ledger is not None
+    history = folder.whole_history()
     wall_s = history.updates["wall_s"][-1:]  # empty where no row of the log survived
     pace = "".join(f" in {s:.3g} s ({model.num_timesteps / s:,.0f} env steps per s)" for s in wall_s)
-    solved = history.time_to(475.0)
+    solved = folder.time_to(threshold)
     click.echo(
         f"{type(model).__name__}: {model.num_timesteps:,} env steps and {model.version:,} updates{pace}, "
         f"return of the last 100 episodes {history.final_return():.1f}"
     )
     click.echo(
-        "solved (475): not in this run"
+        f"solved ({threshold:g}): not in this run"
         if solved is None
-        else f"solved (475): after {solved['env_steps']:,.0f} env steps and {solved['wall_s']:.3g} s"
+        else f"solved ({threshold:g}): after {solved['env_steps']:,.0f} env steps and {solved['wall_s']:.3g} s"
     )
     resumed = len(np.unique(history.updates["part"])) > 1
     click.echo(f"ledger{' since it was resumed' if resumed else ''}: {model.ledger.text()}")

@@ -10,9 +10,18 @@ import click
 
 from fastac import rundir
 from fastac.cli.endings import ends_in_order, signals_raised
-from fastac.cli.options import checkpoint_option, config_options, new_folder, run_options, timesteps_option
+from fastac.cli.options import (
+    checkpoint_option,
+    config_options,
+    new_folder,
+    preset_option,
+    run_options,
+    solve_option,
+    timesteps_option,
+)
 from fastac.cli.runs import RunFolder, train_in
 from fastac.config import A2CConfig, A3CConfig
+from fastac.metrics import Position
 
 if TYPE_CHECKING:
     from fastac.algorithm import Algorithm
@@ -25,6 +34,8 @@ def train() -> None:
 
 @train.command("a2c")
 @timesteps_option
+@solve_option
+@preset_option("a2c")
 @config_options(A2CConfig)
 @checkpoint_option
 @run_options
@@ -33,6 +44,7 @@ def train_a2c(**options: Any) -> None:
 
     \b
     fastac train a2c --n-envs 4
+    fastac train a2c --preset a2c-8
     fastac train a2c --n-envs 8 --split 8 --seed 1
     """
     _train("a2c", **options)
@@ -40,6 +52,8 @@ def train_a2c(**options: Any) -> None:
 
 @train.command("a3c")
 @timesteps_option
+@solve_option
+@preset_option("a3c")
 @config_options(A3CConfig)
 @checkpoint_option
 @run_options
@@ -49,12 +63,19 @@ def train_a3c(**options: Any) -> None:
     \b
     fastac train a3c --workers 4 --update lockfree --backend process
     fastac train a3c --workers 8 --update hogwild --seed 1
+    fastac train a3c --solve 475             as long as it takes, and no longer
     """
     _train("a3c", **options)
 
 
 def _train(
-    kind: str, total_timesteps: int, checkpoint_every_s: float, name: str | None, runs: Path, **options: Any
+    kind: str,
+    total_timesteps: int,
+    solve: float | None,
+    checkpoint_every_s: float,
+    name: str | None,
+    runs: Path,
+    **options: Any,
 ) -> None:
     with ends_in_order():
         {"a2c": A2CConfig, "a3c": A3CConfig}[kind](**options)  # a bad value is an error before torch is imported
@@ -66,5 +87,6 @@ def _train(
         with signals_raised():
             folder = new_folder(runs, name, kind)
             with rundir.locked(folder):
-                learn = functools.partial(model.learn, total_timesteps)
-                train_in(RunFolder(folder, model, made_here=True), model, learn, total_timesteps, checkpoint_every_s)
+                aim = Position(total_timesteps, solve=solve)
+                learn = functools.partial(model.learn, total_timesteps, solve=solve)
+                train_in(RunFolder(folder, model, made_here=True), model, learn, aim, checkpoint_every_s)

@@ -16,7 +16,6 @@ from fastac.algorithm import Algorithm
 from fastac.metrics import History
 from fastac.shared import Ledger
 
-THRESHOLDS = (195.0, 475.0)
 ARMS = ("A3C", "A2C", "A2C split")
 QUICK_SEEDS, QUICK_TIMESTEPS, QUICK_ARMS = 3, 100_000, ARMS[:2]  # under two minutes on two cores
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 import numpy as np
 
-from fastac.compare.experiment import THRESHOLDS, Plan, Result
+from fastac.compare.experiment import Plan, Result
 from fastac.compare.statistics import FEWEST_FOR_INTERVAL, curve, median_interval, time_to
 from fastac.compare.tables import of_arm
-from fastac.metrics import Floats
+from fastac.metrics import THRESHOLDS, Floats
 from fastac.signals import signals_deferred
 
 matplotlib.use("Agg")
@@ -65,7 +65,7 @@ def draw_curves(path: Path, results: Sequence[Result], plan: Plan) -> None:
             _draw(ax, results, plan, axis, "return_mean")
             for threshold in THRESHOLDS:
                 ax.axhline(threshold, color="0.4", lw=0.8, ls=":")
-            ax.set_yticks([0, 100, 195, 300, 400, 475])
+            ax.set_yticks([0, 100, 300, 400, *THRESHOLDS])
             ax.set_title(f"return over {AXES[axis]}")
             ax.set_ylabel("mean return, last 100 episodes")
         for ax, (column, title, label) in zip(

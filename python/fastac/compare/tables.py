@@ -11,10 +11,10 @@ from typing import Any
 from rich.table import Table
 
 from fastac import machine, rundir
-from fastac.compare.experiment import THRESHOLDS, Plan, Result
+from fastac.compare.experiment import Plan, Result
 from fastac.compare.statistics import FEWEST_FOR_INTERVAL, Interval, curve, median_interval, time_to
 from fastac.compare.verdicts import interquartile_mean, verdicts
-from fastac.metrics import Floats
+from fastac.metrics import THRESHOLDS, Floats
 
 
 def of_arm(results: Sequence[Result], arm: str) -> list[Result]:
@@ -153,7 +153,7 @@ def _variance(values: Floats) -> float:
 
 
 def interval_text(interval: Interval, digits: int) -> str:
-    """The median, and its interval on a second line."""
+    """A cell: the median, and its interval below it."""
 
     def one(x: float) -> str:
         if math.isnan(x):

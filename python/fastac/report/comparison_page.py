@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastac.compare.experiment import THRESHOLDS
 from fastac.compare.statistics import FEWEST_FOR_INTERVAL, Interval, median_interval, unsolved_share
-from fastac.metrics import Floats, Table
+from fastac.metrics import THRESHOLDS, Floats, Table
 from fastac.report import books
 from fastac.report.commands import CONFIGS, compare_command, configuration
 from fastac.report.drawing import AXES, SLOTS, Chart, Series, figures

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fastac.compare.experiment import THRESHOLDS
 from fastac.compare.statistics import curve
 from fastac.config import Config
-from fastac.metrics import Floats, History, Table
+from fastac.metrics import THRESHOLDS, Floats, History, Table
 from fastac.report import books
 from fastac.report.commands import CONFIGS, configuration, train_command
 from fastac.report.drawing import AXES, Chart, Series, bars, figure, figures
