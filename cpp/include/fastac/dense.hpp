@@ -63,5 +63,12 @@ void activate(Activation activation, std::size_t n, float* x) noexcept;
 /// d[n] *= the activation's derivative where it gave y[n]; n a multiple of `lanes`, both aligned.
 void times_derivative(Activation activation, std::size_t n, const float* y, float* d) noexcept;
 
+/// The same without what only processors with wide vectors have: equal to the last bit where both have a fused multiply-add.
+namespace narrow {
+void multiply(std::size_t rows, std::size_t cols, std::size_t depth, Elements a, Rows<const float> b, Rows<const float> start, Rows<float> c) noexcept;
+void activate(Activation activation, std::size_t n, float* x) noexcept;
+void times_derivative(Activation activation, std::size_t n, const float* y, float* d) noexcept;
+}  // namespace narrow
+
 }  // namespace dense
 }  // namespace fastac
