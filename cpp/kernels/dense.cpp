@@ -18,12 +18,14 @@ struct Narrow {
     using Vector = float __attribute__((vector_size(floats * sizeof(float))));
 };
 
+#ifdef FASTAC_WIDE
 // Sixteen: one register of AVX-512.
 struct Wide {
     static constexpr std::size_t floats = 2 * lanes;
     static constexpr std::size_t most_rows = 8;
     using Vector = float __attribute__((vector_size(floats * sizeof(float))));
 };
+#endif
 
 using Vector = Narrow::Vector;
 
