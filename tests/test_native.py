@@ -139,7 +139,7 @@ def test_schedules_are_those_of_the_torch_engine():
 @pytest.mark.parametrize("split", [1, 2])
 def test_an_interrupted_run_ends_with_the_same_bits(split, tmp_path):
     options = {**SMALL, "n_envs": 2, "split": split, "lr_schedule": "linear"}
-    whole = fastac.A2C(**options).learn(400_000)
+    whole = fastac.A2C(**options).learn(1_000_000)
     model = fastac.A2C(**options)
 
     def stop(history):
@@ -147,8 +147,8 @@ def test_an_interrupted_run_ends_with_the_same_bits(split, tmp_path):
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        model.learn(400_000, checkpoint=tmp_path, checkpoint_every_s=0.001, on_checkpoint=stop)
-    assert 0 < model.unfinished.env_steps < 400_000
+        model.learn(1_000_000, checkpoint=tmp_path, checkpoint_every_s=0.001, on_checkpoint=stop)
+    assert 0 < model.unfinished.env_steps < 1_000_000
     loaded = fastac.A2C.load(tmp_path)
     assert loaded.config.engine == "native" and bits(loaded) == bits(model)
     assert bits(loaded.resume()) == bits(model.resume()) == bits(whole)

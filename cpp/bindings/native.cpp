@@ -78,7 +78,7 @@ public:
             throw py::value_error("session: expected a region of " + std::to_string(parameters()) + " parameters, got one of " + std::to_string(session.parameters()));
         expect_rate(config.learning_rate.begin);
         expect_finite({config.vf_coef, config.ent_coef.begin, config.max_grad_norm});
-        collected_ = true;
+        collected_ = false;  // it may end with parameters of which there is no rollout
         const py::gil_scoped_release unlocked;
         return ended_names[static_cast<std::size_t>(worker_.run(*seat, config, std::chrono::milliseconds(duration_ms), most_updates))];
     }

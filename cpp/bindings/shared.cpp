@@ -59,7 +59,7 @@ py::dict to_dict(const Snapshot& s) {
 GradientTag gradient_tag(std::uint64_t version_read, std::uint64_t env_steps, double learning_rate, std::uint32_t n_summed) {
     expect_rate(learning_rate);
     if (n_summed < 1) throw py::value_error("n_summed: expected at least 1, got 0");
-    return {version_read, env_steps, learning_rate, n_summed, false};
+    return {version_read, env_steps, learning_rate, n_summed, false, false};
 }
 
 /// n times read, push, settle, without the GIL: what `fastac bench updates`, `fastac check` and the tests of
@@ -74,7 +74,7 @@ std::tuple<double, double, double> submit_many(Session& session, std::span<const
     if (!in_place) session.settle(session.published(session.seat()));
     for (std::uint64_t i = 0; i < n && !session.stop_requested(); ++i) {
         const auto t0 = Clock::now();
-        const GradientTag tag{session.read(params).version, 1, learning_rate, 1, false};
+        const GradientTag tag{session.read(params).version, 1, learning_rate, 1, false, false};
         const std::span<const float> grad = grads.subspan(session.published(session.seat()) % (grads.size() / p) * p, p);
         const auto t1 = Clock::now();
         const auto sequence = in_place ? std::nullopt : session.push(grad, tag);

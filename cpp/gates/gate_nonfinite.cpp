@@ -47,7 +47,7 @@ std::vector<float> outcome(const Pushes& pushes, const Change& change, UpdateSch
         for (; i < end; ++i) {
             if (i == change.at && !change.gradient) continue;
             const std::vector<float>& gradient = i == change.at ? *change.gradient : pushes.gradients[i];
-            const GradientTag tag{version, 1, pushes.learning_rates[i], 1, false};
+            const GradientTag tag{version, 1, pushes.learning_rates[i], 1, false, false};
             if (in_place) worker.submit(gradient, tag);
             else last = worker.push(gradient, tag).value();
         }

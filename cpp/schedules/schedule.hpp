@@ -58,7 +58,7 @@ private:
         books_.fill(id, sitters_[lane].grad);
         return id;
     }
-    static fastac::GradientTag tag(std::size_t id, std::uint64_t version_read) noexcept { return {version_read, 1, 1.0, Books::n_summed(id), false}; }
+    static fastac::GradientTag tag(std::size_t id, std::uint64_t version_read) noexcept { return {version_read, 1, 1.0, Books::n_summed(id), false, false}; }
 
     /// Who builds without our gradient wins at most once against us: its next claim reads our hazard word, and with it our
     /// push. Then one that holds our gradient may win. Each makes one of our builds vain.

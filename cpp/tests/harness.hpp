@@ -51,7 +51,7 @@ inline constexpr fastac::UpdateScheme all_schemes[] = {fastac::UpdateScheme::loc
 
 /// Of five env steps.
 inline fastac::GradientTag tag(std::uint64_t version_read, double learning_rate = 1.0, std::uint32_t n_summed = 1) {
-    return {version_read, 5, learning_rate, n_summed, false};
+    return {version_read, 5, learning_rate, n_summed, false, false};
 }
 
 /// Runs body(0) .. body(n - 1) in threads that start together: started one after the other they would hide a race.

@@ -20,13 +20,14 @@ std::vector<float> counting(std::size_t n, float first) {
 }
 
 void push_and_copy() {
-    for (const std::uint32_t p : {1U, 2U, 5U, 16U, 17U}) {  // odd, even, a whole cache line and one more
+    for (const std::uint32_t p : {1U, 2U, 5U, 15U, 16U, 17U, 31U, 35U, 64U, 103U}) {  // odd, even, whole cache lines, all that may be left beside them
         const SharedRegion region = harness::region(harness::config(2, p));
         const GradBuffer buffer(region);
         CHECK_EQ(buffer.published(1), 0U);
         for (std::uint64_t s = 1; s <= 3; ++s) {
             const auto first = static_cast<float>(100 * s);
-            CHECK(buffer.push(1, counting(p, first), {10 + s, 20 + s, 0.25, 3, false}, 0) == s);
+            const std::vector<float> grad = counting(p + s, first - static_cast<float>(s));  // aligned for floats and no more
+            CHECK(buffer.push(1, std::span(grad).subspan(s), {10 + s, 20 + s, 0.25, 3, false, s == 2}, 0) == s);
             CHECK_EQ(buffer.published(1), s);
         }
         for (std::uint64_t s = 1; s <= 3; ++s) {  // each has kept its own
@@ -82,7 +83,7 @@ void nonfinite() {
         }
     }
     for (const float good : {std::numeric_limits<float>::max(), -std::numeric_limits<float>::max(), std::numeric_limits<float>::denorm_min(), -0.0F}) {
-        const std::uint64_t s = buffer.push(0, std::vector<float>(9, good), {0, 0, 0.0, 1, true}, consumed).value();  // push decides, not the caller
+        const std::uint64_t s = buffer.push(0, std::vector<float>(9, good), {0, 0, 0.0, 1, true, false}, consumed).value();  // push decides, not the caller
         CHECK(!buffer.copy(0, s, out).nonfinite);
         CHECK(out == std::vector<float>(9, good));
         consumed = s;
@@ -126,7 +127,7 @@ void published_means_complete() {
             for (std::uint64_t s = 1; s <= n;) {
                 grad.assign(p, static_cast<float>(s));
                 witness[s] = s;
-                const auto got = buffer.push(0, grad, {s, s, 0.0, 1, false}, consumed.load());
+                const auto got = buffer.push(0, grad, {s, s, 0.0, 1, false, false}, consumed.load());
                 if (!got) {
                     std::this_thread::yield();
                     continue;

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mutant import Mutant
 
 PUBLISH = "words.published.store(sequence, std::memory_order_release);"
-LOOK = "tag.nonfinite = has_nonfinite("
+LOOK = "tag.nonfinite = !tag.known_finite"
 COMMIT = "current.compare_exchange_strong(base, next, std::memory_order_seq_cst)"
 NEXT = "                ++consumed[w];\n"
 COPY = "buffer_.copy(w, consumed[w], grad_)"

@@ -67,7 +67,7 @@ MUTANTS = [
     seeded(
         "published before the payload",
         BUFFER,
-        [(PUBLISH, ""), ("tag.nonfinite = has_nonfinite(", f"{PUBLISH} tag.nonfinite = has_nonfinite(")],
+        [(PUBLISH, ""), ("tag.nonfinite = !tag.known_finite", f"{PUBLISH} tag.nonfinite = !tag.known_finite")],
     ),
     seeded("full ring overwritten", BUFFER, [(ROOM, ROOM.replace(">=", ">"))]),
     seeded("room in the ring by <", BUFFER, [(ROOM, "published >= consumed + region_->layout().slots")]),

@@ -40,7 +40,7 @@ struct Elements {
     std::size_t row, step;
 };
 
-/// A matrix whose rows are read by whole vectors: aligned, `pitch` floats apart, a multiple of `lanes`.
+/// A matrix whose rows are read by whole vectors, `pitch` floats apart. Fastest where they are aligned for them.
 template <class Float>
 struct Rows {
     Float* at;
@@ -57,11 +57,18 @@ void few_outputs(std::size_t rows, std::size_t outputs, std::size_t depth, Rows<
 /// b[cols, rows] = a[rows, cols] transposed.
 void transpose(std::size_t rows, std::size_t cols, Rows<const float> a, Rows<float> b) noexcept;
 
-/// x[n] = activation(x[n]); n a multiple of `lanes`, x aligned. tanh: within 4e-7.
+/// x[n] = activation(x[n]); n a multiple of `lanes`. tanh: within 4e-7.
 void activate(Activation activation, std::size_t n, float* x) noexcept;
 
-/// d[n] *= the activation's derivative where it gave y[n]; n a multiple of `lanes`, both aligned.
+/// d[n] *= the activation's derivative where it gave y[n]; n a multiple of `lanes`.
 void times_derivative(Activation activation, std::size_t n, const float* y, float* d) noexcept;
+
+/// The same without what only processors with wide vectors have: equal to the last bit where both have a fused multiply-add.
+namespace narrow {
+void multiply(std::size_t rows, std::size_t cols, std::size_t depth, Elements a, Rows<const float> b, Rows<const float> start, Rows<float> c) noexcept;
+void activate(Activation activation, std::size_t n, float* x) noexcept;
+void times_derivative(Activation activation, std::size_t n, const float* y, float* d) noexcept;
+}  // namespace narrow
 
 }  // namespace dense
 }  // namespace fastac

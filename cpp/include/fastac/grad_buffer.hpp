@@ -21,6 +21,7 @@ struct GradientTag {
     double learning_rate = 0.0;
     std::uint32_t n_summed = 1;  // gradients that the worker summed into this one
     bool nonfinite = false;      // set by push; such a gradient is counted, never applied
+    bool known_finite = false;   // the caller has just looked: push need not
 };
 
 /// True if any of grad float32[n] is NaN or infinite.
@@ -30,6 +31,39 @@ struct GradientTag {
     for (std::size_t i = 0; i < n; ++i) any |= static_cast<std::uint32_t>((std::bit_cast<std::uint32_t>(grad[i]) & exponent) == exponent);
     return any != 0;
 }
+
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define FASTAC_SEEN_BY_TSAN
+#endif
+#endif
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__) && !defined(FASTAC_SEEN_BY_TSAN) && !defined(FASTAC_ATOMICS)
+#define FASTAC_VECTOR_STORES
+// Relaxed stores of many words at once: x86-64 writes each aligned word of an aligned vector whole. Like std::atomic's they are
+// hidden from the compiler, which could else take them for data that nobody reads meanwhile. Whoever looks for races (TSan, the
+// schedules) gets the words one by one.
+// Both copy whole vectors from `from` to the aligned `to`, and return how many floats that was.
+
+inline std::size_t store_vectors(float* to, const float* from, std::size_t n) noexcept {
+    using Vector = float __attribute__((vector_size(16)));
+    std::size_t i = 0;
+    for (Vector v; i + 4 <= n; i += 4) {
+        std::memcpy(&v, from + i, sizeof v);
+        __asm__ volatile("movaps %1, (%0)" : : "r"(to + i), "x"(v) : "memory");
+    }
+    return i;
+}
+
+FASTAC_WIDE inline std::size_t store_vectors_wide(float* to, const float* from, std::size_t n) noexcept {
+    using Vector = float __attribute__((vector_size(64)));
+    std::size_t i = 0;
+    for (Vector v; i + 16 <= n; i += 16) {
+        std::memcpy(&v, from + i, sizeof v);
+        __asm__ volatile("vmovaps %1, (%0)" : : "r"(to + i), "v"(v) : "memory");
+    }
+    return i;
+}
+#endif
 
 /// The gradient buffer: for each worker a ring of K slots with one producer, that worker.
 ///
@@ -57,7 +91,7 @@ public:
         words.begun.store(words.begun.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
         const std::uint64_t sequence = published + 1;
         SlotHeader& slot = region_->slot(w, sequence);
-        tag.nonfinite = has_nonfinite(grad.data(), grad.size());
+        tag.nonfinite = !tag.known_finite && has_nonfinite(grad.data(), grad.size());
         slot.version_read.store(tag.version_read, std::memory_order_relaxed);
         slot.env_steps.store(tag.env_steps, std::memory_order_relaxed);
         slot.learning_rate_bits.store(std::bit_cast<std::uint64_t>(tag.learning_rate), std::memory_order_relaxed);
@@ -79,7 +113,7 @@ public:
         const SlotHeader& slot = region_->slot(w, sequence);
         return {slot.version_read.load(std::memory_order_relaxed), slot.env_steps.load(std::memory_order_relaxed),
                               std::bit_cast<double>(slot.learning_rate_bits.load(std::memory_order_relaxed)),
-                              slot.n_summed.load(std::memory_order_relaxed), slot.nonfinite.load(std::memory_order_relaxed) != 0};
+                              slot.n_summed.load(std::memory_order_relaxed), slot.nonfinite.load(std::memory_order_relaxed) != 0, false};
     }
 
     /// Copies gradient `sequence` of worker w to grad float32[P] and returns its tag.
@@ -93,6 +127,11 @@ private:
     // Two floats a word; an odd P leaves one float, which travels in a word of its own. The region pads every
     // payload to whole cache lines.
     static void store_words(float* to, std::span<const float> from) noexcept {
+#ifdef FASTAC_VECTOR_STORES
+        const std::size_t stored = (has_wide() ? store_vectors_wide : store_vectors)(to, from.data(), from.size());
+        to += stored;
+        from = from.subspan(stored);
+#endif
         auto* words = reinterpret_cast<std::uint64_t*>(to);
         const std::size_t pairs = from.size() / 2;
         for (std::size_t i = 0; i < pairs; ++i) {

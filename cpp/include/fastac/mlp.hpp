@@ -38,22 +38,36 @@ struct MlpShape {
     }
 };
 
-// What it is: one policy's parameters, unpacked for vector code, and what its layers gave for up to `rows` observations, which
-// the gradient needs.
+// What it is: one policy's parameters and what its layers gave for up to `rows` observations, which the gradient needs. Layers
+// whose widths fit vectors are used as they lie in the flat vector; the others, and the heads, are unpacked.
 // Who may call: one thread at a time. After the constructor nothing allocates, waits or throws.
 class Mlp {
 public:
     Mlp(MlpShape shape, std::size_t rows)
-        : shape_(std::move(shape)), layers_(lay_out()), weights_(size_), grad_(size_), transposed_(transposed_size_), outputs_(rows * shape_.outputs()) {
+        : shape_(std::move(shape)),
+          layers_(lay_out()),
+          params_(shape_.parameters()),
+          weights_(size_),
+          grad_(size_),
+          transposed_(transposed_size_),
+          outputs_(rows * shape_.outputs()) {
         for (const Layer& layer : layers_) results_.emplace_back(rows * layer.pitch);
     }
 
     [[nodiscard]] const MlpShape& shape() const noexcept { return shape_; }
 
-    /// Takes params float32[P].
-    void load(std::span<const float> params) noexcept {
-        const float* from = params.data();
-        each_piece([&](std::size_t at, std::size_t n) { std::memcpy(weights_.at(at), std::exchange(from, from + n), n * sizeof(float)); });
+    /// float32[P]: where parameters are written before `take_params`.
+    [[nodiscard]] std::span<float> params() noexcept { return {params_.at(0), shape_.parameters()}; }
+
+    /// Those in `params` are the policy's from now on.
+    void take_params() noexcept {
+        each_piece([&](std::size_t flat, std::size_t at, std::size_t n) { std::memcpy(weights_.at(at), params_.at(flat), n * sizeof(float)); });
+    }
+
+    /// Both with params float32[P].
+    void load(std::span<const float> from) noexcept {
+        std::memcpy(params_.at(0), from.data(), from.size_bytes());
+        take_params();
     }
 
     /// Logits and value [A + 1] of obs float32[n, inputs], as rows `first` and on; see `outputs`.
@@ -63,7 +77,7 @@ public:
             for (std::size_t l = trunk * depth(); l < (trunk + 1) * depth(); ++l) {
                 const Layer& layer = layers_[l];
                 float* y = results_[l].at(first * layer.pitch);
-                dense::multiply(n, layer.pitch, layer.in, x, weights(layer), {weights_.at(layer.biases), 0}, {y, layer.pitch});
+                dense::multiply(n, layer.pitch, layer.in, x, weights(layer), {weights(layer).at + layer.in * layer.pitch, 0}, {y, layer.pitch});
                 dense::activate(shape_.activation, n * layer.pitch, y);
                 x = {y, layer.pitch, 1};
             }
@@ -85,18 +99,18 @@ public:
         transpose();
         std::fill_n(grad_.at(head_biases_), shape_.outputs(), 0.0F);
         // Some rows at a time: what goes back through the layers stays in the first caches.
-        for (std::size_t first = 0; first < n; first += chunk) backward_some(first, std::min(chunk, n - first), obs, by_outputs);
-        float* to = grad.data();
-        each_piece([&](std::size_t at, std::size_t m) { std::memcpy(std::exchange(to, to + m), grad_.at(at), m * sizeof(float)); });
+        for (std::size_t first = 0; first < n; first += chunk) backward_some(first, std::min(chunk, n - first), obs, by_outputs, grad.data());
+        each_piece([&](std::size_t flat, std::size_t at, std::size_t m) { std::memcpy(grad.data() + flat, grad_.at(at), m * sizeof(float)); });
     }
 
 private:
     static constexpr std::size_t chunk = 64;
 
-    // Where a layer lies in weights_, and its gradient in grad_: `in` rows of weights and one of biases, `pitch` floats apart.
+    // `in` rows of weights and one of biases, `pitch` floats apart: as they lie in the flat vector at `flat`, if their width fits
+    // vectors, else at `unpacked` in weights_. Its gradient lies likewise in the flat one or in grad_.
     struct Layer {
         std::size_t in, out, in_pitch, pitch;
-        std::size_t weights, biases;
+        std::size_t flat, unpacked;
         std::size_t transposed;  // in transposed_: `out` rows, in_pitch apart; unused by the first layer of a trunk
     };
 
@@ -111,19 +125,24 @@ private:
         if (shape_.shared_trunk) return {0, shape_.outputs()};
         return trunk == 0 ? std::pair{std::size_t{0}, shape_.actions} : std::pair{shape_.actions, shape_.outputs()};
     }
-    [[nodiscard]] dense::Rows<const float> weights(const Layer& layer) const noexcept { return {weights_.at(layer.weights), layer.pitch}; }
+    [[nodiscard]] static bool fits(const Layer& layer) noexcept { return layer.out == layer.pitch; }
+    [[nodiscard]] dense::Rows<const float> weights(const Layer& layer) const noexcept {
+        return {fits(layer) ? params_.at(layer.flat) : weights_.at(layer.unpacked), layer.pitch};
+    }
 
     std::vector<Layer> lay_out() {
         constexpr std::size_t widest = std::size_t{1} << 16U;
         if (shape_.hidden.empty()) throw std::invalid_argument("hidden: expected at least one layer");
         std::vector<Layer> layers;
+        std::size_t flat = 0;
         for (std::size_t trunk = 0; trunk < shape_.trunks(); ++trunk) {
             std::size_t in = shape_.inputs;
             for (const std::size_t out : shape_.hidden) {
                 if (out < 1 || out > widest) throw std::invalid_argument("hidden: expected 1 to 65536 units in each layer, got " + std::to_string(out));
                 const std::size_t pitch = dense::padded(out);
-                layers.push_back({in, out, dense::padded(in), pitch, size_, size_ + in * pitch, transposed_size_});
-                size_ += (in + 1) * pitch;
+                layers.push_back({in, out, dense::padded(in), pitch, flat, size_, transposed_size_});
+                flat += (in + 1) * out;
+                if (!fits(layers.back())) size_ += (in + 1) * pitch;
                 transposed_size_ += out * dense::padded(in);
                 in = out;
             }
@@ -134,17 +153,18 @@ private:
         return layers;
     }
 
-    /// Visits (where in weights_, how many floats) in the order of the flat vector.
+    /// Visits what is unpacked: (where in the flat vector, where in weights_, how many floats).
     template <class Visit>
     void each_piece(Visit visit) const noexcept {
-        for (const Layer& layer : layers_) {
-            for (std::size_t i = 0; i < layer.in; ++i) visit(layer.weights + i * layer.pitch, layer.out);
-            visit(layer.biases, layer.out);
-        }
-        for (std::size_t j = 0; j < shape_.actions; ++j) visit(head(j), last(0).out);
-        visit(head_biases_, shape_.actions);
-        visit(head(shape_.actions), last(0).out);
-        visit(head_biases_ + shape_.actions, std::size_t{1});
+        for (const Layer& layer : layers_)
+            if (!fits(layer))
+                for (std::size_t i = 0; i <= layer.in; ++i) visit(layer.flat + i * layer.out, layer.unpacked + i * layer.pitch, layer.out);
+        const std::size_t actions = shape_.actions, width = last(0).out;
+        const std::size_t flat = shape_.parameters() - shape_.outputs() * (width + 1);
+        for (std::size_t j = 0; j < actions; ++j) visit(flat + j * width, head(j), width);
+        visit(flat + actions * width, head_biases_, actions);
+        visit(flat + actions * (width + 1), head(actions), width);
+        visit(flat + actions * (width + 1) + width, head_biases_ + actions, std::size_t{1});
     }
 
     void transpose() noexcept {
@@ -154,8 +174,8 @@ private:
         }
     }
 
-    /// Adds what `n` <= chunk rows contribute to grad_; the first of them take the place of what is there.
-    void backward_some(std::size_t first, std::size_t n, const float* obs, const float* by_outputs) noexcept {
+    /// Adds what `n` <= chunk rows contribute to grad_ and grad; the first of them take the place of what is there.
+    void backward_some(std::size_t first, std::size_t n, const float* obs, const float* by_outputs, float* grad) noexcept {
         by_outputs += first * shape_.outputs();
         for (std::size_t j = 0; j < shape_.outputs(); ++j)
             for (std::size_t i = 0; i < n; ++i) *grad_.at(head_biases_ + j) += by_outputs[i * shape_.outputs() + j];
@@ -174,8 +194,9 @@ private:
                 const dense::Rows<const float> by_sums{by_hidden, layer.pitch};
                 const dense::Elements inputs = is_first ? dense::Elements{obs + first * shape_.inputs, 1, shape_.inputs}
                                                         : dense::Elements{results_[l - 1].at(first * layer.in_pitch), 1, layer.in_pitch};
-                add_product(first > 0, layer.in, layer.pitch, n, inputs, by_sums, grad_.at(layer.weights));
-                add_product(first > 0, 1, layer.pitch, n, {&one, 0, 0}, by_sums, grad_.at(layer.biases));
+                float* by_weights = fits(layer) ? grad + layer.flat : grad_.at(layer.unpacked);
+                add_product(first > 0, layer.in, layer.pitch, n, inputs, by_sums, by_weights);
+                add_product(first > 0, 1, layer.pitch, n, {&one, 0, 0}, by_sums, by_weights + layer.in * layer.pitch);
                 if (is_first) break;
                 dense::multiply(n, layer.in_pitch, layer.out, {by_hidden, layer.pitch, 1}, {transposed_.at(layer.transposed), layer.in_pitch}, {nullptr, 0},
                                 {by_inputs, layer.in_pitch});
@@ -200,7 +221,7 @@ private:
     MlpShape shape_;
     std::size_t size_ = 0, transposed_size_ = 0, heads_ = 0, head_biases_ = 0;  // set by lay_out
     std::vector<Layer> layers_;  // the first trunk's, then the second's
-    dense::Floats weights_, grad_, transposed_;
+    dense::Floats params_, weights_, grad_, transposed_;
     std::vector<dense::Floats> results_;  // of each layer, [rows, pitch]
     dense::Floats outputs_;
     dense::Floats deltas_[2] = {dense::Floats(chunk * widest()), dense::Floats(chunk * widest())};

@@ -138,20 +138,14 @@ private:
 
 /// The l2 norm of grad float32[n], summed in double in sixteen fixed lanes: the same on every machine.
 [[maybe_unused]] FASTAC_CLONES static double grad_norm(const float* grad, std::size_t n) noexcept {
-    // Four lanes in a vector: one sum would wait for itself.
-    using Floats = float __attribute__((vector_size(4 * sizeof(float)), aligned(alignof(float)), may_alias));
-    using Doubles = double __attribute__((vector_size(4 * sizeof(double))));
-    Doubles sums[4] = {};
+    // One sum would wait for itself.
+    double sums[16] = {};
     std::size_t i = 0;
     for (; i + 16 <= n; i += 16)
-FASTAC_UNROLL
-        for (std::size_t k = 0; k < 4; ++k) {
-            const auto numbers = __builtin_convertvector(*reinterpret_cast<const Floats*>(grad + i + 4 * k), Doubles);
-            sums[k] += numbers * numbers;
-        }
-    for (std::size_t k = 0; i < n; ++i, ++k) sums[k / 4][k % 4] += static_cast<double>(grad[i]) * static_cast<double>(grad[i]);
-    const Doubles sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-    return std::sqrt((sum[0] + sum[1]) + (sum[2] + sum[3]));
+        for (std::size_t k = 0; k < 16; ++k) sums[k] += static_cast<double>(grad[i + k]) * static_cast<double>(grad[i + k]);
+    for (std::size_t k = 0; i < n; ++i, ++k) sums[k] += static_cast<double>(grad[i]) * static_cast<double>(grad[i]);
+    for (std::size_t k = 0; k < 4; ++k) sums[k] = (sums[k] + sums[k + 4]) + (sums[k + 8] + sums[k + 12]);
+    return std::sqrt((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
 [[maybe_unused]] FASTAC_CLONES static void scale(float* grad, std::size_t n, float factor) noexcept {

@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -102,21 +104,23 @@ public:
     static constexpr std::uint64_t most_nonfinite = 10;  // in a row
 
     Worker(const MlpShape& shape, const RolloutConfig& rollout, const std::vector<Pcg64::Words>& env_seeds, const std::vector<Pcg64::Words>& action_seeds)
-        : collector_(rollout, env_seeds, action_seeds), policy_(shape, collector_.rows()), gradient_(collector_.steps()), params_(shape.parameters()), grad_(shape.parameters()) {}
+        : collector_(rollout, env_seeds, action_seeds), policy_(shape, collector_.rows()), gradient_(collector_.steps()), grad_(shape.parameters()) {}
 
     /// Updates until `duration` is over, `most` have been made, or the run ends.
     Ended run(Session& session, const LoopConfig& config, std::chrono::milliseconds duration, std::uint64_t most) {
         const auto until = std::chrono::steady_clock::now() + duration;
+        const std::span<float> grad(grad_.at(0), policy_.params().size());
         while (!session.stop_requested()) {
-            const Snapshot now = session.read(params_);
+            const Snapshot now = session.read(policy_.params());
             if (now.env_steps >= config.total_timesteps) return Ended::finished;
             const double progress = static_cast<double>(now.env_steps) / static_cast<double>(config.total_timesteps);
             const double learning_rate = config.learning_rate.at(progress), ent_coef = config.ent_coef.at(progress);
 
-            policy_.load(params_);
+            policy_.take_params();
             collector_.collect(policy_, [&] { session.beat(); });
-            const GradientStats stats = gradient_.compute(policy_, collector_, {config.vf_coef, ent_coef, config.max_grad_norm}, grad_);
-            const Submitted submitted = session.submit(grad_, {now.version, collector_.steps(), learning_rate, 1, false});
+            const GradientStats stats = gradient_.compute(policy_, collector_, {config.vf_coef, ent_coef, config.max_grad_norm}, grad);
+            // The norm is a sum of squares in double, which no finite floats overflow: it is finite if all of them are.
+            const Submitted submitted = session.submit(grad, {now.version, collector_.steps(), learning_rate, 1, false, std::isfinite(stats.grad_norm)});
             report(session, now.version, stats, learning_rate, ent_coef, submitted);
             nonfinite_ = submitted == Submitted::rejected_nonfinite ? nonfinite_ + 1 : 0;
             if (nonfinite_ == most_nonfinite) return Ended::diverged;
@@ -147,7 +151,7 @@ private:
     Collector collector_;
     Mlp policy_;
     ActorCriticGradient gradient_;
-    std::vector<float> params_, grad_;
+    dense::Floats grad_;  // float32[P]
     Reports reports_;
     std::uint64_t nonfinite_ = 0;
 };
