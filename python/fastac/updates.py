@@ -43,6 +43,7 @@ class Moment:
     state: Float32  # [S, P]
     version: int
     position: Position
+    trace: npt.NDArray[np.uint64]  # [n, 2]: the gradients up to here, where the run records them (recording.py)
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,12 @@ class Run:
         update: str,
         progress: WaitingProgress,
         begin: Position,
+        trace_entries: int = 0,
     ) -> None:
         self.update = update
-        self.region = create_region(config, workers=workers, update=update, n_params=len(params))
+        self.region = create_region(
+            config, workers=workers, update=update, n_params=len(params), trace_entries=trace_entries
+        )
         self.session = observer_of(self.region)
         self.session.initialize(params, state, version, begin.env_steps)
         self.progress = progress
@@ -133,7 +137,8 @@ class Run:
         at = self.session.copy_record(params, state)
         wall_s = self.begin.wall_s + time.monotonic() - self._started
         position = Position(self.begin.total_timesteps, at["env_steps"], self.begin.updates + at["applied"], wall_s)
-        return Moment(params, state, at["version"], position)
+        consumed = at["applied"] + at["rejected_nonfinite"] + at["rejected_stale"]
+        return Moment(params, state, at["version"], position, self.session.trace()[:consumed])
 
     def history(self) -> History:
         """What was logged so far."""

@@ -116,7 +116,7 @@ public:
             policy_.load(params_);
             collector_.collect(policy_, [&] { session.beat(); });
             const GradientStats stats = gradient_.compute(policy_, collector_, {config.vf_coef, ent_coef, config.max_grad_norm}, grad_);
-            const Submitted submitted = session.submit(grad_, {now.version, collector_.steps(), learning_rate, 1, false});
+            const Submitted submitted = session.submit(grad_, {now.version, collector_.steps(), learning_rate, 1, false, consumed(now.counts)});
             report(session, now.version, stats, learning_rate, ent_coef, submitted);
             nonfinite_ = submitted == Submitted::rejected_nonfinite ? nonfinite_ + 1 : 0;
             if (nonfinite_ == most_nonfinite) return Ended::diverged;
