@@ -31,7 +31,7 @@ FLOORS = [
         "watch",
         "exclusive",
     ],
-    ["env", "policy", "shared", "checkpoint"],
+    ["env", "policy", "shared", "checkpoint", "recording"],
     ["rollout", "objective", "updates", "torch_engine", "engines", "forking", "worker", "launch"],
     ["algorithm", "a2c", "a3c", "evaluation", "preload"],
     [
@@ -46,6 +46,7 @@ FLOORS = [
         "bench.train",
         "doctor",
         "check",
+        "lab.replay",
     ],
     [
         "cli.options",
@@ -53,6 +54,7 @@ FLOORS = [
         "cli.runs",
         "cli.train",
         "cli.resume",
+        "cli.replay",
         "cli.compare",
         "cli.bench",
         "cli.doctor",
@@ -71,7 +73,18 @@ DOORS = {
         "cli",
         *(
             f"cli.{room}"
-            for room in ("options", "endings", "runs", "train", "resume", "compare", "bench", "doctor", "check")
+            for room in (
+                "options",
+                "endings",
+                "runs",
+                "train",
+                "resume",
+                "replay",
+                "compare",
+                "bench",
+                "doctor",
+                "check",
+            )
         ),
     },
     "rich": {
@@ -84,6 +97,7 @@ DOORS = {
         "cli.bench",
         "cli.doctor",
         "cli.check",
+        "cli.replay",
     },
     "jax": {"bench.peers"},
     "stable_baselines3": {"bench.peers"},
@@ -95,7 +109,7 @@ def rooms():
     for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         name = name.removesuffix(".__init__")
-        if name not in ("__init__", "compare", "bench"):  # the package itself, and two docstrings
+        if name not in ("__init__", "compare", "bench", "lab"):  # the package itself, and three docstrings
             yield name, ast.parse(path.read_text())
 
 

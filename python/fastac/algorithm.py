@@ -344,7 +344,7 @@ class Algorithm(ABC):
     def _train(self, run: Run, total_timesteps: int) -> None:
         """The loop, from the first rollout to the last update."""
 
-    def _record(self, run: Run, moment: Moment) -> None:
+    def _record(self, run: Run, moment: Moment) -> None:  # noqa: B027 - by default nothing is recorded
         """Takes over the schedule of the run so far, where it is recorded."""
 
     def _new_run(self, progress: WaitingProgress, workers: int, update: str, trace_entries: int = 0) -> Run:

@@ -36,8 +36,9 @@ class Part:
         version, num_timesteps: of the model when it began.
         env_steps, total_timesteps: where its schedules began, and where they end.
         params, state: float32[P] and float32[S, P] that it began with.
-        entries: ENTRY[n], one for each gradient in the order in which they were applied or rejected. `read_at` is how many
-            of them had been when its worker read the parameters for it, `incarnation` how many workers had died in its seat.
+        entries: ENTRY[n], one for each gradient in the order in which they were applied or rejected. `read_at` is how
+            many of them had been when its worker read the parameters for it, `incarnation` how many workers had died in
+            its seat.
     """
 
     call: int
@@ -84,7 +85,8 @@ class Recording:
 
     def save(self, path: Path) -> Path:
         """Writes it as a checkpoint is written, whole or not at all. Raises OSError."""
-        arrays, told = {}, []
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        told = []
         for k, part in enumerate(self.parts):
             arrays |= {f"params_{k}": part.params, f"state_{k}": part.state}
             arrays[f"entries_{k}"] = part.entries.view(np.uint64).reshape(-1, 2)
@@ -117,7 +119,7 @@ def entries_of(words: npt.NDArray[np.uint64]) -> npt.NDArray[Any]:
 
 
 def recording_of(path: str | os.PathLike[str]) -> Path:
-    """Where the recording of a model is kept: recording.safetensors in a run folder, else NAME.recording.safetensors."""
+    """Where a model's recording is kept: recording.safetensors in a run folder, else NAME.recording.safetensors."""
     file = file_of(path)
     stem = file.stem.removesuffix(".previous")
     return file.with_name(FILE if stem == Path(MODEL_FILE).stem else f"{stem}.{FILE}")

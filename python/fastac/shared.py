@@ -19,9 +19,7 @@ from fastac.errors import LedgerError
 Float32 = npt.NDArray[np.float32]
 
 
-def create_region(
-    config: Config, *, workers: int, update: str, n_params: int, trace_entries: int = 0
-) -> _core.Region:
+def create_region(config: Config, *, workers: int, update: str, n_params: int, trace_entries: int = 0) -> _core.Region:
     """The region of one run: `workers` rings, records of `n_params` floats, and the config's optimizer.
 
     `trace_entries`: gradients whose order is recorded; 0 for none.

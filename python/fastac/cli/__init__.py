@@ -12,6 +12,7 @@ from fastac.cli.bench import bench
 from fastac.cli.check import check
 from fastac.cli.compare import compare
 from fastac.cli.doctor import doctor
+from fastac.cli.replay import replay
 from fastac.cli.resume import resume
 from fastac.cli.train import train
 
@@ -27,12 +28,14 @@ def main() -> None:
     fastac compare --quick                   A3C against A2C in two minutes
     fastac train a3c --workers 4             train, and keep the model in runs/
     fastac resume runs/NAME                  finish a run that was interrupted
+    fastac replay runs/NAME                  make a recorded run again, to the last bit
     fastac bench env                         the env against Gymnasium's
     """
 
 
 main.add_command(train)
 main.add_command(resume)
+main.add_command(replay)
 main.add_command(compare)
 main.add_command(bench)
 main.add_command(doctor)

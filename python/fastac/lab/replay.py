@@ -66,8 +66,8 @@ def replay(recording: Recording, at: int | None = None, staleness: int | None = 
 
     Args:
         at: stop after that many updates of the recording; 0 is its beginning. None: all of them.
-        staleness: None replays the run, and ends with its bits. Else the counterfactual: the same workers in the same order,
-            each gradient computed from the parameters of that many gradients before, 0: always fresh ones.
+        staleness: None replays the run, and ends with its bits. Else the counterfactual: the same workers in the same
+            order, each gradient computed from the parameters of that many gradients before; 0: always fresh ones.
 
     Raises:
         ConfigError: `at` or `staleness` is negative, or `at` more than the updates recorded.
@@ -134,7 +134,9 @@ class _Moment:
 def _expect_beginning(number: int, part: Part, now: _Moment) -> None:
     same = part.params.tobytes() == now.params.tobytes() and part.state.tobytes() == now.state.tobytes()
     if part.version != now.version or not same:
-        raise ReplayError(f"learn() number {number} began elsewhere than the replay of those before it ends: {_REASONS}")
+        raise ReplayError(
+            f"learn() number {number} began elsewhere than the replay of those before it ends: {_REASONS}"
+        )
 
 
 class _Walk:
@@ -170,7 +172,9 @@ class _Walk:
             outcome = self._submit(workers[seat], read_at, *versions[read_at])
             if self._checks and outcome != OUTCOMES[entry["outcome"]]:
                 recorded = OUTCOMES[entry["outcome"]]
-                raise ReplayError(f"gradient {j}, of worker {seat[0]}: {recorded} when recorded, now {outcome}; {_REASONS}")
+                raise ReplayError(
+                    f"gradient {j}, of worker {seat[0]}: {recorded} when recorded, now {outcome}; {_REASONS}"
+                )
             if last_use[read_at] == j:
                 del versions[read_at]
             yield outcome, workers[seat].episodes()
@@ -187,9 +191,7 @@ class _Walk:
             max_grad_norm=config.max_grad_norm if config.clip_at == "worker" else 0.0,
         )
         learning_rate = schedule(config.lr_schedule, config.learning_rate, progress)
-        return self._session.submit(
-            grad, version_read=version, env_steps=self.steps_each, learning_rate=learning_rate
-        )
+        return self._session.submit(grad, version_read=version, env_steps=self.steps_each, learning_rate=learning_rate)
 
     def end(self) -> _Moment:
         """Where it is."""
