@@ -62,34 +62,40 @@ def test_every_entry_is_what_the_region_says_of_one_worker():
     assert entries.tolist() == [(k, 0, 0, 0) for k in range(10)]
 
 
+class Enough(Exception):
+    """Ends a run that is long enough for what a test does to it on a busy machine."""
+
+
+LONG = 20_000_000
+
+
 @pytest.mark.parametrize("update", ORDERED)
 def test_workers_that_were_killed(update):
     model = fastac.A3C(backend="process", update=update, **SMALL)
     killed = []
 
     def kill_one(history):
-        if len(killed) < 3 and (pids := children()):
-            os.kill(pids[len(killed) % len(pids)], signal.SIGKILL)
+        if not killed and len(history.updates["wall_s"]) > 0:
+            os.kill(children()[0], signal.SIGKILL)
             killed.append(1)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", fastac.WorkerDeathWarning)
-        model.learn(1_000_000, on_checkpoint=kill_one, checkpoint_every_s=0.02)
-    assert killed and model.ledger.deaths == len(killed)
+        model.learn(2_000_000, on_checkpoint=kill_one, checkpoint_every_s=0.01)
+    assert model.ledger.deaths == len(killed) == 1
+    assert model.recording.parts[0].entries["incarnation"].max() == 1
     check(model)
 
 
 def test_interrupted_and_resumed_from_its_file(tmp_path):
-    class Enough(Exception):
-        pass
-
     def stop(history):
-        raise Enough
+        if len(history.updates["wall_s"]) > 0:
+            raise Enough
 
     model = fastac.A3C(backend="thread", lr_schedule="linear", **SMALL)
     with pytest.raises(Enough):
-        model.learn(3_000_000, checkpoint=tmp_path, checkpoint_every_s=0.05, on_checkpoint=stop)
-    assert 0 < model.num_timesteps < 3_000_000
+        model.learn(LONG, checkpoint=tmp_path, checkpoint_every_s=0.05, on_checkpoint=stop)
+    assert 0 < model.num_timesteps < LONG
     loaded = fastac.A3C.load(tmp_path)
     loaded._standing = dataclasses.replace(
         loaded._standing,
