@@ -83,9 +83,10 @@ def replay(folder: Path, at: int | None, staleness: int | None, save_to: Path | 
 def _tell_whole(folder: Path, recording: Recording, replayed: Replayed) -> None:
     entries = np.concatenate([part.entries for part in recording.parts])
     workers = len(np.unique(entries[["worker", "incarnation"]]))
+    calls = "one learn()" if len(recording.parts) == 1 else f"{len(recording.parts)} calls of learn() and resume()"
     click.echo(
         f"{folder}: {replayed.updates:,} updates of {workers} workers and {replayed.rejected:,} rejected gradients "
-        f"in {len(recording.parts)} parts replayed; parameters and optimizer state are equal to the last bit"
+        f"of {calls} replayed; parameters and optimizer state are equal to the last bit"
     )
 
 
