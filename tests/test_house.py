@@ -32,7 +32,7 @@ FLOORS = [
         "watch",
         "exclusive",
     ],
-    ["env", "policy", "shared", "checkpoint"],
+    ["env", "policy", "shared", "checkpoint", "recording"],
     ["rollout", "objective", "updates", "torch_engine", "engines", "forking", "worker", "launch"],
     ["algorithm", "a2c", "a3c", "evaluation", "preload"],
     [
@@ -54,6 +54,7 @@ FLOORS = [
         "bench.train",
         "doctor",
         "check",
+        "lab.replay",
     ],
     [
         "report.reading",
@@ -75,6 +76,7 @@ FLOORS = [
         "cli.resume",
         "cli.presets",
         "cli.search",
+        "cli.replay",
         "cli.compare",
         "cli.exercise",
         "cli.report",
@@ -103,6 +105,7 @@ DOORS = {
                 "resume",
                 "presets",
                 "search",
+                "replay",
                 "compare",
                 "exercise",
                 "report",
@@ -126,6 +129,7 @@ DOORS = {
         "cli.check",
         "cli.presets",
         "cli.search",
+        "cli.replay",
     },
     "jax": {"bench.peers"},
     "stable_baselines3": {"bench.peers"},
@@ -137,7 +141,14 @@ def rooms():
     for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         name = name.removesuffix(".__init__")
-        if name not in ("__init__", "compare", "exercise", "bench", "report"):  # the package itself, and docstrings
+        if name not in (
+            "__init__",
+            "compare",
+            "exercise",
+            "bench",
+            "lab",
+            "report",
+        ):  # the package itself, and docstrings
             yield name, ast.parse(path.read_text())
 
 

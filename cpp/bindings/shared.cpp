@@ -97,16 +97,16 @@ void bind_region(py::module_& m) {
             "create",
             [](std::uint32_t workers, std::uint32_t parameters, const py::str& scheme, const py::str& optimizer, double alpha, double beta1,
                double beta2, double eps, bool eps_inside_root, double max_grad_norm, std::uint32_t slots, std::uint32_t log_rows,
-               std::uint32_t wait_deadline_ms, std::optional<std::uint64_t> max_staleness, const py::str& staleness_lr, std::uint64_t nonce) {
+               std::uint32_t wait_deadline_ms, std::optional<std::uint64_t> max_staleness, const py::str& staleness_lr, std::uint64_t trace_entries, std::uint64_t nonce) {
                 const OptimizerConfig optimizer_config{parse(optimizer_names, optimizer, "optimizer"), eps_inside_root ? 1U : 0U, alpha, beta1, beta2, eps, max_grad_norm};
                 const RegionConfig config{workers, parameters, slots, log_rows, parse(scheme_names, scheme, "scheme"), wait_deadline_ms,
-                                          max_staleness.value_or(no_staleness_limit), parse(staleness_lr_names, staleness_lr, "staleness_lr"), optimizer_config};
+                                          max_staleness.value_or(no_staleness_limit), parse(staleness_lr_names, staleness_lr, "staleness_lr"), optimizer_config, trace_entries};
                 return std::make_shared<PyRegion>(SharedRegion::create(config, nonce));
             },
             py::kw_only(), py::arg("workers"), py::arg("parameters"), py::arg("scheme") = "lockfree", py::arg("optimizer") = "rmsprop",
             py::arg("alpha") = 0.99, py::arg("beta1") = 0.9, py::arg("beta2") = 0.999, py::arg("eps") = 1e-5, py::arg("eps_inside_root") = false,
             py::arg("max_grad_norm") = 0.0, py::arg("slots") = 4, py::arg("log_rows") = 1024, py::arg("wait_deadline_ms") = 30'000,
-            py::arg("max_staleness") = py::none(), py::arg("staleness_lr") = "constant", py::arg("nonce") = 0)
+            py::arg("max_staleness") = py::none(), py::arg("staleness_lr") = "constant", py::arg("trace_entries") = 0, py::arg("nonce") = 0)
         .def_static(
             "attach", [](int fd, std::uint64_t nonce) { return std::make_shared<PyRegion>(SharedRegion::attach(fd, nonce)); }, py::arg("fd"), py::arg("nonce"))
         .def_property_readonly("fd", [](const PyRegion& r) { return r.fd(); })
@@ -214,6 +214,13 @@ void bind_session(py::module_& m) {
                  return rows;
              },
              py::arg("worker"))
+        .def("trace",
+             [](const PySession& s) {
+                 const std::vector<TraceEntry> entries = s.get()->trace();
+                 py::array_t<std::uint64_t> words({entries.size(), sizeof(TraceEntry) / sizeof(std::uint64_t)});
+                 if (!entries.empty()) std::memcpy(words.mutable_data(), entries.data(), entries.size() * sizeof(TraceEntry));
+                 return words;
+             })
         .def("beat", [](const PySession& s) { s.get()->beat(); })
         .def("published", [](const PySession& s, std::size_t w) { return s.flags().published(s.check_worker(w)); }, py::arg("worker"))
         .def("heartbeat", [](const PySession& s, std::size_t seat) { return s.flags().heartbeat(s.check_seat(seat)); }, py::arg("seat"))
@@ -226,6 +233,7 @@ void bind_session(py::module_& m) {
 void bind_shared(py::module_& m) {
     m.attr("LOG_COLUMNS") = log_columns;
     m.attr("MAX_WORKERS") = max_workers;
+    m.attr("MAX_TRACE_ENTRIES") = max_trace_entries;
     m.attr("UPDATE_SCHEMES") = texts(scheme_names);
     m.attr("OPTIMIZERS") = texts(optimizer_names);
     m.attr("STALENESS_LRS") = texts(staleness_lr_names);

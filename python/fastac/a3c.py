@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+import warnings
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
 
 from fastac import _core
-from fastac.algorithm import Algorithm, config_from
+from fastac.algorithm import Algorithm, Float32, Pathlike, Standing, config_from
 from fastac.config import A3CConfig
 from fastac.engines import at_work, make_engine, preload
+from fastac.errors import CheckpointError
 from fastac.forking import START_DEADLINE_S
 from fastac.launch import POLL_S, launch
 from fastac.progress import WaitingProgress
-from fastac.updates import Run
+from fastac.recording import ENTRY, Part, Recording, entries_of, recording_of, room_for
+from fastac.updates import Moment, Run
 from fastac.worker import READY, Report
+
+A3C_T = TypeVar("A3C_T", bound="A3C")
 
 
 class A3C(Algorithm):
@@ -27,6 +36,9 @@ class A3C(Algorithm):
         env: "CartPole-v1", played by the native env.
         options: the fields of A3CConfig.
 
+    Attributes:
+        recording: the schedule of all learn() calls, where `record` is set; for lab.replay.
+
     Raises:
         ConfigError: a value outside its range, or a name that is no field.
     """
@@ -36,9 +48,45 @@ class A3C(Algorithm):
 
     def __init__(self, env: str = "CartPole-v1", **options: Any) -> None:
         super().__init__(config_from(A3CConfig, env, options))
+        self.recording: Recording | None = None
 
     def _open(self, progress: WaitingProgress) -> Run:
-        return self._new_run(progress, self.config.workers, self.config.update)
+        begin = self.unfinished
+        assert begin is not None
+        room = room_for(self.config, begin.env_steps, begin.total_timesteps) if self.config.record else 0
+        self._part = Part(
+            self.learn_calls,
+            self.version,
+            self.num_timesteps,
+            begin.env_steps,
+            begin.total_timesteps,
+            self.params.copy(),
+            self.state.copy(),
+            np.empty(0, ENTRY),
+        )
+        return self._new_run(progress, self.config.workers, self.config.update, room)
+
+    def _record(self, run: Run, moment: Moment) -> None:
+        if self.config.record:
+            part = dataclasses.replace(self._part, entries=entries_of(moment.trace))
+            self.recording = (self.recording or Recording(self.config, ())).with_part(part)
+
+    def _save(self, path: Pathlike, params: Float32, state: Float32, standing: Standing) -> Path:
+        if self.recording is not None and self.recording.parts:
+            self.recording.save(recording_of(path))  # before the model: it may go further, not less far
+        return super()._save(path, params, state, standing)
+
+    @classmethod
+    def load(cls: type[A3C_T], path: Pathlike) -> A3C_T:
+        """As of every model; with it, where `record` is set, the recording beside it. Warns where that is damaged."""
+        model = super().load(path)
+        file = recording_of(path)
+        if model.config.record and file.exists():
+            try:
+                model.recording = Recording.load(file).until(model.learn_calls, model.num_timesteps)
+            except CheckpointError as error:
+                warnings.warn(f"the recording is lost, and begins anew: {error}", stacklevel=2)
+        return model
 
     def _train(self, run: Run, total_timesteps: int) -> None:
         tasks = [Task(self.config, worker, self.learn_calls, total_timesteps) for worker in range(self.config.workers)]

@@ -255,11 +255,13 @@ class Algorithm(ABC):
     @signals_deferred()
     def _save_moment(self, run: Run, path: Pathlike, moment: Moment) -> Path:
         """In the midst of a run, in the parent's thread and between two updates of A2C."""
+        self._record(run, moment)
         return self._save(path, moment.params, moment.state, self._standing.after(run.begin, moment))
 
     def _close(self, run: Run, path: Pathlike | None) -> None:
         """Takes over what was learned, however the run ended, saves it and checks its books."""
         outcome = run.close()
+        self._record(run, outcome.last)
         self.params[:] = outcome.last.params
         self.state = outcome.last.state
         self._standing = self._standing.after(run.begin, outcome.last)
@@ -357,7 +359,10 @@ class Algorithm(ABC):
     def _train(self, run: Run, total_timesteps: int) -> None:
         """The loop, from the first rollout to the last update."""
 
-    def _new_run(self, progress: WaitingProgress, workers: int, update: str) -> Run:
+    def _record(self, run: Run, moment: Moment) -> None:  # noqa: B027 - by default nothing is recorded
+        """Takes over the schedule of the run so far, where it is recorded."""
+
+    def _new_run(self, progress: WaitingProgress, workers: int, update: str, trace_entries: int = 0) -> Run:
         assert self.unfinished is not None
         return Run(
             self.config,
@@ -368,6 +373,7 @@ class Algorithm(ABC):
             update=update,
             progress=progress,
             begin=self.unfinished,
+            trace_entries=trace_entries,
         )
 
 

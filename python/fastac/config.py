@@ -165,6 +165,14 @@ class A3CConfig(Config):
     staleness_lr: str = _field(
         "constant", "learning rate of a gradient; inverse: divided by its staleness, if > 1", choices=STALENESS_LRS
     )
+    record: bool = _field(False, "record the order of all updates, 16 bytes each, for `fastac replay`")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.record and self.update == "hogwild":
+            raise ConfigError("record: expected lockfree, lock or queue, got hogwild, whose updates have no order")
+        if self.record and self.engine != "native":
+            raise ConfigError(f"record: expected the native engine, which is what replays, got {self.engine}")
 
 
 def schedule(name: str, value: float, progress: float) -> float:

@@ -43,6 +43,10 @@ class NothingToResumeError(FastacError, RuntimeError):
     """resume() was called on a model whose learn() was not interrupted, or was never called."""
 
 
+class ReplayError(FastacError):
+    """A replay went another way than the run that was recorded. Says where that shows first, and possible reasons."""
+
+
 class CheckpointError(FastacError):
     """A file is no checkpoint of fastac, is damaged, or does not fit the model."""
 

@@ -19,8 +19,11 @@ from fastac.errors import LedgerError
 Float32 = npt.NDArray[np.float32]
 
 
-def create_region(config: Config, *, workers: int, update: str, n_params: int) -> _core.Region:
-    """The region of one run: `workers` rings, records of `n_params` floats, and the config's optimizer."""
+def create_region(config: Config, *, workers: int, update: str, n_params: int, trace_entries: int = 0) -> _core.Region:
+    """The region of one run: `workers` rings, records of `n_params` floats, and the config's optimizer.
+
+    `trace_entries`: gradients whose order is recorded; 0 for none.
+    """
     return _core.Region.create(
         workers=workers,
         parameters=n_params,
@@ -34,6 +37,7 @@ def create_region(config: Config, *, workers: int, update: str, n_params: int) -
         max_grad_norm=config.max_grad_norm if config.clip_at == "apply" else 0.0,
         max_staleness=config.max_staleness if isinstance(config, A3CConfig) else None,
         staleness_lr=config.staleness_lr if isinstance(config, A3CConfig) else "constant",
+        trace_entries=trace_entries,
         nonce=secrets.randbits(64),
     )
 

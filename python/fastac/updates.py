@@ -45,6 +45,7 @@ class Moment:
     version: int
     position: Position
     solved: bool  # as Position.solve says
+    trace: npt.NDArray[np.uint64]  # [n, 2]: the gradients up to here, where the run records them (recording.py)
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,12 @@ class Run:
         update: str,
         progress: WaitingProgress,
         begin: Position,
+        trace_entries: int = 0,
     ) -> None:
         self.update = update
-        self.region = create_region(config, workers=workers, update=update, n_params=len(params))
+        self.region = create_region(
+            config, workers=workers, update=update, n_params=len(params), trace_entries=trace_entries
+        )
         self.session = observer_of(self.region)
         self.session.initialize(params, state, version, begin.env_steps)
         self.progress = progress
@@ -163,7 +167,8 @@ class Run:
             wall_s=wall_s,
             returns=tuple(self._solving.returns),
         )
-        return Moment(params, state, at["version"], position, self._solving.solved)
+        consumed = at["applied"] + at["rejected_nonfinite"] + at["rejected_stale"]
+        return Moment(params, state, at["version"], position, self._solving.solved, self.session.trace()[:consumed])
 
     def history(self) -> History:
         """What was logged so far."""

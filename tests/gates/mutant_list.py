@@ -130,6 +130,47 @@ MUTANTS = [
         (("next_record.hpp", " && region_->config().optimizer.max_grad_norm <= 0.0", ""),),
         "test_updates_threads",
     ),
+    Mutant(
+        "entries of a record that is built upon are not kept",
+        (("trace.hpp", "        publish(from);\n", ""),),
+        "test_trace",
+        says="read_at == read_at",
+    ),
+    Mutant(
+        "entries kept one place too far",
+        (("trace.hpp", "trace_words(first + i)[k]", "trace_words(first + i + (first > 0 ? 1 : 0))[k]"),),
+        "test_trace",
+        says="read_at",
+    ),
+    Mutant(
+        "entries kept by the next builder's commit only where it succeeds",
+        (
+            ("trace.hpp", "        publish(from);\n", ""),
+            (
+                "trace.hpp",
+                "        block(target).added = 0;",
+                "        block(target).added = 0;\n        if (from % 2 == 0) publish(from);",
+            ),
+        ),
+        "test_trace",
+        says="read_at",
+    ),
+    Mutant(
+        "a record goes on with the entries it had before",
+        (("trace.hpp", "block(target).added = 0;", ""),),
+        "test_trace",
+    ),
+    Mutant(
+        "the last record's entries are left out",
+        (("trace.hpp", "if (n > published)", "if (n > published + 1)"),),
+        "test_trace",
+    ),
+    Mutant(
+        "an entry does not say who had died before",
+        (("updates.hpp", "tag.incarnation = incarnation_;", ""),),
+        "test_trace",
+        says="e.incarnation == incarnation",
+    ),
     # the native gates
     Mutant(
         "one applied in another's place",

@@ -22,6 +22,8 @@ struct GradientTag {
     std::uint32_t n_summed = 1;  // gradients that the worker summed into this one
     bool nonfinite = false;      // set by push; such a gradient is counted, never applied
     bool known_finite = false;   // the caller has just looked: push need not
+    std::uint64_t read_at = 0;   // for the trace: see TraceEntry
+    std::uint32_t incarnation = 0;  // the same; set by Session::push
 };
 
 /// True if any of grad float32[n] is NaN or infinite.
@@ -97,6 +99,8 @@ public:
         slot.learning_rate_bits.store(std::bit_cast<std::uint64_t>(tag.learning_rate), std::memory_order_relaxed);
         slot.n_summed.store(tag.n_summed, std::memory_order_relaxed);
         slot.nonfinite.store(tag.nonfinite ? 1U : 0U, std::memory_order_relaxed);
+        slot.read_at.store(tag.read_at, std::memory_order_relaxed);
+        slot.incarnation.store(tag.incarnation, std::memory_order_relaxed);
         if (!tag.nonfinite) store_words(region_->slot_payload(w, sequence), grad);
         // Pairs with the acquire load in `published()`: who sees the number sees the slot.
         words.published.store(sequence, std::memory_order_release);
@@ -113,7 +117,8 @@ public:
         const SlotHeader& slot = region_->slot(w, sequence);
         return {slot.version_read.load(std::memory_order_relaxed), slot.env_steps.load(std::memory_order_relaxed),
                               std::bit_cast<double>(slot.learning_rate_bits.load(std::memory_order_relaxed)),
-                              slot.n_summed.load(std::memory_order_relaxed), slot.nonfinite.load(std::memory_order_relaxed) != 0, false};
+                              slot.n_summed.load(std::memory_order_relaxed), slot.nonfinite.load(std::memory_order_relaxed) != 0, false,
+                              slot.read_at.load(std::memory_order_relaxed), slot.incarnation.load(std::memory_order_relaxed)};
     }
 
     /// Copies gradient `sequence` of worker w to grad float32[P] and returns its tag.

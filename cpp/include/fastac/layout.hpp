@@ -17,9 +17,10 @@ namespace fastac {
 
 inline constexpr std::size_t cache_line = 64;  // our own: the standard's constant may change with compiler flags
 inline constexpr std::uint64_t region_magic = 0x3143'4154'5341'4601ULL;
-inline constexpr std::uint32_t layout_version = 3;
+inline constexpr std::uint32_t layout_version = 4;
 inline constexpr std::uint32_t max_workers = 64;
 inline constexpr std::uint32_t max_slots = 1U << 16;  // with it no product of sizes reaches 2^64
+inline constexpr std::uint64_t max_trace_entries = 1U << 26;  // a GiB
 inline constexpr std::size_t staleness_buckets = 64;  // exact counts of staleness 0 .. 62; the last holds 63 and more
 inline constexpr std::size_t log_columns = 16;
 inline constexpr std::size_t hogwild_block = cache_line / sizeof(float);  // floats that hogwild reads, steps and writes back together
@@ -50,6 +51,7 @@ struct RegionConfig {
     std::uint64_t max_staleness = no_staleness_limit;  // a gradient staler than this is rejected and counted
     StalenessLr staleness_lr = StalenessLr::constant;
     OptimizerConfig optimizer{};
+    std::uint64_t trace_entries = 0;  // gradients whose order is recorded (trace.hpp); 0: none
 };
 
 /// What became of the gradients that were applied so far. Plain fields: they live in a record, which is
@@ -63,6 +65,9 @@ struct Counts {
     std::uint64_t staleness_max;
     std::uint64_t staleness[staleness_buckets];
 };
+
+/// Gradients consumed so far: applied or rejected.
+constexpr std::uint64_t consumed(const Counts& counts) noexcept { return counts.applied + counts.rejected_nonfinite + counts.rejected_stale; }
 
 /// hogwild: what became of one worker's gradients.
 struct Tally {
@@ -78,6 +83,22 @@ struct alignas(cache_line) RecordHeader {
     Counts counts;
 };
 
+enum class TraceOutcome : std::uint16_t { applied = 0, rejected_nonfinite = 1, rejected_stale = 2 };
+
+/// One gradient of the schedule.
+struct TraceEntry {
+    std::uint64_t read_at;      // gradients consumed by the time its worker read the parameters for it
+    std::uint32_t incarnation;  // of that worker: how many before it died in its seat
+    std::uint16_t worker;
+    TraceOutcome outcome;
+};
+static_assert(sizeof(TraceEntry) == 2 * sizeof(std::uint64_t));
+
+/// With a trace only, behind a record's vectors: the entries that the record adds. Behind it: TraceEntry[W * K] at most.
+struct TraceBlock {
+    std::uint64_t added;
+};
+
 /// Head of a slot of a worker's ring. Behind it: float32[P]. All are atomics because a helper that is
 /// about to fail its commit may still read a slot that its worker already fills again.
 struct alignas(cache_line) SlotHeader {
@@ -86,6 +107,8 @@ struct alignas(cache_line) SlotHeader {
     Atomic<std::uint64_t> learning_rate_bits;  // a double
     Atomic<std::uint32_t> n_summed;
     Atomic<std::uint32_t> nonfinite;
+    Atomic<std::uint64_t> read_at;
+    Atomic<std::uint32_t> incarnation;
 };
 
 /// One worker's words. Each has a single writer: the worker, or the parent once it has seen the worker dead.
@@ -146,6 +169,8 @@ struct Layout {
         if (c.scheme > UpdateScheme::hogwild || c.staleness_lr > StalenessLr::inverse || c.optimizer.kind > OptimizerKind::adam)
             throw std::invalid_argument("config: expected a scheme, a staleness_lr and an optimizer that exist, got a number beyond the last");
         expect_usable(c.optimizer);
+        if (c.trace_entries > max_trace_entries) throw std::invalid_argument("trace_entries: expected at most " + std::to_string(max_trace_entries) + ", got " + std::to_string(c.trace_entries));
+        if (c.trace_entries > 0 && c.scheme == UpdateScheme::hogwild) throw std::invalid_argument("trace_entries: expected 0 under hogwild, whose updates have no order");
         const std::size_t vector_bytes = align_up(parameters * sizeof(float), cache_line);
         std::size_t end = 0;
         const auto place = [&end](std::size_t size) {
@@ -163,11 +188,13 @@ struct Layout {
         record_stale = record_consumed + workers * sizeof(std::uint64_t);
         record_vectors = align_up(record_stale + workers * sizeof(std::uint64_t), cache_line);
         vector_stride = vector_bytes;
-        record_stride = record_vectors + vector_bytes * (1 + state_vectors(c.optimizer.kind));
+        record_trace = record_vectors + vector_bytes * (1 + state_vectors(c.optimizer.kind));
+        record_stride = record_trace + (c.trace_entries == 0 ? 0 : align_up(sizeof(TraceBlock) + workers * slots * sizeof(TraceEntry), cache_line));
         record_blocks = place(records * record_stride);
         slot_stride = sizeof(SlotHeader) + vector_bytes;
         ring_blocks = place(workers * slots * slot_stride);
         log_blocks = place(workers * log_rows * log_columns * sizeof(double));
+        trace_blocks = place(c.trace_entries * sizeof(TraceEntry));
         bytes = align_up(end, 4096);
     }
 
@@ -178,7 +205,7 @@ struct Layout {
                  std::uint64_t{layout_version}, std::uint64_t{header}, std::uint64_t{control}, std::uint64_t{worker_blocks},
                  std::uint64_t{seat_blocks}, std::uint64_t{owner_words}, std::uint64_t{canary_words},
                  std::uint64_t{record_blocks}, std::uint64_t{record_stride}, std::uint64_t{vector_stride},
-                 std::uint64_t{ring_blocks}, std::uint64_t{slot_stride}, std::uint64_t{log_blocks}, std::uint64_t{bytes},
+                 std::uint64_t{ring_blocks}, std::uint64_t{slot_stride}, std::uint64_t{log_blocks}, std::uint64_t{trace_blocks}, std::uint64_t{bytes},
                  std::uint64_t{sizeof(RegionConfig)}, std::uint64_t{sizeof(Control)}, std::uint64_t{sizeof(WorkerBlock)},
                  std::uint64_t{sizeof(Seat)}, std::uint64_t{sizeof(Counts)}, std::uint64_t{log_columns}}) {
             h = (h ^ field) * 0x100000001b3ULL;
@@ -188,8 +215,8 @@ struct Layout {
 
     std::size_t workers, seats, records, slots, log_rows, parameters, canaries;
     std::size_t header, control, worker_blocks, seat_blocks, owner_words, canary_words;
-    std::size_t record_consumed, record_stale, record_vectors, vector_stride, record_stride, record_blocks;
-    std::size_t slot_stride, ring_blocks, log_blocks, bytes;
+    std::size_t record_consumed, record_stale, record_vectors, record_trace, vector_stride, record_stride, record_blocks;
+    std::size_t slot_stride, ring_blocks, log_blocks, trace_blocks, bytes;
 };
 
 }  // namespace fastac

@@ -11,6 +11,7 @@
 #include "fastac/grad_buffer.hpp"
 #include "fastac/optimizer.hpp"
 #include "fastac/param_store.hpp"
+#include "fastac/trace.hpp"
 
 namespace fastac {
 
@@ -40,7 +41,7 @@ struct AtHand {
 /// Builds records out of place. One for each seat: it owns the copy of the gradient that is being applied.
 class RecordBuilder {
 public:
-    explicit RecordBuilder(const SharedRegion& region) : region_(&region), buffer_(region), grad_(region.layout().parameters) {}
+    explicit RecordBuilder(const SharedRegion& region) : region_(&region), buffer_(region), trace_(region), grad_(region.layout().parameters) {}
 
     /// Writes to the claimed record `target` what follows the protected record of `base`: every published, unconsumed
     /// gradient applied by its own optimizer step, in each worker's order, or rejected and counted. Returns how many were
@@ -74,6 +75,7 @@ private:
         region_->record(target) = region_->record(from);
         std::memcpy(region_->consumed(target), region_->consumed(from), workers * sizeof(std::uint64_t));
         std::memcpy(region_->stale(target), region_->stale(from), workers * sizeof(std::uint64_t));
+        trace_.follow(from, target);
     }
 
     /// One gradient of worker w: vectors of `from` -> vectors of `target`. False: rejected.
@@ -83,18 +85,21 @@ private:
         header.env_steps += tag.env_steps;
         if (tag.nonfinite) {
             ++header.counts.rejected_nonfinite;
+            trace_.add(target, w, tag, TraceOutcome::rejected_nonfinite);
             return false;
         }
         const std::uint64_t staleness = header.version - tag.version_read;
         if (staleness > config.max_staleness) {
             ++header.counts.rejected_stale;
             ++region_->stale(target)[w];
+            trace_.add(target, w, tag, TraceOutcome::rejected_stale);
             return false;
         }
         clip_to(config, grad_);  // a copy, where anything is clipped
         const OptimizerStep step(config.optimizer, learning_rate_at(config, tag.learning_rate, staleness), header.version + 1);
         step.apply(grad.size(), grad.data(), as_const(region_->vectors(from)), region_->vectors(target));
         count_applied(header.counts, tag, staleness);
+        trace_.add(target, w, tag, TraceOutcome::applied);
         ++header.version;
         return true;
     }
@@ -116,6 +121,7 @@ private:
 
     const SharedRegion* region_;
     GradBuffer buffer_;
+    Trace trace_;
     std::vector<float> grad_;  // float32[P]
 };
 

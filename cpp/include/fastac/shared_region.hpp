@@ -94,6 +94,9 @@ public:
     [[nodiscard]] float* slot_payload(std::size_t w, std::uint64_t sequence) const noexcept {
         return &at<float>(slot_at(w, sequence) + sizeof(SlotHeader));
     }
+    /// With a trace only.
+    [[nodiscard]] TraceBlock& trace_block(std::size_t r) const noexcept { return at<TraceBlock>(record_at(r) + layout_.record_trace); }
+    [[nodiscard]] std::uint64_t* trace_words(std::uint64_t entry) const noexcept { return &at<std::uint64_t>(layout_.trace_blocks + entry * sizeof(TraceEntry)); }
     [[nodiscard]] double* log_row(std::size_t w, std::uint64_t row) const noexcept {
         return &at<double>(layout_.log_blocks + (w * layout_.log_rows + row % layout_.log_rows) * log_columns * sizeof(double));
     }

@@ -56,7 +56,7 @@ struct SeatLost : std::logic_error {
 /// Who may call: one thread at a time for each session; a second session for a taken seat is refused, and so is
 ///   every verb of a session whose seat was taken back by `reap` (SeatLost).
 /// What may wait: `submit` and `settle` under `lock` and `queue`, up to the config's deadline (WaitTimeout); `serve` as
-///   long as it is told. Nothing else waits. After the constructor nothing allocates.
+///   long as it is told. Nothing else waits. After the constructor nothing allocates but `trace`.
 class Session {
 public:
     Session(const SharedRegion& region, std::size_t seat)
@@ -138,10 +138,11 @@ public:
     }
 
     /// The first half of submit alone: publishes and returns the sequence number, nothing when the ring is full.
-    std::optional<std::uint64_t> push(std::span<const float> grad, const GradientTag& tag) {
+    std::optional<std::uint64_t> push(std::span<const float> grad, GradientTag tag) {
         if (hogwild()) throw std::logic_error("hogwild applies in place: use submit");
         beat();
         expect_version(tag.version_read);
+        tag.incarnation = incarnation_;
         if (const auto sequence = buffer_.push(seat_, grad, tag, known_consumed_)) return sequence;
         // Full as far as we know: others may have made room.
         look_at_current();
@@ -273,6 +274,18 @@ public:
             sum.canaries_lost = sum.canaries - std::min(hogwild_.canaries_kept(), sum.canaries);
         }
         return sum;
+    }
+
+    /// The schedule so far, where the config asks for a trace; else nothing. The one verb that allocates.
+    [[nodiscard]] std::vector<TraceEntry> trace() {
+        expect_seat();
+        struct Unprotect {
+            const ParamStore& store;
+            ~Unprotect() { store.unprotect(); }
+        } const at_the_end{store_};
+        const std::uint32_t record = ParamStore::record_of(store_.protect());
+        plain_read(&region_->record(record), region_->layout().record_stride);
+        return Trace(*region_).read(record);
     }
 
     [[nodiscard]] std::uint64_t published(std::size_t w) const noexcept { return buffer_.published(w); }

@@ -120,7 +120,7 @@ public:
             collector_.collect(policy_, [&] { session.beat(); });
             const GradientStats stats = gradient_.compute(policy_, collector_, {config.vf_coef, ent_coef, config.max_grad_norm}, grad);
             // The norm is a sum of squares in double, which no finite floats overflow: it is finite if all of them are.
-            const Submitted submitted = session.submit(grad, {now.version, collector_.steps(), learning_rate, 1, false, std::isfinite(stats.grad_norm)});
+            const Submitted submitted = session.submit(grad, {now.version, collector_.steps(), learning_rate, 1, false, std::isfinite(stats.grad_norm), consumed(now.counts)});
             report(session, now.version, stats, learning_rate, ent_coef, submitted);
             nonfinite_ = submitted == Submitted::rejected_nonfinite ? nonfinite_ + 1 : 0;
             if (nonfinite_ == most_nonfinite) return Ended::diverged;

@@ -14,6 +14,7 @@ from fastac.cli.compare import compare
 from fastac.cli.doctor import doctor
 from fastac.cli.exercise import exercise
 from fastac.cli.presets import presets
+from fastac.cli.replay import replay
 from fastac.cli.report import report
 from fastac.cli.resume import resume
 from fastac.cli.search import search
@@ -33,12 +34,14 @@ def main() -> None:
     fastac train a3c --preset a3c-8          train, and keep the model in runs/
     fastac resume runs/NAME                  finish a run that was interrupted
     fastac report runs/NAME                  a run or a comparison as one HTML page
+    fastac replay runs/NAME                  make a recorded run again, to the last bit
     fastac bench env                         the env against Gymnasium's
     """
 
 
 main.add_command(train)
 main.add_command(resume)
+main.add_command(replay)
 main.add_command(compare)
 main.add_command(exercise)
 main.add_command(report)

@@ -16,6 +16,7 @@ from fastac.checkpoint import MODEL_FILE, previous_of
 from fastac.cli.endings import stopped
 from fastac.errors import FastacError
 from fastac.metrics import THRESHOLDS, History, Position, Table
+from fastac.recording import recording_of
 from fastac.signals import signals_deferred
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ class RunFolder:
     def take_away(self) -> None:
         """What a run has written here, and the folder if that was all."""
         model = self.folder / MODEL_FILE
-        for path in (model, previous_of(model), *(self.folder / f"{name}.csv" for name in TABLES), self._record):
+        kept = (model, recording_of(model))
+        for path in (*kept, *map(previous_of, kept), *(self.folder / f"{name}.csv" for name in TABLES), self._record):
             path.unlink(missing_ok=True)
         rundir.remove_if_empty(self.folder)
 

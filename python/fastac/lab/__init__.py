@@ -1,0 +1,1 @@
+"""The laboratory: asynchronous training taken apart, one update at a time."""
