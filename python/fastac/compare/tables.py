@@ -58,7 +58,7 @@ def terminal_table(results: Sequence[Result], plan: Plan) -> Table:
         table.add_column(arm, justify="right")
 
     def line(name: str, key: str, digits: int) -> None:
-        table.add_row(name, *(_interval_text(Interval(**summaries[arm][key]), digits) for arm in arms))
+        table.add_row(name, *(interval_text(Interval(**summaries[arm][key]), digits) for arm in arms))
 
     for threshold in THRESHOLDS:
         key = f"{threshold:.0f}"
@@ -132,7 +132,9 @@ def _variance(values: Floats) -> float:
     return float(values.var()) if len(values) else float("nan")
 
 
-def _interval_text(interval: Interval, digits: int) -> str:
+def interval_text(interval: Interval, digits: int) -> str:
+    """The median, and below it the ends of its interval."""
+
     def one(x: float) -> str:
         if math.isnan(x):
             return "-"
