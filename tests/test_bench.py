@@ -1,12 +1,32 @@
 """Benchmarks: tests check what they compute; how long it took is theirs to say."""
 
+import importlib.util
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from fastac._core import UPDATE_SCHEMES
-from fastac.bench import env, peers, train, updates
-from fastac.bench.rounds import Spread, interleave, ratio
-from fastac.config import A2CConfig
+from fastac.bench import env, pace, peers, plots, racer, scaling, solve, train, updates
+from fastac.bench.pace import Pace, Solved
+from fastac.bench.racer import Racer, RacerError, closing, cores
+from fastac.bench.rounds import Spread, as_json, interleave, ratio
+from fastac.compare.statistics import Interval, ratio_interval
+from fastac.config import A2CConfig, A3CConfig
+from fastac.metrics import History
+from fastac.returns import gae, successor_values
+
+NO_PEERS = [peer for peer in vars(peers).values() if isinstance(peer, peers.Peer)]
+
+
+def needs(package):
+    return pytest.mark.skipif(importlib.util.find_spec(package) is None, reason=f"{package}: fastac[peers]")
 
 
 def test_rounds_are_interleaved_after_a_warm_up():
@@ -24,14 +44,140 @@ def test_spread_and_ratio():
     assert Spread(1.0, 2.5, 1234.0).text(1) == "2.5\n[dim]1.0-1,234.0[/dim]"
 
 
+def test_json():
+    nested = {1: {"form": {"ns": Spread(1.0, 2.0, 3.0)}, "seeds": 2}}
+    assert as_json(nested) == {"1": {"form": {"ns": {"minimum": 1.0, "median": 2.0, "maximum": 3.0}}, "seeds": 2}}
+
+
+# ---- racers -----------------------------------------------------------------------------------------------------
+
+
+def test_a_racer_answers_from_its_own_process_and_cores():
+    racers = {}
+    with closing(racers):
+        racers["a"] = Racer("racing:adder", 10, on=cores())
+        racers["b"] = Racer("racing:teller", on=cores(1))
+        assert racers["a"](1, 2) == 13
+        racers["a"].send(5)  # both at work at once
+        bound, flags = racers["b"]()
+        assert racers["a"].receive() == 15
+        assert bound == {max(os.sched_getaffinity(0))} and "multi_thread_eigen=false" in flags
+        assert racers["a"].ready_s > 0
+
+
+@pytest.mark.parametrize(("what", "message"), [("raise", "a bad round"), ("die", "its process ended, exit code -9")])
+def test_a_racer_that_fails_says_so(what, message):
+    racers = {"x": Racer("racing:troubled", on=cores())}
+    with closing(racers), pytest.raises(RacerError, match=message):
+        racers["x"](what)
+
+
+def test_a_racer_that_does_not_answer():
+    racers = {"x": Racer("racing:troubled", on=cores())}
+    with closing(racers), pytest.raises(RacerError, match=r"racing:troubled gave no answer within 0\.2 s"):
+        racers["x"]("sleep", within_s=0.2)
+
+
+def test_what_cannot_start_does_not_race():
+    racers = {}
+    with pytest.warns(UserWarning, match=r"(?s)Bad does not race: racing:failing failed:.*no such peer"):
+        racer.enter(racers, "Bad", "racing:failing", on=cores())
+    assert racers == {}
+
+
+def test_a_racer_ends_with_its_parent():
+    code = (
+        "from fastac.bench.racer import Racer, cores; import time\n"
+        "r = Racer('racing:troubled', on=cores()); r.send('sleep'); print(r._process.pid, flush=True); time.sleep(600)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        child = Path("/proc") / parent.stdout.readline().strip()
+        assert child.exists()
+        parent.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while child.exists() and child.joinpath("stat").read_text().split(") ")[1][0] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("peer", NO_PEERS, ids=lambda peer: peer.target)
+def test_a_peer_that_is_not_installed_does_not_race(peer, monkeypatch):
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda asked: None if asked == peer.package else asked)
+    racers = {}
+    message = rf"{peer.name} does not race: {peer.package} is not installed \(pip install 'fastac\[peers\]'\)"
+    with pytest.warns(UserWarning, match=message):
+        peers.enter(racers, peer, on=cores())
+    assert racers == {}
+
+
+# ---- what they measure ------------------------------------------------------------------------------------------
+
+
+def test_a_round_has_about_the_length_that_was_asked_for():
+    asked = []
+
+    def case(env_steps):
+        asked.append(env_steps)
+        return Pace(env_steps, env_steps / 100_000.0, 1.0)
+
+    assert pace.env_steps_in(case, 2.0) == 200_000
+    assert max(asked) < 20_000
+
+
+def test_a_pace_is_what_was_done_over_the_time_it_took():
+    measured = pace.timed(lambda env_steps: (time.sleep(0.05), env_steps + 3)[1])(7)
+    assert measured.env_steps == 10 and measured.wall_s >= 0.05 and measured.cpu_s < measured.wall_s
+    assert Pace(100, 4.0, 8.0).per_wall_s == 25.0 and Pace(100, 4.0, 8.0).per_cpu_s == 12.5
+
+
+def test_when_it_was_solved_is_read_off_the_history():
+    episodes = {
+        "wall_s": np.arange(1.0, 121.0),
+        "env_steps": 500.0 * np.arange(1, 121),
+        "updates": np.zeros(120),
+        "episode_return": np.array([100.0] * 10 + [500.0] * 110),
+    }
+    # 100 episodes hold at most six returns of 100 for a mean of 476: the 104th is the first with no more than that.
+    assert pace.solved(History(episodes=episodes), 208.0, 416.0) == Solved(52_000.0, 104.0, 208.0, 208.0)
+    episodes["episode_return"][:] = 474.0
+    assert pace.solved(History(episodes=episodes), 208.0, 416.0) == Solved(math.inf, math.inf, math.inf, 208.0)
+
+
+def test_when_it_was_solved_inside_a_compiled_program():
+    lengths = np.zeros((200, 2, 2), np.int32)  # updates, T, N
+    lengths[:100, 1, 0] = 475
+    # The 100th episode ends with the second step of update 100: after (99 * 2 + 2) * 2 of 800 env steps.
+    assert pace.solved_in_program(lengths, 8.0, 4.0) == Solved(400.0, 4.0, 2.0, 8.0)
+
+
+def test_ratio_of_medians():
+    assert ratio_interval([4.0, 6.0, 8.0], [2.0, 3.0, 1.0]) == Interval(3.0, 4.0 / 3.0, 8.0)
+    assert ratio_interval([math.inf], [2.0, 3.0]) == Interval(*[math.inf] * 3)
+    assert all(math.isnan(end) for end in vars(ratio_interval([1.0], [math.inf])).values())
+    many = ratio_interval(list(np.linspace(10, 20, 21)), list(np.linspace(1, 3, 21)))
+    assert many.median == 7.5 and 5.0 < many.low < 7.5 < many.high < 12.0
+    assert ratio_interval([6.0] * 6, [2.0] * 6) == Interval(3.0, 3.0, 3.0)
+
+
+# ---- commands ---------------------------------------------------------------------------------------------------
+
+
 def test_env():
-    results = env.measure((1, 16), rounds=1, round_s=0.001, tick=lambda: None)
+    results = env.measure((1, 16), rounds=1, round_s=0.001, with_peers=False, tick=lambda: None)
     assert list(results) == [1, 16]
     assert list(results[1]) == [env.RAW, env.NATIVE, "gymnasium sync", "gymnasium async", "gymnasium vector"]
     assert list(results[16]) == [env.RAW, env.NATIVE, "gymnasium sync", "gymnasium vector"]
     assert results[1][env.NATIVE]["times_slower_than_fastac"] == Spread(1.0, 1.0, 1.0)
     assert env.table(results).row_count == 9
-    assert env.as_json(results)["16"][env.RAW]["ns_per_env_step"]["median"] > 0
+    assert as_json(results)["16"][env.RAW]["ns_per_env_step"]["median"] > 0
+
+
+@needs("envpool")
+def test_env_against_envpool():
+    results = env.measure((4,), rounds=1, round_s=0.001, with_peers=True, tick=lambda: None)
+    (name,) = [name for name in results[4] if name.startswith("EnvPool, ")]
+    assert name.split(", ")[2] in ("sync", "async") and results[4][name]["ns_per_env_step"].median > 0
 
 
 def test_updates():
@@ -73,44 +219,154 @@ def test_what_is_missing_from_the_sum_is_called_lost(scheme, monkeypatch):
 
 
 def test_train():
-    setups = (train.Setup("A3C", 1, 5, (8,)), train.Setup("A2C", 2, 4, (8,)))
+    setups = (train.Setup("A3C", 1, 5, (8,), workers=2), train.Setup("A2C", 2, 4, (8,)))
     ticks = []
     results = train.measure(setups, 2, 0.001, False, lambda: ticks.append(1))
-    assert list(results) == ["A3C, 1 env, T = 5, 8", "A2C, 2 envs, T = 4, 8"] and len(ticks) == 4
+    assert list(results) == ["A3C, 2 workers, 1 env, T = 5, 8", "A2C, 2 envs, T = 4, 8"] and len(ticks) == 4
     for cases in results.values():
         assert list(cases) == [train.NATIVE, "fastac, torch"]
         assert cases[train.NATIVE]["times_slower_than_native"] == Spread(1.0, 1.0, 1.0)
+        assert cases[train.NATIVE]["times_slower_than_native_wall"] == Spread(1.0, 1.0, 1.0)
         assert all(spread.minimum > 0 for figures in cases.values() for spread in figures.values())
     assert train.table(results).row_count == 6
-    assert train.as_json(results)["A2C, 2 envs, T = 4, 8"]["fastac, torch"]["env_steps_per_s"]["median"] > 0
+    assert as_json(results)["A2C, 2 envs, T = 4, 8"]["fastac, torch"]["env_steps_per_s"]["median"] > 0
 
 
-def test_a_round_has_about_the_length_that_was_asked_for():
-    asked = []
-
-    def case(env_steps):
-        asked.append(env_steps)
-        return train.Pace(per_wall_s=100_000.0, per_cpu_s=1.0)
-
-    assert train._env_steps_in(case, 2.0) == 200_000 == asked[-1]
-    assert max(asked[:-1]) < 20_000
+@pytest.mark.parametrize(
+    ("workers", "counts"), [(1, (1,)), (2, (1, 2)), (3, (1, 2, 3)), (4, (1, 2, 4)), (6, (1, 2, 4, 6))]
+)
+def test_counts_of_workers(workers, counts):
+    assert scaling.counts_up_to(workers) == counts
 
 
-@pytest.mark.parametrize(("name", "package"), [("jax_a2c", "jax"), ("stable_baselines3", "stable_baselines3")])
-def test_a_peer_that_is_not_installed_does_not_race(name, package, monkeypatch):
-    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda asked: None if asked == package else asked)
-    assert getattr(peers, name)(A2CConfig(seed=0)) is None
+def test_runs_apart_add_up():
+    class Run:
+        def __init__(self, answer):
+            self.answer = answer
+
+        def send(self, env_steps):
+            assert env_steps == 50
+
+        def receive(self):
+            return self.answer
+
+    together = scaling.at_once([Run(Pace(100, 2.0, 1.0)), Run(Pace(100, 4.0, 3.0))])(100)
+    assert together == Pace(200, 200 / 75, 4.0) and together.per_wall_s == pytest.approx(75.0)
 
 
-def test_the_jax_peer_learns():
-    jax = pytest.importorskip("jax")
-    config = A2CConfig(seed=0)
-    begin, update = peers._program(config)
-    _, lengths = jax.jit(lambda state: jax.lax.scan(update, state, None, length=1024))(begin(jax.random.key(0)))
-    lengths = np.asarray(lengths)
-    assert lengths[lengths > 0][-100:].mean() > 400
+def test_scaling(tmp_path):
+    results = scaling.measure((1, 2), rounds=1, round_s=0.001, tick=lambda: None)
+    forms = [scaling.THREADS, scaling.PROCESSES, scaling.A2C_THREADS, scaling.APART]
+    assert list(results) == [form for form in forms if form in results] and len(results) >= 3
+    for by_workers in results.values():
+        assert list(by_workers) == [1, 2] and by_workers[1]["times_one_worker"] == Spread(1.0, 1.0, 1.0)
+        assert all(spread.minimum > 0 for figures in by_workers.values() for spread in figures.values())
+    assert scaling.table(results).row_count == 2 * len(results)
+    plots.draw_scaling(tmp_path / "scaling.png", results, 2)
+    assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_stable_baselines3_counts_its_env_steps():
-    pytest.importorskip("stable_baselines3")
-    assert peers.stable_baselines3(A2CConfig(seed=0, n_envs=2, n_steps=4))(100) == 104
+def test_solve(monkeypatch):
+    monkeypatch.setattr(solve, "_IMPORTS", 1)
+    ticks = []
+    results = solve.measure(solve.Plan(2, 300, 1, 1.0, with_peers=False), lambda: ticks.append(1))
+    assert list(results) == [solve.A2C, solve.A3C, solve.IMPORT] and len(ticks) == 2
+    for name in (solve.A2C, solve.A3C):  # 300 env steps are too few
+        assert (results[name]["seeds"], results[name]["solved"]) == (2, 0) and results[name]["ready_s"] > 0
+        assert all(run["wall_s"] == math.inf and 0 < run["trained_s"] < math.inf for run in results[name]["runs"])
+    assert results[solve.IMPORT]["wall_s"]["median"] > 0
+    assert solve.table(results).row_count == 3
+    lines = solve.censored(results)
+    assert [line.split(" runs unsolved")[0] for line in lines] == [f"{solve.A2C}: 2 of 2", f"{solve.A3C}: 2 of 2"]
+
+
+def test_times_and_their_ratios_to_a2c():
+    ours = [Solved(1e5, 2.0, 1.0, 9.0), Solved(1e5, 2.0, 1.0, 9.0)]
+    theirs = [Solved(3e5, 10.0, 8.0, 10.0), Solved(math.inf, math.inf, math.inf, 60.0)]
+    figures = solve._figures(theirs, ours)
+    assert (figures["seeds"], figures["solved"]) == (2, 1)
+    assert figures["times_wall_s"] == {"median": math.inf, "low": 5.0, "high": math.inf}
+    assert figures["cpu_s"] == {"median": math.inf, "low": 8.0, "high": math.inf}
+    assert solve.censored({"X": figures}) == ["X: 1 of 2 runs unsolved after 60 s: censored."]
+
+
+# ---- peers ------------------------------------------------------------------------------------------------------
+
+
+def test_the_plain_worker_counts_its_env_steps():
+    plain = pytest.importorskip("fastac.bench.plain_a3c")
+    assert plain.trainer(A3CConfig(seed=0, n_envs=1, n_steps=8, hidden_sizes=(4,)))(20).env_steps == 24
+
+
+def test_the_loss_of_the_plain_worker():
+    """Of five steps, the second cut and the fourth terminated, against returns.py."""
+    import torch
+
+    plain = pytest.importorskip("fastac.bench.plain_a3c")
+    config = A3CConfig(gamma=0.9, gae_lambda=0.5, vf_coef=0.25, ent_coef=0.125)
+    values, rewards = np.array([1.0, -2.0, 0.5, 3.0, 1.5]), np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    log_p, entropy = np.array([-0.1, -0.2, -0.3, -0.4, -0.5]), np.array([0.6, 0.5, 0.4, 0.3, 0.2])
+    terminated, truncated = np.arange(5) == 3, np.arange(5) == 1
+    final = np.where(truncated, 7.0, 0.0)
+
+    def column(x):
+        return x[:, None]
+
+    successors = successor_values(column(values), np.array([4.0]), column(final), column(terminated), column(truncated))
+    done = column(terminated | truncated)
+    advantages, returns = (x[:, 0] for x in gae(column(rewards), column(values), successors, done, 0.9, 0.5))
+    expected = (-advantages * log_p + 0.25 * (returns - values) ** 2 - 0.125 * entropy).mean()
+
+    def tensor(x):
+        return torch.tensor(x, dtype=torch.float64)
+
+    steps = [
+        plain.Step(*map(tensor, (values[t], log_p[t], entropy[t])), rewards[t], not done[t, 0], tensor(final[t]))
+        for t in range(5)
+    ]
+    assert float(plain.loss_of(steps, tensor(4.0), config)) == pytest.approx(expected, rel=1e-12)
+
+
+@needs("jax")
+def test_a2c_in_jax_learns_and_counts_its_env_steps():
+    from fastac.bench import jax_a2c
+
+    when = jax_a2c.solver(150_000)(0)
+    assert when.env_steps < 150_000 and 0 < when.wall_s < when.trained_s
+    assert jax_a2c.trainer(A2CConfig(seed=0, n_envs=2, n_steps=4, hidden_sizes=(8,)))(100).env_steps == 104
+
+
+@needs("jax")
+def test_ppo_in_jax_learns():
+    from fastac.bench import jax_ppo
+
+    assert jax_ppo.solver()(0).env_steps < jax_ppo.TOTAL_TIMESTEPS
+
+
+@needs("jax")
+def test_cartpole_in_jax_is_gymnasiums():
+    from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+
+    from fastac.bench.jax_cartpole import step
+
+    single = CartPoleEnv()
+    state, _ = single.reset(seed=3)
+    for action in np.random.default_rng(0).integers(0, 2, 200):
+        after, fell = step(np.asarray(state)[None], np.array([action]))
+        state, _, terminated, _, _ = single.step(int(action))
+        np.testing.assert_allclose(after[0], state, rtol=1e-5, atol=1e-6)
+        assert bool(fell[0]) == terminated
+        if terminated:
+            state, _ = single.reset()
+
+
+@needs("stable_baselines3")
+def test_stable_baselines3():
+    racers = {}
+    with closing(racers):
+        peers.enter(racers, peers.SB3_A2C, A2CConfig(seed=0, n_envs=2, n_steps=4), on=cores(1))
+        assert racers[peers.SB3_A2C.name](100).env_steps == 104
+    with closing(racers):
+        peers.enter(racers, peers.SOLVE_SB3_A2C, 1_000_000, 0.2, on=cores(1))
+        cut = racers[peers.SOLVE_SB3_A2C.name](0)
+        assert cut.wall_s == math.inf and 0.2 <= cut.trained_s < math.inf

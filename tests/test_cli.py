@@ -22,12 +22,15 @@ from fastac.cli import main, runs
 SMALL = ["--n-steps", "8", "--hidden-sizes", "16", "--total-timesteps", "600", "--seed", "3"]
 
 
+BENCHES = ("env", "updates", "train", "solve", "scaling")
+
+
 def invoke(*words):
     return CliRunner().invoke(main, [str(word) for word in words])
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["train"], ["train", "a3c"], ["train", "a2c"], ["compare"], ["bench", "env"], ["bench", "updates"]]
+    "command", [[], ["train"], ["train", "a3c"], ["train", "a2c"], ["compare"], *(["bench", c] for c in BENCHES)]
 )
 def test_help(command):
     result = invoke(*command, "--help")
@@ -206,7 +209,19 @@ def test_a_measurement_that_fails_leaves_nothing(tmp_path, monkeypatch):
 
 def test_bench(tmp_path):
     result = invoke(
-        "bench", "env", "--envs", "1,2", "--rounds", 1, "--round-s", 0.001, "--runs", tmp_path, "--name", "e"
+        "bench",
+        "env",
+        "--no-peers",
+        "--envs",
+        "1,2",
+        "--rounds",
+        1,
+        "--round-s",
+        0.001,
+        "--runs",
+        tmp_path,
+        "--name",
+        "e",
     )
     assert result.exit_code == 0, result.output
     assert set(json.loads((tmp_path / "e" / "bench-env.json").read_text())["figures"]) == {"1", "2"}
@@ -233,6 +248,27 @@ def test_bench(tmp_path):
         "queue",
         "hogwild",
     }
+
+
+def test_bench_scaling_leaves_a_picture(tmp_path):
+    words = ("--workers", 1, "--rounds", 1, "--round-s", 0.001, "--runs", tmp_path, "--name", "s")
+    result = invoke("bench", "scaling", *words)
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["bench-scaling.json", "bench-scaling.png"]
+    record = json.loads((tmp_path / "s" / "bench-scaling.json").read_text())
+    assert record["rounds"] == 1 and record["machine"]["cores"] >= 1 and "W runs apart" in record["figures"]
+
+
+def test_bench_solve_says_what_is_censored(tmp_path, monkeypatch):
+    from fastac.bench import solve
+
+    monkeypatch.setattr(solve, "_IMPORTS", 1)
+    words = ("--no-peers", "--seeds", 1, "--total-timesteps", 300, "--runs", tmp_path, "--name", "v")
+    result = invoke("bench", "solve", *words)
+    assert result.exit_code == 0, result.output
+    assert "fastac A2C, native: 1 of 1 runs unsolved after " in result.output
+    figures = json.loads((tmp_path / "v" / "bench-solve.json").read_text())["figures"]
+    assert figures["fastac A2C, native"]["runs"][0]["wall_s"] is None  # never
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -48,10 +48,22 @@ FLOORS = [
         "exercise.tables",
         "exercise.plots",
         "bench.rounds",
+        "bench.pace",
+        "bench.racer",
+        "bench.peers",
+        "bench.ours",
+        "bench.plain_a3c",
+        "bench.sb3_a2c",
+        "bench.jax_cartpole",
+        "bench.jax_a2c",
+        "bench.jax_ppo",
+        "bench.envpool_env",
         "bench.env",
         "bench.updates",
-        "bench.peers",
         "bench.train",
+        "bench.scaling",
+        "bench.solve",
+        "bench.plots",
         "doctor",
         "check",
         "lab.replay",
@@ -89,8 +101,8 @@ FLOORS = [
 ]
 ORDER = [room for floor in FLOORS for room in floor]
 DOORS = {
-    "gymnasium": {"env"},
-    "matplotlib": {"compare.plots", "exercise.plots"},  # the latter for a type alone
+    "gymnasium": {"env", "bench.plain_a3c"},
+    "matplotlib": {"compare.plots", "bench.plots", "exercise.plots"},  # the latter for a type alone
     "scipy": {"compare.statistics", "compare.verdicts"},
     "safetensors": {"checkpoint"},
     "click": {
@@ -122,6 +134,8 @@ DOORS = {
         "bench.env",
         "bench.updates",
         "bench.train",
+        "bench.scaling",
+        "bench.solve",
         "cli.compare",
         "cli.exercise",
         "cli.bench",
@@ -131,9 +145,10 @@ DOORS = {
         "cli.search",
         "cli.replay",
     },
-    "jax": {"bench.peers"},
-    "stable_baselines3": {"bench.peers"},
-    "torch": {"policy", "objective", "doctor"},
+    "jax": {"bench.jax_cartpole", "bench.jax_a2c", "bench.jax_ppo"},
+    "stable_baselines3": {"bench.sb3_a2c"},
+    "envpool": {"bench.envpool_env"},
+    "torch": {"policy", "objective", "doctor", "bench.plain_a3c"},
 }
 
 

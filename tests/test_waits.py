@@ -32,6 +32,10 @@ AT_ONCE = "returns at once"
 WAITS = {
     ("a3c", "work"): "the pause between two tries of flush_log",
     ("a3c", "_wait_for_go"): "test_waits.py::test_a_worker_waits_for_go_no_longer_than_that",
+    ("bench.envpool_env", "_step_of.step"): "its racer's deadline: test_bench.py::test_a_racer_that_does_not_answer",
+    ("bench.racer", "Racer.receive"): "test_bench.py::test_a_racer_that_does_not_answer",
+    ("bench.racer", "Racer.close"): "its process was killed",  # and a deadline
+    ("bench.racer", "serve"): "test_bench.py::test_a_racer_ends_with_its_parent",
     ("bench.updates", "one_round"): "its threads do a given number of updates, and each wait of theirs is the core's",
     ("bench.updates", "one_round.work"): CORE,  # and a barrier with a deadline
     ("check", "Crew._pause"): "test_check.py::test_a_worker_that_is_never_ready",  # later: until the budget is spent

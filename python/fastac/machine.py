@@ -11,8 +11,12 @@ from typing import Any
 _PACKAGES = ("fastac", "gymnasium", "numpy", "scipy", "torch")
 
 
-def describe() -> dict[str, Any]:
-    """Processor, cores usable by this process, load average over the last minute, system and versions."""
+def describe(*others: str) -> dict[str, Any]:
+    """Processor, cores usable by this process, load average over the last minute, system and versions.
+
+    Those of `others`, packages that need not be there, where they are installed.
+    """
+    found = {name: _version(name) for name in others}
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
@@ -20,6 +24,7 @@ def describe() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        "others": {name: version for name, version in found.items() if version},
     }
 
 
@@ -29,12 +34,20 @@ def summary(machine: dict[str, Any]) -> str:
         f"{machine['processor']}, {machine['cores']} cores, load {machine['load_1min']}; Python {machine['python']}, "
         f"torch {machine['torch']}, gymnasium {machine['gymnasium']}, fastac {machine['fastac']}"
     )
+    line += "".join(f", {name} {version}" for name, version in machine.get("others", {}).items())
     return line + ("; the machine was busy: trust ratios, not times" if busy(machine) else "")
 
 
 def busy(machine: dict[str, Any]) -> bool:
     """Other work was going on, so that times are not to be trusted."""
     return bool(machine["load_1min"] > 0.5 * machine["cores"])
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _processor() -> str:

@@ -1,9 +1,7 @@
-"""`fastac bench env`: the native CartPole against Gymnasium's three vector forms of it, in one run."""
+"""`fastac bench env`: the native CartPole against Gymnasium's three vector forms of it and EnvPool's, in one run."""
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +9,9 @@ import numpy as np
 from rich.table import Table
 
 from fastac import _core
+from fastac.bench import peers
+from fastac.bench.pace import ns_per_env_step
+from fastac.bench.racer import Racer, closing, cores
 from fastac.bench.rounds import Spread, Tick, interleave, ratio
 from fastac.env import make_vec
 
@@ -20,7 +21,9 @@ RAW, NATIVE = "fastac, buffers reused", "fastac/CartPole-v1"
 _GYMNASIUM = {"sync": "gymnasium sync", "async": "gymnasium async", "vector_entry_point": "gymnasium vector"}
 
 
-def measure(sizes: tuple[int, ...], rounds: int, round_s: float, tick: Tick) -> dict[int, dict[str, dict[str, Spread]]]:
+def measure(
+    sizes: tuple[int, ...], rounds: int, round_s: float, with_peers: bool, tick: Tick
+) -> dict[int, dict[str, dict[str, Spread]]]:
     """For each number of envs and each form: ns per env step, and how many times the VectorEnv of fastac is faster."""
     results: dict[int, dict[str, dict[str, Spread]]] = {}
     for n in sizes:
@@ -35,8 +38,14 @@ def measure(sizes: tuple[int, ...], rounds: int, round_s: float, tick: Tick) -> 
         for name, env in envs.items():
             cases[name] = _vector_case(env, n, round_s)
             closers.append(env.close)
+        racers: dict[str, Racer] = {}
         try:
-            figures = interleave(cases, rounds, tick)
+            with closing(racers):
+                if with_peers:
+                    peers.enter(racers, peers.ENVPOOL, n, on=cores())
+                for racer in racers.values():
+                    cases[f"EnvPool, {racer(round_s)[1]}"] = _remote_case(racer, round_s)
+                figures = interleave(cases, rounds, tick)
         finally:
             for close in closers:
                 close()
@@ -66,34 +75,26 @@ def table(results: dict[int, dict[str, dict[str, Spread]]]) -> Table:
     return shown
 
 
-def as_json(results: dict[int, dict[str, dict[str, Spread]]]) -> dict[str, Any]:
-    return {
-        str(n): {
-            name: {key: dataclasses.asdict(spread) for key, spread in figures.items()}
-            for name, figures in forms.items()
-        }
-        for n, forms in results.items()
-    }
+def _case(step: Callable[[Any], Any], n: int, round_s: float) -> Callable[[], float]:
+    actions = np.random.default_rng(0).integers(0, 2, (64, n))
+    return lambda: ns_per_env_step(step, actions, round_s)
 
 
-def _time_steps(step: Callable[[Any], Any], n: int, round_s: float) -> float:
-    """ns per env step over about `round_s` seconds of random actions."""
-    actions = list(np.random.default_rng(0).integers(0, 2, (64, n)))
-    done, started = 0, time.perf_counter()
-    while (spent := time.perf_counter() - started) < round_s:
-        for action in actions:
-            step(action)
-        done += len(actions) * n
-    return spent / done * 1e9
+def _remote_case(racer: Racer, round_s: float) -> Callable[[], float]:
+    def case() -> float:
+        ns, _ = racer(round_s)
+        return float(ns)
+
+    return case
 
 
 def _raw_case(n: int, round_s: float) -> Callable[[], float]:
     envs = _core.CartPole(n, 500, "same_step")
     envs.seed(np.arange(n), np.stack([np.random.SeedSequence(i).generate_state(4, np.uint64) for i in range(n)]))
     envs.reset()
-    return lambda: _time_steps(envs.step, n, round_s)
+    return _case(envs.step, n, round_s)
 
 
 def _vector_case(env: Any, n: int, round_s: float) -> Callable[[], float]:
     env.reset(seed=0)
-    return lambda: _time_steps(env.step, n, round_s)
+    return _case(env.step, n, round_s)

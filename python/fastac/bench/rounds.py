@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -42,3 +43,10 @@ def interleave(cases: Mapping[str, Callable[[], float]], rounds: int, tick: Tick
 def ratio(numerators: list[float], denominators: list[float]) -> Spread:
     """Spread of the ratios, round by round."""
     return Spread.of([a / b for a, b in zip(numerators, denominators, strict=True)])
+
+
+def as_json(results: Any) -> Any:
+    """Nested results with their Spreads as {minimum, median, maximum}."""
+    if isinstance(results, Mapping):
+        return {str(key): as_json(value) for key, value in results.items()}
+    return asdict(results) if isinstance(results, Spread) else results

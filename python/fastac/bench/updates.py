@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -113,13 +111,3 @@ def table(results: dict[int, dict[str, dict[str, Spread]]], n_params: int) -> Ta
             shown.add_row(str(workers) if i == 0 else "", scheme, *cells)
         shown.add_section()
     return shown
-
-
-def as_json(results: dict[int, dict[str, dict[str, Spread]]]) -> dict[str, Any]:
-    return {
-        str(workers): {
-            scheme: {key: dataclasses.asdict(spread) for key, spread in figures.items()}
-            for scheme, figures in schemes.items()
-        }
-        for workers, schemes in results.items()
-    }

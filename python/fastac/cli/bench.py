@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +16,32 @@ from rich.console import Console
 from fastac import machine, rundir
 from fastac._core import MAX_WORKERS
 from fastac.cli.endings import ends_in_order, signals_raised, stopped
-from fastac.cli.options import comma_separated, new_folder, run_options
+from fastac.cli.options import Command, comma_separated, new_folder, run_options
 from fastac.progress import WaitingProgress
+
+
+def _rounds_option(default: int) -> Callable[[Command], Command]:
+    return click.option(
+        "--rounds", type=click.IntRange(min=1), default=default, show_default=True, help="interleaved rounds"
+    )
+
+
+def _round_s_option(default: float) -> Callable[[Command], Command]:
+    return click.option(
+        "--round-s",
+        type=click.FloatRange(min=0, min_open=True),
+        default=default,
+        show_default=True,
+        help="length of a round of one case [s]",
+    )
+
+
+_peers_option = click.option(
+    "--peers/--no-peers", default=True, show_default=True, help="race what is installed of fastac[peers]"
+)
+
+
+_PAGE_COLUMNS = 124  # of a table that goes into a file
 
 
 @click.group()
@@ -34,46 +59,35 @@ def bench() -> None:
     metavar="N,N,...",
     help="numbers of envs",
 )
-@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="interleaved rounds")
-@click.option(
-    "--round-s",
-    type=click.FloatRange(min=0, min_open=True),
-    default=0.3,
-    show_default=True,
-    help="length of a round of one form [s]",
-)
+@_rounds_option(7)
+@_round_s_option(0.3)
+@_peers_option
 @run_options
-def bench_env(sizes: tuple[int, ...], rounds: int, round_s: float, name: str | None, runs: Path) -> None:
-    """The native CartPole against Gymnasium's sync, async and vector-entry-point CartPole, in one run."""
+def bench_env(sizes: tuple[int, ...], rounds: int, round_s: float, peers: bool, name: str | None, runs: Path) -> None:
+    """The native CartPole against Gymnasium's sync, async and vector-entry-point CartPole and EnvPool's, in one run."""
     with ends_in_order():
         from fastac.bench import env
 
-        where = machine.describe()  # now: afterwards the load is our own
+        where = _where()
         with _measuring(new_folder(runs, name, "bench-env"), rounds * len(sizes)) as (folder, tick):
-            results = env.measure(sizes, rounds, round_s, tick)
-        _show(env.table(results), env.as_json(results), where, folder / "bench-env.json")
+            results = env.measure(sizes, rounds, round_s, peers, tick)
+        _show(env.table(results), results, rounds, where, folder / "bench-env.json")
 
 
 @bench.command("train")
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="interleaved rounds")
-@click.option(
-    "--round-s",
-    type=click.FloatRange(min=0, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="length of a round of one case [s]",
-)
-@click.option("--peers/--no-peers", default=True, show_default=True, help="race what is installed: see fastac[peers]")
+@_rounds_option(5)
+@_round_s_option(1.0)
+@_peers_option
 @run_options
 def bench_train(rounds: int, round_s: float, peers: bool, name: str | None, runs: Path) -> None:
-    """Env steps per second of training: both engines, and Stable-Baselines3 and JAX where installed, in one run."""
+    """Env steps per second of training: both engines, a plain torch worker, Stable-Baselines3 and JAX, in one run."""
     with ends_in_order():
         from fastac.bench import train
 
-        where = machine.describe()
+        where = _where()
         with _measuring(new_folder(runs, name, "bench-train"), rounds * len(train.SETUPS)) as (folder, tick):
             results = train.measure(train.SETUPS, rounds, round_s, peers, tick)
-        _show(train.table(results), train.as_json(results), where, folder / "bench-train.json")
+        _show(train.table(results), results, rounds, where, folder / "bench-train.json")
 
 
 @bench.command("updates")
@@ -92,7 +106,7 @@ def bench_train(rounds: int, round_s: float, peers: bool, name: str | None, runs
     show_default=True,
     help="floats in a gradient; 4,675 is the default policy",
 )
-@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="interleaved rounds")
+@_rounds_option(7)
 @click.option(
     "--n-updates",
     type=click.IntRange(min=1),
@@ -114,29 +128,116 @@ def bench_updates(
             raise click.UsageError(
                 f"workers * n_updates: expected <= {updates.MOST_ADDITIONS:,}, so that sums stay exact"
             )
-        where = machine.describe()
+        where = _where()
         with _measuring(new_folder(runs, name, "bench-updates"), rounds * len(workers)) as (folder, tick):
             results = updates.measure(workers, n_params, rounds, n_updates, tick)
-        _show(updates.table(results, n_params), updates.as_json(results), where, folder / "bench-updates.json")
+        _show(updates.table(results, n_params), results, rounds, where, folder / "bench-updates.json")
 
 
-def _show(table: Any, figures: dict[str, Any], where: dict[str, Any], path: Path) -> None:
+@bench.command("scaling")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, MAX_WORKERS),
+    default=lambda: min(len(os.sched_getaffinity(0)), MAX_WORKERS),
+    show_default="the cores",
+    help="the most workers; 1, 2, 4 and so on are measured, too",
+)
+@_rounds_option(7)
+@_round_s_option(0.5)
+@run_options
+def bench_scaling(workers: int, rounds: int, round_s: float, name: str | None, runs: Path) -> None:
+    """Env steps per second of 1, 2, 4, ... native workers, and of as many runs that share nothing, with a picture."""
+    with ends_in_order():
+        from fastac.bench import plots, scaling
+
+        where = _where()
+        with _measuring(new_folder(runs, name, "bench-scaling"), rounds) as (folder, tick):
+            results = scaling.measure(scaling.counts_up_to(workers), rounds, round_s, tick)
+        _show(scaling.table(results), results, rounds, where, folder / "bench-scaling.json")
+        plots.draw_scaling(folder / "bench-scaling.png", results, where["cores"])
+        click.echo(f"Written: {folder / 'bench-scaling.png'}")
+
+
+@bench.command("solve")
+@click.option("--seeds", type=click.IntRange(min=1), default=10, show_default=True, help="seeds of each, from 0 on")
+@click.option(
+    "--total-timesteps",
+    type=click.IntRange(min=1),
+    default=200_000,
+    show_default=True,
+    help="env steps of each run of ours and of A2C in JAX",
+)
+@click.option(
+    "--peer-seeds",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="seeds of Stable-Baselines3, which takes half a minute for each",
+)
+@click.option(
+    "--peer-budget-s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120.0,
+    show_default=True,
+    help="a run of Stable-Baselines3 ends then, and is censored [s]",
+)
+@_peers_option
+@run_options
+def bench_solve(
+    seeds: int,
+    total_timesteps: int,
+    peer_seeds: int,
+    peer_budget_s: float,
+    peers: bool,
+    name: str | None,
+    runs: Path,
+) -> None:
+    """Time to a mean return of 475 over 100 episodes: A2C and A3C, default presets, against JAX and Stable-Baselines3.
+
+    Seconds are of training. Start-up, of the process, its imports and its compilation, stands apart, and so does the
+    time that `import torch` takes.
+    """
+    with ends_in_order():
+        from fastac.bench import solve
+
+        plan = solve.Plan(seeds, total_timesteps, peer_seeds, peer_budget_s, peers)
+        where = _where()
+        with _measuring(new_folder(runs, name, "bench-solve"), seeds, "seeds") as (folder, tick):
+            results = solve.measure(plan, tick)
+        _show(solve.table(results), results, seeds, where, folder / "bench-solve.json", "seeds")
+        for line in solve.censored(results):
+            click.echo(line)
+
+
+def _where() -> dict[str, Any]:
+    """To be asked before anything is measured: afterwards the load is our own."""
+    from fastac.bench.peers import PACKAGES
+
+    return machine.describe(*PACKAGES)
+
+
+def _show(table: Any, results: Any, repeated: int, where: dict[str, Any], path: Path, unit: str = "rounds") -> None:
+    from fastac.bench.rounds import as_json
+
     console = Console()
+    if not console.is_terminal:
+        console.width = _PAGE_COLUMNS
+    record = {"command": sys.argv[1:], "machine": where, unit: repeated, "figures": as_json(results)}
     try:
-        rundir.write_json(path, {"command": sys.argv[1:], "machine": where, "figures": figures})
+        rundir.write_json(path, record)
     finally:
         rundir.remove_if_empty(path.parent)
         console.print(table)
-    console.print(f"Measured on {machine.summary(where)}.", highlight=False, soft_wrap=True)
-    console.print(f"Written: {path}", highlight=False, soft_wrap=True)
+    for line in (f"{repeated} {unit}, measured on {machine.summary(where)}.", f"Written: {path}"):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
-def _measuring(folder: Path, total: int) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """The folder, and a progress display that is told of each finished round. Unfinished, it leaves no folder."""
+def _measuring(folder: Path, total: int, unit: str = "rounds") -> Iterator[tuple[Path, Callable[[], None]]]:
+    """The folder, and a progress display that is told of each round that ends. Unfinished, it leaves no folder."""
     done = itertools.count(1)
     try:
-        with signals_raised(), WaitingProgress(total, "measuring", "rounds") as progress:
+        with signals_raised(), WaitingProgress(total, "measuring", unit) as progress:
             yield folder, lambda: progress.update(next(done))
     except KeyboardInterrupt as stop:
         rundir.remove_if_empty(folder)

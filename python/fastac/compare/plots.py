@@ -1,4 +1,4 @@
-"""A comparison in pictures. The one place that imports matplotlib."""
+"""A comparison in pictures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette: told apart by colour-blind readers and in grey.
 COLORS = {"A3C": "#D55E00", "A2C": "#0072B2", "A2C split": "#009E73"}
 _MARKERS = {"A3C": "o", "A2C": "s", "A2C split": "^"}
-_STYLE: Any = {
+STYLE: Any = {
     "figure.dpi": 120,
     "font.size": 10,
     "axes.spines.top": False,
@@ -46,16 +46,23 @@ _POINTS = 200
 @contextlib.contextmanager
 def drawing(path: Path, rows: int, columns: int, size: tuple[float, float]) -> Iterator[tuple[Figure, Any]]:
     """The figure and its axes [rows, columns], written at the end: whole or not at all, a signal can come meanwhile."""
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
         try:
             yield figure, axes
-            image = io.BytesIO()
-            figure.savefig(image, format="png")
-        finally:
+        except BaseException:
             plt.close(figure)
-        with signals_deferred():
-            path.write_bytes(image.getvalue())
+            raise
+        save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Whole or not at all: a signal can come while it is drawn."""
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    plt.close(figure)
+    with signals_deferred():
+        path.write_bytes(image.getvalue())
 
 
 def draw_curves(path: Path, results: Sequence[Result], plan: Plan) -> None:
@@ -111,7 +118,7 @@ def as_svg(draw: Callable[[Axes], None], name: str, size_in: tuple[float, float]
     """
     parts = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
     style = {
-        **_STYLE,
+        **STYLE,
         "font.size": 9.5,
         "svg.fonttype": "none",
         "svg.hashsalt": name,

@@ -72,6 +72,38 @@ def median_interval(values: Sequence[float]) -> Interval:
     return _readable(unsolved, np.median(finite), interval.low, interval.high)
 
 
+def ratio_interval(numerators: Sequence[float], denominators: Sequence[float]) -> Interval:
+    """The ratio of two medians over independent seeds, with its percentile bootstrap interval.
+
+    Unsolved numerators come as infinity. Of fewer than FEWEST_FOR_INTERVAL values on either side, the ends are the
+    smallest and the largest ratio that there is. NaN where a denominator was unsolved or unknown.
+    """
+    above, below = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
+    if min(len(above), len(below)) == 0 or np.isnan(above).any() or not np.isfinite(below).all():
+        return Interval(*(float("nan"),) * 3)
+    unsolved = 1e18
+    finite = np.where(np.isfinite(above), above, unsolved * below.max())
+
+    def statistic(above: Floats, below: Floats, axis: int = -1) -> Floats:
+        ratio: Floats = np.median(above, axis=axis) / np.median(below, axis=axis)
+        return ratio
+
+    median = float(statistic(finite, below))
+    if min(len(above), len(below)) < FEWEST_FOR_INTERVAL:
+        return _readable(unsolved, median, finite.min() / below.max(), finite.max() / below.min())
+    if np.ptp(finite) == np.ptp(below) == 0:
+        return _readable(unsolved, *(median,) * 3)
+    interval = stats.bootstrap(
+        (finite, below),
+        statistic,
+        method="percentile",
+        n_resamples=_RESAMPLES,
+        rng=np.random.default_rng(0),
+        vectorized=True,
+    ).confidence_interval
+    return _readable(unsolved, median, interval.low, interval.high)
+
+
 def _readable(unsolved: float, *ends: float) -> Interval:
     return Interval(*(float("inf") if end >= 1e-6 * unsolved else float(end) for end in ends))
 

@@ -1,0 +1,117 @@
+"""`fastac bench solve`: how long training takes until CartPole-v1 is solved, ours and its peers'."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from rich.table import Table
+
+from fastac.bench import peers
+from fastac.bench.pace import THRESHOLD, WINDOW, Solved
+from fastac.bench.racer import Racer, closing, cores
+from fastac.bench.rounds import Tick
+from fastac.compare.statistics import Interval, median_interval, ratio_interval
+from fastac.compare.tables import interval_text
+
+A2C, A3C, IMPORT = "fastac A2C, native", "fastac A3C, native", "import torch"
+_SB3_TIMESTEPS = 1_000_000
+_IMPORTS = 3
+
+Runs = dict[str, list[Solved]]
+Results = dict[str, dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Seeds 0 and on of each; the slow peer, Stable-Baselines3, gets fewer, and a limit for each run."""
+
+    seeds: int
+    total_timesteps: int  # of our runs and of A2C in JAX; PPO in JAX has its own
+    peer_seeds: int
+    peer_budget_s: float
+    with_peers: bool
+
+
+def measure(plan: Plan, tick: Tick) -> Results:
+    """For each that races: medians over the seeds of the training it took, their ratios to ours, and every run.
+
+    Seed by seed through all that race. A run that never solved is censored: later than all that did.
+    """
+    racers: dict[str, Racer] = {}
+    runs: Runs = {}
+    with closing(racers):
+        for name, algorithm, on in ((A2C, "A2C", cores(1)), (A3C, "A3C", cores())):
+            racers[name] = Racer("fastac.bench.ours:solver", algorithm, {}, plan.total_timesteps, on=on)
+        if plan.with_peers:
+            peers.enter(racers, peers.SOLVE_JAX_A2C, plan.total_timesteps, on=cores(1))
+            peers.enter(racers, peers.SOLVE_JAX_PPO, on=cores(1))
+            peers.enter(racers, peers.SOLVE_SB3_A2C, _SB3_TIMESTEPS, plan.peer_budget_s, on=cores(1))
+        for seed in range(plan.seeds):
+            for name, racer in racers.items():
+                if name != peers.SOLVE_SB3_A2C.name:
+                    runs.setdefault(name, []).append(racer(seed))
+                elif seed < plan.peer_seeds:  # twice the budget: it looks at the clock between two env steps only
+                    runs.setdefault(name, []).append(racer(seed, within_s=60.0 + 2 * plan.peer_budget_s))
+            tick()
+        ready_s = {name: racer.ready_s for name, racer in racers.items()}
+    figures = {name: _figures(its, runs[A2C]) | {"ready_s": ready_s[name]} for name, its in runs.items()}
+    figures[IMPORT] = _figures([_import_torch() for _ in range(_IMPORTS)], runs[A2C])
+    return figures
+
+
+def _import_torch() -> Solved:
+    """What whoever trains with torch waits for before anything is trained, each time in a fresh process."""
+    racer = Racer("fastac.bench.ours:importer", on=cores(1))
+    with closing({IMPORT: racer}):
+        wall_s, cpu_s = racer("torch")
+    return Solved(math.nan, wall_s, cpu_s, wall_s)
+
+
+def _figures(runs: list[Solved], ours: list[Solved]) -> dict[str, Any]:
+    def of(name: str, its: list[Solved]) -> list[float]:
+        return [getattr(run, name) for run in its]
+
+    return {
+        "seeds": len(runs),
+        "solved": sum(math.isfinite(run.wall_s) for run in runs),
+        **{name: dataclasses.asdict(median_interval(of(name, runs))) for name in ("env_steps", "wall_s", "cpu_s")},
+        **{
+            f"times_{name}": dataclasses.asdict(ratio_interval(of(name, runs), of(name, ours)))
+            for name in ("wall_s", "cpu_s")
+        },
+        "runs": [dataclasses.asdict(run) for run in runs],
+    }
+
+
+def table(results: Results) -> Table:
+    shown = Table(
+        title=f"Training until the mean return of the last {WINDOW} episodes reached {THRESHOLD:.0f}, start-up apart: "
+        "medians over the seeds and 95 % bootstrap intervals (of fewer than 6 seeds: smallest to largest)"
+    )
+    shown.add_column("")
+    headings = ("solved", "env steps", "seconds", "times fastac A2C", "CPU-seconds", "times fastac A2C", "start-up s")
+    for column in headings:
+        shown.add_column(column, justify="right")
+    columns = {"env_steps": 0, "wall_s": 3, "times_wall_s": 1, "cpu_s": 3, "times_cpu_s": 1}
+    for name, figures in results.items():
+        cells = [interval_text(Interval(**figures[key]), digits) for key, digits in columns.items()]
+        raced = name != IMPORT
+        shown.add_row(
+            name,
+            f"{figures['solved']} of {figures['seeds']}" if raced else "",
+            *cells,
+            f"{figures['ready_s']:.1f}" if raced else "",
+        )
+    return shown
+
+
+def censored(results: Results) -> list[str]:
+    """A line for each that was not always solved: how long its unsolved runs were trained."""
+    lines = []
+    for name, figures in results.items():
+        cut = [run["trained_s"] for run in figures["runs"] if not math.isfinite(run["wall_s"])]
+        if cut:
+            lines.append(f"{name}: {len(cut)} of {figures['seeds']} runs unsolved after {min(cut):,.3g} s: censored.")
+    return lines
