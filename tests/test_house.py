@@ -48,6 +48,15 @@ FLOORS = [
         "check",
     ],
     [
+        "lab.player",
+        "lab.crew",
+        "lab.staleness",
+        "lab.stragglers",
+        "lab.statistics",
+        "lab.tables",
+        "lab.plots",
+    ],
+    [
         "cli.options",
         "cli.endings",
         "cli.runs",
@@ -57,6 +66,7 @@ FLOORS = [
         "cli.bench",
         "cli.doctor",
         "cli.check",
+        "cli.lab",
         "cli",
         "__main__",
     ],
@@ -64,14 +74,14 @@ FLOORS = [
 ORDER = [room for floor in FLOORS for room in floor]
 DOORS = {
     "gymnasium": {"env"},
-    "matplotlib": {"compare.plots"},
-    "scipy": {"compare.statistics"},
+    "matplotlib": {"compare.plots", "lab.plots"},
+    "scipy": {"compare.statistics", "lab.statistics"},
     "safetensors": {"checkpoint"},
     "click": {
         "cli",
         *(
             f"cli.{room}"
-            for room in ("options", "endings", "runs", "train", "resume", "compare", "bench", "doctor", "check")
+            for room in ("options", "endings", "runs", "train", "resume", "compare", "bench", "doctor", "check", "lab")
         ),
     },
     "rich": {
@@ -84,6 +94,8 @@ DOORS = {
         "cli.bench",
         "cli.doctor",
         "cli.check",
+        "lab.tables",
+        "cli.lab",
     },
     "jax": {"bench.peers"},
     "stable_baselines3": {"bench.peers"},
@@ -95,7 +107,7 @@ def rooms():
     for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         name = name.removesuffix(".__init__")
-        if name not in ("__init__", "compare", "bench"):  # the package itself, and two docstrings
+        if name not in ("__init__", "compare", "bench", "lab"):  # the package itself, and three docstrings
             yield name, ast.parse(path.read_text())
 
 

@@ -12,6 +12,7 @@ from fastac.cli.bench import bench
 from fastac.cli.check import check
 from fastac.cli.compare import compare
 from fastac.cli.doctor import doctor
+from fastac.cli.lab import staleness_command, stragglers_command
 from fastac.cli.resume import resume
 from fastac.cli.train import train
 
@@ -27,6 +28,8 @@ def main() -> None:
     fastac compare --quick                   A3C against A2C in two minutes
     fastac train a3c --workers 4             train, and keep the model in runs/
     fastac resume runs/NAME                  finish a run that was interrupted
+    fastac staleness --quick                 what stale gradients do to learning
+    fastac stragglers --quick                what waiting for the slowest worker costs
     fastac bench env                         the env against Gymnasium's
     """
 
@@ -37,3 +40,5 @@ main.add_command(compare)
 main.add_command(bench)
 main.add_command(doctor)
 main.add_command(check)
+main.add_command(staleness_command)
+main.add_command(stragglers_command)

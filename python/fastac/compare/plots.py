@@ -1,4 +1,4 @@
-"""A comparison in pictures. The one place that imports matplotlib."""
+"""A comparison in pictures. matplotlib comes in here, for whoever draws: without a display."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette: told apart by colour-blind readers and in grey.
 _COLORS = {"A3C": "#D55E00", "A2C": "#0072B2", "A2C split": "#009E73"}
 _MARKERS = {"A3C": "o", "A2C": "s", "A2C split": "^"}
-_STYLE: Any = {
+STYLE: Any = {
     "figure.dpi": 120,
     "font.size": 10,
     "axes.spines.top": False,
@@ -43,7 +43,7 @@ _POINTS = 200
 
 def draw_curves(path: Path, results: Sequence[Result], plan: Plan) -> None:
     """Return over the three x-axes; gradient norm, variance of the returns and staleness over env steps."""
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(2, 3, figsize=(14, 7.6), layout="constrained")
         for ax, axis in zip(axes[0], _AXES, strict=True):
             _draw(ax, results, plan, axis, "return_mean")
@@ -71,13 +71,13 @@ def draw_curves(path: Path, results: Sequence[Result], plan: Plan) -> None:
             "median, and the middle half of the seeds shaded",
             fontsize=12,
         )
-        _save(figure, path)
+        save(figure, path)
 
 
 def draw_time_to_solve(path: Path, results: Sequence[Result], plan: Plan) -> None:
     """Each seed a mark, the median with its interval below; unsolved seeds stand right of the line, as crosses."""
     arms = [arm for arm in plan.arms if of_arm(results, arm)]
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(len(THRESHOLDS), 2, figsize=(12, 1.4 + 2.1 * len(THRESHOLDS)), layout="constrained")
         for row, threshold in zip(axes, THRESHOLDS, strict=True):
             for ax, axis in zip(row, ("env_steps", "wall_s"), strict=True):
@@ -87,10 +87,10 @@ def draw_time_to_solve(path: Path, results: Sequence[Result], plan: Plan) -> Non
             f"Time to solve CartPole-v1, {_seeds(results)}: a mark for each; line: median and {_spread(results)}",
             fontsize=12,
         )
-        _save(figure, path)
+        save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     """Whole or not at all: a signal can come while it is drawn."""
     image = io.BytesIO()
     figure.savefig(image, format="png")
