@@ -66,7 +66,6 @@ FLOORS = [
         "bench.plots",
         "doctor",
         "check",
-        "lab.replay",
     ],
     [
         "report.reading",
@@ -79,6 +78,16 @@ FLOORS = [
         "report.verdict",
         "report.comparison_page",
         "report.write",
+    ],
+    [
+        "lab.player",
+        "lab.crew",
+        "lab.staleness",
+        "lab.stragglers",
+        "lab.statistics",
+        "lab.tables",
+        "lab.plots",
+        "lab.replay",
     ],
     [
         "cli.options",
@@ -95,6 +104,7 @@ FLOORS = [
         "cli.bench",
         "cli.doctor",
         "cli.check",
+        "cli.lab",
         "cli",
         "__main__",
     ],
@@ -102,8 +112,8 @@ FLOORS = [
 ORDER = [room for floor in FLOORS for room in floor]
 DOORS = {
     "gymnasium": {"env", "bench.plain_a3c"},
-    "matplotlib": {"compare.plots", "bench.plots", "exercise.plots"},  # the latter for a type alone
-    "scipy": {"compare.statistics", "compare.verdicts"},
+    "matplotlib": {"compare.plots", "bench.plots", "lab.plots", "exercise.plots"},  # the latter for a type alone
+    "scipy": {"compare.statistics", "compare.verdicts", "lab.statistics"},
     "safetensors": {"checkpoint"},
     "click": {
         "cli",
@@ -119,6 +129,7 @@ DOORS = {
                 "search",
                 "replay",
                 "compare",
+                "lab",
                 "exercise",
                 "report",
                 "bench",
@@ -144,6 +155,8 @@ DOORS = {
         "cli.presets",
         "cli.search",
         "cli.replay",
+        "lab.tables",
+        "cli.lab",
     },
     "jax": {"bench.jax_cartpole", "bench.jax_a2c", "bench.jax_ppo"},
     "stable_baselines3": {"bench.sb3_a2c"},

@@ -51,6 +51,8 @@ WAITS = {
     ("forking", "_give_up"): "test_waits.py::test_ctrl_c_while_the_forkserver_is_silent",
     ("forking", "Forkserver.kill"): "test_waits.py::test_a_forkserver_that_does_not_die_is_not_waited_for",
     ("lab.replay", "_Walk._submit"): AT_ONCE,  # lockfree, in a region of its own
+    ("lab.crew", "_results"): "comes back ten times a second; a run has its env steps, and ends",
+    ("lab.player", "Player.update"): CORE,
     ("launch", "Crew._wait"): "test_waits.py::test_a_worker_that_is_never_ready",  # once ready: test_stuck.py
     ("launch", "Crew._see_off"): "test_waits.py::test_a_thread_that_does_not_leave",
     ("lifeline", "_before_fork"): "test_forking.py::test_a_fork_waits_until_writers_are_known_but_not_for_ever",

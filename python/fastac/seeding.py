@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 _ENV, _ACTION, _WEIGHTS = 0, 1, 2
+_STALENESS, _COST = 10, 11  # of the laboratory
 
 
 def _sequence(seed: int, *key: int) -> np.random.SeedSequence:
@@ -41,3 +42,13 @@ def weights_words(seed: int) -> npt.NDArray[np.uint64]:
     """Seed words uint64[4] of the initial weights: the same for every algorithm, so that comparisons start from one
     policy."""
     return _sequence(seed, 0, _WEIGHTS, 0).generate_state(4, np.uint64).astype(np.uint64)
+
+
+def staleness_words(seed: int) -> npt.NDArray[np.uint64]:
+    """Seed words uint64[4] of a staleness that is drawn: apart from those of envs and actions."""
+    return _sequence(seed, 0, _STALENESS, 0).generate_state(4, np.uint64).astype(np.uint64)
+
+
+def cost_words(seed: int) -> npt.NDArray[np.uint64]:
+    """Seed words uint64[4] of what env steps cost in virtual time."""
+    return _sequence(seed, 0, _COST, 0).generate_state(4, np.uint64).astype(np.uint64)

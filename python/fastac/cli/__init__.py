@@ -13,6 +13,7 @@ from fastac.cli.check import check
 from fastac.cli.compare import compare
 from fastac.cli.doctor import doctor
 from fastac.cli.exercise import exercise
+from fastac.cli.lab import staleness_command, stragglers_command
 from fastac.cli.presets import presets
 from fastac.cli.replay import replay
 from fastac.cli.report import report
@@ -35,6 +36,8 @@ def main() -> None:
     fastac resume runs/NAME                  finish a run that was interrupted
     fastac report runs/NAME                  a run or a comparison as one HTML page
     fastac replay runs/NAME                  make a recorded run again, to the last bit
+    fastac staleness --quick                 what stale gradients do to learning
+    fastac stragglers --quick                what waiting for the slowest worker costs
     fastac bench env                         the env against Gymnasium's
     """
 
@@ -50,3 +53,5 @@ main.add_command(doctor)
 main.add_command(check)
 main.add_command(presets)
 main.add_command(search)
+main.add_command(staleness_command)
+main.add_command(stragglers_command)

@@ -1,4 +1,4 @@
-"""A comparison in pictures."""
+"""A comparison in pictures. matplotlib comes in here, for whoever draws: without a display."""
 
 from __future__ import annotations
 

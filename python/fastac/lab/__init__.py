@@ -1,1 +1,2 @@
-"""The laboratory: asynchronous training taken apart, one update at a time."""
+"""Asynchrony taken apart, reproducible to the last bit: `replay` plays a recorded run again; `player` plays virtual workers,
+`staleness` and `stragglers` experiment with it on the processes of `crew`; `statistics`, `tables` and `plots` show."""

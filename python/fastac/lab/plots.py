@@ -1,0 +1,112 @@
+"""The laboratory's results in pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from matplotlib import pyplot as plt
+
+from fastac.compare.plots import STYLE, save
+from fastac.lab import staleness, stragglers
+from fastac.lab.tables import Cell
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's palette.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = "os^Dv*"
+
+
+def draw_staleness(path: Path, cells: Sequence[Cell], plan: staleness.Plan) -> None:
+    """Env steps to solve and solved fraction against staleness, a line for each learning rate."""
+    at = {tau: place for place, tau in enumerate(plan.cells())}
+    with plt.rc_context(STYLE):
+        figure, (above, below) = plt.subplots(
+            2, 1, figsize=(9, 7.4), height_ratios=(2, 1), sharex=True, layout="constrained"
+        )
+        for i, rate in enumerate(plan.learning_rates):
+            its = [cell for cell in cells if cell.key["learning_rate"] == rate]
+            x = [at[cell.key["tau"]] + _aside(i, len(plan.learning_rates)) for cell in its]
+            _draw(above, x, [cell.time for cell in its], i, f"learning rate {rate:g}", plan.total_timesteps)
+            _draw(below, x, [cell.fraction for cell in its], i, "", 1.0)
+        above.axhline(plan.total_timesteps, color="0.4", lw=0.8, ls=":")
+        above.annotate(
+            "end of the runs; open marks: the median lies beyond",
+            (0, plan.total_timesteps),
+            (4, 4),
+            textcoords="offset points",
+            fontsize=8,
+            color="0.35",
+        )
+        above.set_ylabel("env steps to 475, median")
+        above.set_ylim(0, 1.12 * plan.total_timesteps)
+        above.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
+        below.set_ylabel("solved, fraction of seeds")
+        below.set_ylim(-0.04, 1.04)
+        below.set_xlabel(f"staleness tau, updates ({plan.distribution})")
+        below.set_xticks(list(at.values()), [f"{tau:g}" for tau in at])
+        _legend(above)
+        figure.suptitle(f"CartPole-v1, {plan.workers} virtual workers, {len(plan.seeds)} seeds; bars: 95 % intervals")
+        save(figure, path)
+
+
+def draw_stragglers(path: Path, cells: Sequence[Cell], plan: stragglers.Plan) -> None:
+    """Virtual time to solve against the spread, a panel for each number of workers; the ratio below."""
+    at = {spread: place for place, spread in enumerate(plan.spreads)}
+    n = len(plan.workers)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            2, n, figsize=(4.2 * n + 1, 7.4), height_ratios=(2, 1), sharex=True, squeeze=False, layout="constrained"
+        )
+        for column, workers in enumerate(plan.workers):
+            above, below = axes[:, column]
+            its = [cell for cell in cells if cell.key["workers"] == workers]
+            finite = [v for c in its for v in (c.time.value, c.time.low, c.time.high) if math.isfinite(v)]
+            top = 1.1 * max(finite, default=1.0)
+            for i, name in enumerate(stragglers.ALGORITHMS):
+                arm = [cell for cell in its if cell.key["algorithm"] == name]
+                x = [at[cell.key["spread"]] + _aside(i, 2) for cell in arm]
+                _draw(above, x, [cell.time for cell in arm], i, name, top)
+            ratios = [cell for cell in its if math.isfinite(cell.against.value)]
+            highest = 1.2 * max([c.against.high for c in ratios if math.isfinite(c.against.high)], default=2.0)
+            _draw(below, [at[c.key["spread"]] for c in ratios], [c.against for c in ratios], 2, "", highest)
+            below.axhline(1.0, color="0.4", lw=0.8, ls=":")
+            above.set_title(f"{workers:,} workers")
+            above.set_ylim(bottom=0)
+            below.set_ylim(bottom=0)
+            below.set_xticks(list(at.values()), [f"{spread:g}" for spread in at])
+        axes[0, 0].set_ylabel("virtual seconds to 475, median")
+        axes[1, 0].set_ylabel("A2C's time / A3C's")
+        figure.supxlabel(stragglers.COSTS[plan.costs][0], fontsize=10)
+        _legend(axes[0, 0])
+        figure.suptitle(
+            f"CartPole-v1, {len(plan.seeds)} seeds; bars: 95 % intervals, open marks: the median is never reached"
+        )
+        save(figure, path)
+
+
+def _aside(i: int, n: int) -> float:
+    """Lines stand beside each other, so that their intervals can be told apart."""
+    return 0.12 * (i - (n - 1) / 2)
+
+
+def _draw(ax: Axes, x: Sequence[float], estimates: Sequence[Any], i: int, label: str, end: float) -> None:
+    """Values with their intervals; what is infinite stands at `end`, as an open mark, and no line goes there."""
+    style: Any = {"color": _COLORS[i % len(_COLORS)]}
+    marker = _MARKERS[i % len(_MARKERS)]
+    values = [e.value if math.isfinite(e.value) else math.nan for e in estimates]
+    ax.plot(x, values, marker=marker, ms=6, lw=1.6, label=label, **style)
+    for place, e in zip(x, estimates, strict=True):
+        if math.isfinite(e.low):
+            ax.plot([place, place], [e.low, min(e.high, end)], lw=1.4, alpha=0.7, **style)
+        if math.isinf(e.value):
+            ax.plot([place], [end], marker=marker, ms=7, mfc="white", ls="", **style)
+
+
+def _legend(ax: Axes) -> None:
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend()

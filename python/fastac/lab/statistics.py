@@ -1,0 +1,110 @@
+"""What seeds tell: fractions, times of which some are censored, and ratios, each with its 95 % interval."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from fastac.compare.statistics import FEWEST_FOR_INTERVAL
+
+_RESAMPLES = 5_000
+_NEVER = 1e18  # in a bootstrap, in the place of infinity: whatever it touches is read as infinity again
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its 95 % interval. Infinity: it lies among the censored. NaN: the data do not carry it."""
+
+    value: float
+    low: float
+    high: float
+
+
+def fraction(successes: int, n: int) -> Estimate:
+    """A fraction with its Wilson interval: Wilson 1927."""
+    interval = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    return Estimate(successes / n, float(interval.low), float(interval.high))
+
+
+def median_time(times: Sequence[float], censored_at: float) -> Estimate:
+    """The median by Kaplan and Meier 1958: where the estimated survival first is 1/2 or less.
+
+    The interval is where the log-log band of the survival function passes 1/2 (Brookmeyer and Crowley 1982).
+
+    Args:
+        times: infinity for those that had not happened at `censored_at`, where everything ended.
+    """
+    data = np.asarray(times, np.float64)
+    happened = data[np.isfinite(data)]
+    if len(happened) == 0:
+        return Estimate(math.inf, math.inf if len(data) >= FEWEST_FOR_INTERVAL else math.nan, math.inf)
+    survival = stats.ecdf(stats.CensoredData(happened, right=np.full(len(data) - len(happened), censored_at))).sf
+    band = _band(survival)
+    quantiles = survival.quantiles
+    value = _first(quantiles, survival.probabilities <= 0.5)
+    if len(data) < FEWEST_FOR_INTERVAL:
+        return Estimate(value, math.nan, math.nan)
+    return Estimate(value, _first(quantiles, band[0] <= 0.5), _first(quantiles, band[1] <= 0.5))
+
+
+def mean_interval(values: Sequence[float]) -> Estimate:
+    """A mean with its bootstrap interval: the bias-corrected and accelerated one (Efron 1987)."""
+    data = np.asarray(values, np.float64)
+    if len(data) == 0:
+        return Estimate(*(math.nan,) * 3)
+    if len(data) < FEWEST_FOR_INTERVAL or np.ptp(data) == 0:
+        known = len(data) >= FEWEST_FOR_INTERVAL
+        return Estimate(float(data.mean()), *(float(data.mean()) if known else math.nan,) * 2)
+    interval = stats.bootstrap((data,), np.mean, n_resamples=_RESAMPLES, rng=np.random.default_rng(0))
+    low, high = interval.confidence_interval
+    return Estimate(float(data.mean()), float(low), float(high))
+
+
+def ratio_of_medians(above: Sequence[float], below: Sequence[float]) -> Estimate:
+    """median(above) / median(below) of paired runs (the same seeds), with its percentile bootstrap interval.
+
+    Infinity in `above` is a censored time; what lies among these is infinity. NaN where the data do not carry it: too
+    few seeds, or a censored time in `below`.
+    """
+    a, b = np.asarray(above, np.float64), np.asarray(below, np.float64)
+    if len(a) < FEWEST_FOR_INTERVAL or not np.isfinite(b).all():
+        return Estimate(*(math.nan,) * 3)
+    a = np.where(np.isfinite(a), a, _NEVER)
+    value = float(np.median(a) / np.median(b))
+    if np.ptp(a) == 0 and np.ptp(b) == 0:
+        return Estimate(*(_readable(value),) * 3)
+
+    def statistic(x: Any, y: Any, axis: int) -> Any:
+        return np.median(x, axis=axis) / np.median(y, axis=axis)
+
+    low, high = stats.bootstrap(
+        (a, b), statistic, paired=True, method="percentile", n_resamples=_RESAMPLES, rng=np.random.default_rng(0)
+    ).confidence_interval
+    return Estimate(_readable(value), _readable(float(low)), _readable(float(high)))
+
+
+def _readable(ratio: float) -> float:
+    return math.inf if ratio > 1e6 else ratio
+
+
+def _band(survival: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # the formula divides by zero where all or none are left: the band is a point there
+        interval = survival.confidence_interval(method="log-log")
+    low, high = (np.asarray(end.probabilities) for end in (interval.low, interval.high))
+    at_end = np.isnan(low)
+    return tuple(np.where(at_end, survival.probabilities, end) for end in (low, high))  # type: ignore[return-value]
+
+
+def _first(quantiles: npt.NDArray[np.float64], where: npt.NDArray[np.bool_]) -> float:
+    at = np.flatnonzero(where)
+    return float(quantiles[at[0]]) if len(at) else math.inf

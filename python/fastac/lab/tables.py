@@ -1,0 +1,223 @@
+"""The laboratory's results in numbers: what the seeds of each cell say together, tables, sentences, CSV and JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from fastac import rundir
+from fastac.lab import staleness, stragglers
+from fastac.lab.statistics import Estimate, fraction, mean_interval, median_time, ratio_of_medians
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """The seeds of one row of a table.
+
+    Attributes:
+        key: what they have in common.
+        solved: how many; fraction: the part, Wilson.
+        time: median until solved, Kaplan and Meier; in env steps (staleness) or virtual seconds (stragglers).
+        against: ratio of the medians to those of the reference: of staleness 0 (staleness), A2C to A3C (stragglers).
+        mean: of the final return (staleness), the mean staleness (stragglers).
+    """
+
+    key: dict[str, Any]
+    seeds: int
+    solved: int
+    fraction: Estimate
+    time: Estimate
+    against: Estimate
+    mean: Estimate
+
+
+def staleness_cells(runs: Sequence[staleness.Run], plan: staleness.Plan) -> list[Cell]:
+    """One for each learning rate and staleness, in the plan's order."""
+    cells = []
+    for rate in plan.learning_rates:
+        reference = {r.seed: _time(r.env_steps_to_475) for r in runs if (r.learning_rate, r.tau) == (rate, 0)}
+        for tau in plan.cells():
+            its = [r for r in runs if (r.learning_rate, r.tau) == (rate, tau)]
+            times = {r.seed: _time(r.env_steps_to_475) for r in its}
+            against = _paired(times, reference) if tau else Estimate(*(math.nan,) * 3)
+            returns = [r.final_return for r in its if math.isfinite(r.final_return)]
+            key = {"learning_rate": rate, "tau": tau}
+            if its:
+                cells.append(_cell(key, times, plan.total_timesteps, against, mean_interval(returns)))
+    return cells
+
+
+def straggler_cells(runs: Sequence[stragglers.Run], plan: stragglers.Plan) -> list[Cell]:
+    """One for each number of workers, spread and algorithm, in the plan's order; `against` at A3C's."""
+    cells = []
+    for workers in plan.workers:
+        for spread in plan.spreads:
+            arms = {
+                name: [r for r in runs if (r.workers, r.spread, r.algorithm) == (workers, spread, name)]
+                for name in stragglers.ALGORITHMS
+            }
+            times = {name: {r.seed: _time(r.virtual_s) for r in its} for name, its in arms.items()}
+            for name, its in arms.items():
+                if not its:
+                    continue
+                against = _paired(times["A2C"], times["A3C"]) if name == "A3C" else Estimate(*(math.nan,) * 3)
+                key = {"workers": workers, "spread": spread, "algorithm": name}
+                key |= {"learning_rate": its[0].learning_rate, "waiting": sum(r.waiting for r in its) / len(its)}
+                # Later than every time: when a censored run would have ended differs from run to run.
+                end = max((t for t in times[name].values() if math.isfinite(t)), default=0.0) + 1.0
+                stale = mean_interval([r.staleness_mean for r in its])
+                cells.append(_cell(key, times[name], end, against, stale))
+    return cells
+
+
+def staleness_table(cells: Sequence[Cell], plan: staleness.Plan) -> Table:
+    title = (
+        f"CartPole-v1, {plan.workers} virtual workers, {plan.distribution} staleness, {len(plan.seeds)} seeds, "
+        f"{plan.total_timesteps:,} env steps; 95 % intervals below"
+    )
+    headings = ["rate", "tau", "solved (475)", "env steps to 475", "/ tau 0", "final return"]
+    rows = [
+        (
+            f"{cell.key['learning_rate']:g}",
+            f"{cell.key['tau']:g}",
+            _fraction(cell),
+            text(cell.time, 0),
+            text(cell.against, 2),
+            text(cell.mean, 0),
+        )
+        for cell in cells
+    ]
+    return _table(title, headings, rows)
+
+
+def straggler_table(cells: Sequence[Cell], plan: stragglers.Plan) -> Table:
+    title = (
+        f"CartPole-v1, {plan.costs} costs, {len(plan.seeds)} seeds, at most {plan.total_timesteps:,} env steps of "
+        f"{plan.step_s:g} s; 95 % intervals below"
+    )
+    headings = ["workers", "spread", "", "rate", "solved (475)", "virtual s to 475", "A2C / A3C"]
+    headings += ["waiting", "staleness"]
+    rows = [
+        (
+            f"{cell.key['workers']:,}",
+            f"{cell.key['spread']:g}",
+            cell.key["algorithm"],
+            f"{cell.key['learning_rate']:g}",
+            _fraction(cell),
+            text(cell.time, 2),
+            text(cell.against, 2),
+            f"{cell.key['waiting']:.0%}",
+            f"{cell.mean.value:.1f}",
+        )
+        for cell in cells
+    ]
+    return _table(title, headings, rows)
+
+
+def staleness_sentences(cells: Sequence[Cell]) -> list[str]:
+    """What the data carry: one for each learning rate and staleness whose ratio has an interval apart from 1."""
+    told = []
+    for cell in cells:
+        rate, tau, ratio = cell.key["learning_rate"], cell.key["tau"], cell.against
+        if tau and _apart(ratio):
+            told.append(
+                f"At learning rate {rate:g}, staleness {tau:g} takes {_times(ratio)} the env steps of staleness 0."
+            )
+    return told or ["No ratio to staleness 0 has a 95 % interval apart from 1: nothing is claimed."]
+
+
+def straggler_sentences(cells: Sequence[Cell]) -> list[str]:
+    """For each number of workers, up to which spread A2C is faster, and from which on A3C: they cross in between."""
+    told = []
+    for workers in dict.fromkeys(cell.key["workers"] for cell in cells):
+        its = [cell for cell in cells if cell.key["workers"] == workers and cell.key["algorithm"] == "A3C"]
+        a2c = list(itertools.takewhile(lambda cell: _apart(cell.against) and cell.against.value < 1, its))
+        a3c = list(itertools.takewhile(lambda cell: _apart(cell.against) and cell.against.value > 1, reversed(its)))
+        parts = []
+        if a2c:
+            parts.append(f"A2C is faster up to spread {a2c[-1].key['spread']:g}")
+        if a3c:
+            parts.append(f"A3C from spread {a3c[-1].key['spread']:g} on")
+        if a2c and a3c:
+            parts.append("the lines cross in between")
+        told.append(f"{workers:,} workers: {', '.join(parts) or 'no ratio at either end is apart from 1'}.")
+        for cell in (its[:1] if a2c else []) + (its[-1:] if a3c else []):
+            told[-1] += f" At spread {cell.key['spread']:g} A2C takes {_times(cell.against)} A3C's virtual time."
+    return told
+
+
+def write(
+    folder: Path, name: str, runs: Iterable[Any], cells: Sequence[Cell], plan: Any, where: dict[str, Any]
+) -> None:
+    """<name>.csv, a row for each run, and <name>.json."""
+    rows = [dataclasses.asdict(run) for run in sorted(runs, key=dataclasses.astuple)]
+    rundir.write_rows(folder / f"{name}.csv", rows)
+    report = {
+        "plan": dataclasses.asdict(plan),
+        "machine": where,
+        "summary": [dataclasses.asdict(cell) for cell in cells],
+        "runs": rows,
+    }
+    rundir.write_json(folder / f"{name}.json", report)
+
+
+def text(estimate: Estimate, digits: int) -> str:
+    """The value, its interval below it; "unsolved" for what nobody reached, "-" for what the data do not carry."""
+    value, low, high = (_number(x, digits) for x in (estimate.value, estimate.low, estimate.high))
+    if math.isnan(estimate.low) or estimate.low == math.inf:
+        return value
+    return f"{value}\n[dim]{low} to {high}[/dim]"
+
+
+def _number(x: float, digits: int) -> str:
+    return "-" if math.isnan(x) else "unsolved" if math.isinf(x) else f"{x:,.{digits}f}"
+
+
+def _cell(key: dict[str, Any], times: dict[int, float], end: float, against: Estimate, mean: Estimate) -> Cell:
+    solved = sum(math.isfinite(time) for time in times.values())
+    median = median_time(list(times.values()), end)
+    return Cell(key, len(times), solved, fraction(solved, len(times)), median, against, mean)
+
+
+def _fraction(cell: Cell) -> str:
+    return f"{cell.solved} of {cell.seeds}\n[dim]{cell.fraction.low:.2f} to {cell.fraction.high:.2f}[/dim]"
+
+
+def _time(time: float | None) -> float:
+    return math.inf if time is None else time
+
+
+def _paired(above: dict[int, float], below: dict[int, float]) -> Estimate:
+    seeds = sorted(above.keys() & below.keys())
+    return ratio_of_medians([above[seed] for seed in seeds], [below[seed] for seed in seeds])
+
+
+def _apart(ratio: Estimate) -> bool:
+    """Whether the interval says on which side of 1 the ratio lies. Not where all of it is beyond the runs' end."""
+    return 1 < ratio.low < math.inf or ratio.high < 1
+
+
+def _times(ratio: Estimate) -> str:
+    if math.isinf(ratio.high):
+        value = "more than" if math.isinf(ratio.value) else f"{ratio.value:.2f} times, and more than"
+        return f"{value} {ratio.low:.2f} times (95 % interval; its upper end is beyond the runs' end)"
+    return f"{ratio.value:.2f} times (95 % interval {ratio.low:.2f} to {ratio.high:.2f})"
+
+
+def _table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0))
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    before = ""
+    for row in rows:
+        if before not in ("", row[0]):
+            table.add_section()
+        before = row[0]
+        table.add_row(*row)
+    return table
