@@ -42,9 +42,17 @@ class Engine(Protocol):
 
 
 def make_engine(
-    config: Config, n_envs: int, *, first: int = 0, split: int = 1, call: int = 0, incarnation: int = 0
+    config: Config,
+    n_envs: int,
+    *,
+    first: int = 0,
+    split: int = 1,
+    call: int = 0,
+    incarnation: int = 0,
+    members: int = 1,
 ) -> Engine:
-    """The engine of a config, for envs `first` and on, in `split` groups. `call`, `incarnation`: see seeding.py."""
+    """The engine of a config, for envs `first` and on, in `split` groups, each shared by `members` threads (native).
+    `call`, `incarnation`: see seeding.py."""
     size = n_envs // split
     begins = range(first, first + n_envs, size)
     if config.engine == "torch":
@@ -53,7 +61,9 @@ def make_engine(
         from fastac.torch_engine import TorchEngine
 
         return TorchEngine(config, Groups([Collector(config, begin, size, call, incarnation) for begin in begins]))
-    return NativeEngine(config, [native_worker(config, begin, size, call, incarnation) for begin in begins])
+    return NativeEngine(
+        config, [native_worker(config, begin, size, call, incarnation, members) for begin in begins], members
+    )
 
 
 def at_work(config: Config) -> contextlib.AbstractContextManager[None]:
@@ -86,14 +96,15 @@ def preload(config: Config) -> str:
 class NativeEngine:
     """The MLP on the native env, in C++."""
 
-    def __init__(self, config: Config, workers: Sequence[_core.NativeWorker]) -> None:
+    def __init__(self, config: Config, workers: Sequence[_core.NativeWorker], members: int = 1) -> None:
         self.config = config
+        self._members = members
         self.workers = workers
         self.groups = Groups(workers)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy, a pickled one too, goes on where this one is."""
-        return _native_at, (self.config, len(self.workers), self.groups.get_state())
+        return _native_at, (self.config, len(self.workers), self._members, self.groups.get_state())
 
     def begin(self, session: _core.Session) -> Loop:
         return _NativeLoop(self, session)
@@ -130,8 +141,10 @@ class _NativeLoop:
         flush_log(self._session, lambda: sum(worker.flush(self._session) for worker in self._engine.workers), wait)
 
 
-def native_worker(config: Config, first: int, n_envs: int, call: int = 0, incarnation: int = 0) -> _core.NativeWorker:
-    """The native worker of envs `first` and on."""
+def native_worker(
+    config: Config, first: int, n_envs: int, call: int = 0, incarnation: int = 0, members: int = 1
+) -> _core.NativeWorker:
+    """The native worker of envs `first` and on, shared by `members` threads."""
     if config.seed is None:
         raise ValueError("expected a config with a seed: use config.resolve_seed()")
     return _core.NativeWorker(
@@ -145,11 +158,13 @@ def native_worker(config: Config, first: int, n_envs: int, call: int = 0, incarn
         reward_scale=config.reward_scale,
         env_words=seeding.env_words(config.seed, call, first, n_envs, incarnation),
         action_words=seeding.action_words(config.seed, call, first, n_envs, incarnation),
+        members=members,
     )
 
 
-def _native_at(config: Config, split: int, state: Arrays) -> NativeEngine:
+def _native_at(config: Config, split: int, members: int, state: Arrays) -> NativeEngine:
     size = len(state["env_elapsed"]) // split
-    engine = NativeEngine(config, [native_worker(config, k * size, size) for k in range(split)])
+    workers = [native_worker(config, k * size, size, members=members) for k in range(split)]
+    engine = NativeEngine(config, workers, members)
     engine.groups.set_state(state)
     return engine
