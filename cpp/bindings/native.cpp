@@ -54,8 +54,9 @@ struct WorkerInUse : std::runtime_error {
 
 class PyWorker : public MadeByInit {
 public:
-    PyWorker(const MlpShape& shape, const RolloutConfig& config, const std::vector<Pcg64::Words>& env_seeds, const std::vector<Pcg64::Words>& action_seeds)
-        : worker_(shape, config, env_seeds, action_seeds) {}
+    PyWorker(const MlpShape& shape, const RolloutConfig& config, const std::vector<Pcg64::Words>& env_seeds, const std::vector<Pcg64::Words>& action_seeds,
+             std::size_t members)
+        : worker_(shape, config, env_seeds, action_seeds, members) {}
 
     /// Calls give up the GIL, and could meet another thread's: that one is refused.
     class InUse {
@@ -92,10 +93,10 @@ public:
         const InUse mine(*this);
         std::optional<PySession::InUse> seat;
         if (session != nullptr) seat.emplace(*session);
-        worker_.policy().load(expect_array<float>(params, "params", {parameters()}));
+        const auto from = expect_array<float>(params, "params", {parameters()});
         collected_ = true;
         const py::gil_scoped_release unlocked;
-        worker_.collector().collect(worker_.policy(), [&] {
+        worker_.collect(from, [&] {
             if (seat) (*seat)->beat();
         });
     }
@@ -105,47 +106,54 @@ public:
         expect_finite({vf_coef, ent_coef, max_grad_norm});
         if (!collected_) throw std::logic_error("gradient: expected a rollout first");
         const std::span<float> to = expect_array<float>(grad, "grad", {parameters()}, Access::write);
-        const GradientStats s = worker_.gradient().compute(worker_.policy(), worker_.collector(), {vf_coef, ent_coef, max_grad_norm}, to);
+        const GradientStats s = worker_.gradient({vf_coef, ent_coef, max_grad_norm}, to);
         return py::make_tuple(s.grad_norm, s.policy_loss, s.value_loss, s.entropy, s.return_mean, s.return_var, s.explained_variance);
     }
 
     [[nodiscard]] py::dict rollout() {
         const InUse mine(*this);
         py::dict d;
-        put(d, "obs", worker_.collector().obs(), {steps(), envs(), 4});
-        put(d, "actions", worker_.collector().actions(), {steps(), envs()});
-        put(d, "values", worker_.collector().values(), {steps(), envs()});
-        put(d, "advantages", worker_.collector().advantages(), {steps(), envs()});
-        put(d, "returns", worker_.collector().returns(), {steps(), envs()});
+        put(d, "obs", batch(&Collector::obs, CartPole::state_size), {steps(), envs(), 4});
+        put(d, "actions", batch(&Collector::actions), {steps(), envs()});
+        put(d, "values", batch(&Collector::values), {steps(), envs()});
+        put(d, "advantages", batch(&Collector::advantages), {steps(), envs()});
+        put(d, "returns", batch(&Collector::returns), {steps(), envs()});
         return d;
     }
 
     [[nodiscard]] py::list episodes() {
         const InUse mine(*this);
         py::list all;
-        for (const Episode& episode : worker_.collector().episodes()) all.append(py::make_tuple(episode.episode_return, episode.length));
+        for (const Collector& block : worker_.blocks())
+            for (const Episode& episode : block.episodes()) all.append(py::make_tuple(episode.episode_return, episode.length));
         return all;
     }
 
     [[nodiscard]] py::dict get_state() {
         const InUse mine(*this);
-        const CartPole::Snapshot saved = worker_.collector().envs().snapshot();
-        const std::size_t n = worker_.collector().config().n_envs;
-        std::vector<double> state(4 * n), returns;
+        std::vector<double> state, returns;
         std::vector<std::uint8_t> status;
-        std::vector<std::int64_t> lengths;
-        for (std::size_t i = 0; i < n; ++i) {
-            for (std::size_t k = 0; k < 4; ++k) state[4 * i + k] = saved.state[k * n + i];
-            status.push_back(static_cast<std::uint8_t>(saved.status[i]));
-            returns.push_back(worker_.collector().running()[i].episode_return);
-            lengths.push_back(worker_.collector().running()[i].length);
+        std::vector<std::int64_t> elapsed, lengths;
+        std::vector<Pcg64::Words> env_streams, action_streams;
+        for (Collector& block : worker_.blocks()) {
+            const CartPole::Snapshot saved = block.envs().snapshot();
+            const std::size_t n = block.config().n_envs;
+            for (std::size_t i = 0; i < n; ++i) {
+                for (std::size_t k = 0; k < 4; ++k) state.push_back(saved.state[k * n + i]);
+                elapsed.push_back(saved.elapsed[i]);
+                status.push_back(static_cast<std::uint8_t>(saved.status[i]));
+                returns.push_back(block.running()[i].episode_return);
+                lengths.push_back(block.running()[i].length);
+            }
+            append(env_streams, saved.rng);
+            append(action_streams, block.streams().words());
         }
         py::dict d;
         put(d, "env_state", state, {envs(), 4});
-        put(d, "env_elapsed", saved.elapsed, {envs()});
+        put(d, "env_elapsed", elapsed, {envs()});
         put(d, "env_status", status, {envs()});
-        d["env_stream"] = words_to_array(saved.rng);
-        d["action_stream"] = words_to_array(worker_.collector().streams().words());
+        d["env_stream"] = words_to_array(env_streams);
+        d["action_stream"] = words_to_array(action_streams);
         put(d, "episode_return", returns, {envs()});
         put(d, "episode_length", lengths, {envs()});
         return d;
@@ -163,24 +171,36 @@ public:
         const auto status = expect_array<std::uint8_t>(entry("env_status"), "env_status", {envs()});
         const auto returns = expect_array<double>(entry("episode_return"), "episode_return", {envs()});
         const auto lengths = expect_array<std::int64_t>(entry("episode_length"), "episode_length", {envs()});
-        const std::size_t n = worker_.collector().config().n_envs;
-        CartPole::Snapshot saved{std::vector<double>(4 * n), {elapsed.begin(), elapsed.end()}, {}, words_from(entry("env_stream"), "env_stream", envs())};
-        std::vector<Episode> running;
-        for (std::size_t i = 0; i < n; ++i) {
-            for (std::size_t k = 0; k < 4; ++k) saved.state[k * n + i] = state[4 * i + k];
-            saved.status.push_back(static_cast<EnvStatus>(status[i]));
-            running.push_back({returns[i], lengths[i]});
-        }
-        const auto streams = words_from(entry("action_stream"), "action_stream", envs());
-        const std::vector<Pcg64::Words> before = worker_.collector().streams().words();
-        worker_.collector().streams().set_words(streams);
+        const auto env_streams = words_from(entry("env_stream"), "env_stream", envs());
+        const auto action_streams = words_from(entry("action_stream"), "action_stream", envs());
+        std::vector<std::pair<CartPole::Snapshot, std::vector<Pcg64::Words>>> before;
+        for (Collector& block : worker_.blocks()) before.emplace_back(block.envs().snapshot(), block.streams().words());
+        std::size_t first = 0;
         try {
-            worker_.collector().envs().restore(saved);
+            for (Collector& block : worker_.blocks()) {
+                const std::size_t n = block.config().n_envs;
+                CartPole::Snapshot saved{std::vector<double>(4 * n), some(elapsed, first, n), {}, some(env_streams, first, n)};
+                for (std::size_t i = 0; i < n; ++i) {
+                    for (std::size_t k = 0; k < 4; ++k) saved.state[k * n + i] = state[4 * (first + i) + k];
+                    saved.status.push_back(static_cast<EnvStatus>(status[first + i]));
+                }
+                block.streams().set_words(some(action_streams, first, n));
+                block.envs().restore(saved);
+                first += n;
+            }
         } catch (...) {
-            worker_.collector().streams().set_words(before);  // all or nothing
+            for (std::size_t b = 0; b < before.size(); ++b) {  // all or nothing
+                worker_.blocks()[b].envs().restore(before[b].first);
+                worker_.blocks()[b].streams().set_words(before[b].second);
+            }
             throw;
         }
-        worker_.collector().running() = running;
+        first = 0;
+        for (Collector& block : worker_.blocks()) {
+            const std::size_t n = block.config().n_envs;
+            for (std::size_t i = 0; i < n; ++i) block.running()[i] = {returns[first + i], lengths[first + i]};
+            first += n;
+        }
         collected_ = false;
     }
 
@@ -188,15 +208,33 @@ public:
         const InUse mine(*this);
         return worker_.updates();
     }
-    [[nodiscard]] py::ssize_t parameters() { return static_cast<py::ssize_t>(worker_.policy().shape().parameters()); }
+    [[nodiscard]] py::ssize_t parameters() { return static_cast<py::ssize_t>(worker_.parameters()); }
 
 private:
+    template <class Row>
+    static std::vector<std::remove_const_t<typename Row::value_type>> some(const Row& rows, std::size_t first, std::size_t n) {
+        return {rows.begin() + static_cast<std::ptrdiff_t>(first), rows.begin() + static_cast<std::ptrdiff_t>(first + n)};
+    }
+    static void append(std::vector<Pcg64::Words>& to, const std::vector<Pcg64::Words>& more) { to.insert(to.end(), more.begin(), more.end()); }
+
+    /// [T, N, width] of the blocks' [T, their envs, width].
+    template <class T>
+    std::vector<T> batch(const std::vector<T>& (Collector::*of)() const noexcept, std::size_t width = 1) {
+        std::vector<T> all;
+        for (std::size_t t = 0; t < worker_.config().n_steps; ++t)
+            for (const Collector& block : worker_.blocks()) {
+                const auto row = (block.*of)().begin() + static_cast<std::ptrdiff_t>(t * block.config().n_envs * width);
+                all.insert(all.end(), row, row + static_cast<std::ptrdiff_t>(block.config().n_envs * width));
+            }
+        return all;
+    }
+
     static void expect_finite(const LossConfig& c) {
         for (const double number : {c.vf_coef, c.ent_coef, c.max_grad_norm})
             if (!std::isfinite(number)) throw py::value_error("vf_coef, ent_coef, max_grad_norm: expected finite numbers, got " + std::to_string(number));
     }
-    [[nodiscard]] py::ssize_t steps() { return static_cast<py::ssize_t>(worker_.collector().config().n_steps); }
-    [[nodiscard]] py::ssize_t envs() { return static_cast<py::ssize_t>(worker_.collector().config().n_envs); }
+    [[nodiscard]] py::ssize_t steps() { return static_cast<py::ssize_t>(worker_.config().n_steps); }
+    [[nodiscard]] py::ssize_t envs() { return static_cast<py::ssize_t>(worker_.config().n_envs); }
 
     Worker worker_;
     bool collected_ = false;
@@ -213,23 +251,25 @@ void bind_native(py::module_& m) {
         },
         py::arg("params"), py::arg("obs"), py::kw_only(), py::arg("hidden_sizes"), py::arg("activation"), py::arg("shared_trunk"),
         "The MLP policy with params float32[P], for obs float32[N, 4]: action probabilities float32[N, 2] and values float32[N]; new arrays.");
+    m.attr("BLOCK_ENVS") = Worker::block_envs;
     m.attr("MAX_NONFINITE_IN_A_ROW") = Worker::most_nonfinite;
     py::register_exception<WorkerInUse>(m, "WorkerInUse", PyExc_RuntimeError);
     py::class_<PyWorker, std::shared_ptr<PyWorker>> worker(
         m, "NativeWorker",
         "The native engine: an MLP policy, N CartPole envs and the gradient of the actor-critic loss, in C++ and without the GIL.\n\n"
+        "`members` threads share its batch, with the same results for any number of them: at most one for each BLOCK_ENVS envs, or a part of them.\n"
         "One thread at a time: a second one gets WorkerInUse.");
     refuse_copies(worker, "keep its state, and give it to another one");
     worker
         .def(py::init([](const std::vector<std::size_t>& hidden_sizes, const py::str& activation, bool shared_trunk, std::size_t n_steps, std::int64_t max_episode_steps,
-                         double gamma, double gae_lambda, double reward_scale, py::handle env_words, py::handle action_words) {
+                         double gamma, double gae_lambda, double reward_scale, py::handle env_words, py::handle action_words, std::size_t members) {
                  const auto envs = words_from(env_words, "env_words", any_length);
                  const auto actions = words_from(action_words, "action_words", static_cast<py::ssize_t>(envs.size()));
                  return std::make_shared<PyWorker>(MlpShape{CartPole::state_size, Collector::n_actions, hidden_sizes, activation_of(activation), shared_trunk},
-                                                   RolloutConfig{n_steps, envs.size(), max_episode_steps, gamma, gae_lambda, reward_scale}, envs, actions);
+                                                   RolloutConfig{n_steps, envs.size(), max_episode_steps, gamma, gae_lambda, reward_scale}, envs, actions, members);
              }),
              py::kw_only(), py::arg("hidden_sizes"), py::arg("activation"), py::arg("shared_trunk"), py::arg("n_steps"), py::arg("max_episode_steps"), py::arg("gamma"),
-             py::arg("gae_lambda"), py::arg("reward_scale"), py::arg("env_words"), py::arg("action_words"))
+             py::arg("gae_lambda"), py::arg("reward_scale"), py::arg("env_words"), py::arg("action_words"), py::arg("members") = 1)
         .def_property_readonly("parameters", &PyWorker::parameters)
         .def_property_readonly("updates", &PyWorker::updates, "Gradients submitted so far.")
         .def("run",

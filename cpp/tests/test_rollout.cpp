@@ -129,9 +129,10 @@ void a_gradient_is_the_slope_of_the_loss() {
     collector.collect(policy, [] {});
     const LossConfig weights{.vf_coef = 0.7, .ent_coef = 0.3, .max_grad_norm = 0.0};
     std::vector<float> grad(params.size());
-    const GradientStats stats = gradient.compute(policy, collector, weights, grad);
+    const BlockSums sums[] = {gradient.compute(policy, collector, weights, collector.steps(), grad)};
+    const GradientStats stats = stats_of(sums);
+    const double norm = grad_norm(grad.data(), grad.size());
     CHECK(std::abs(stats.policy_loss + weights.vf_coef * stats.value_loss - weights.ent_coef * stats.entropy - loss_at(params, collector, weights)) < 1e-5);
-    CHECK(std::abs(stats.grad_norm - grad_norm(grad.data(), grad.size())) < 1e-12);
     // Along some directions: a step in float32 is coarse, a whole direction averages that.
     std::mt19937 random(3);
     std::normal_distribution<double> normal;
@@ -145,12 +146,8 @@ void a_gradient_is_the_slope_of_the_loss() {
             slope += (static_cast<double>(ahead[i]) - static_cast<double>(behind[i])) * static_cast<double>(grad[i]);
         }
         const double expected = loss_at(ahead, collector, weights) - loss_at(behind, collector, weights);
-        CHECK(std::abs(slope - expected) < 1e-3 * stats.grad_norm * 2e-3 * std::sqrt(static_cast<double>(params.size())));
+        CHECK(std::abs(slope - expected) < 1e-3 * norm * 2e-3 * std::sqrt(static_cast<double>(params.size())));
     }
-    std::vector<float> clipped(params.size());
-    const GradientStats again = gradient.compute(policy, collector, {.vf_coef = 0.7, .ent_coef = 0.3, .max_grad_norm = 0.01}, clipped);
-    CHECK_EQ(again.grad_norm, stats.grad_norm);
-    CHECK(std::abs(grad_norm(clipped.data(), clipped.size()) - 0.01) < 1e-6);
 }
 
 void what_makes_no_rollout() {

@@ -163,6 +163,7 @@ def sincos_mismatches(tiles: int = 256) -> int: ...
 def clip_grad_norm(grad: npt.NDArray[np.float32], max_norm: float) -> float: ...
 
 # --- native ---
+BLOCK_ENVS: int
 MAX_NONFINITE_IN_A_ROW: int
 
 def act(
@@ -190,6 +191,7 @@ class NativeWorker:
         reward_scale: float,
         env_words: npt.NDArray[np.uint64],
         action_words: npt.NDArray[np.uint64],
+        members: int = 1,
     ) -> None: ...
     @property
     def parameters(self) -> int: ...

@@ -18,7 +18,8 @@ class A2C(Algorithm):
     """Synchronous advantage actor-critic: the batched form of Mnih et al. 2016, arXiv:1602.01783.
 
     A run is reproducible to the last bit from its seed. With `split=k` the envs form k groups that
-    update in turn, each from fresh parameters: the update size of A3C without its staleness.
+    update in turn, each from fresh parameters: the update size of A3C without its staleness. With `workers=W`
+    W threads share the batch, and end with the same bits as one.
 
     The envs belong to the model: a next learn(), or a resume() after load(), goes on in the midst of their episodes. So
     an interrupted learn() that is resumed ends with the same bits as one that never was, and, where schedules are
@@ -37,7 +38,9 @@ class A2C(Algorithm):
 
     def __init__(self, env: str = "CartPole-v1", **options: Any) -> None:
         super().__init__(config_from(A2CConfig, env, options))
-        self._engine = make_engine(self.config, self.config.n_envs, split=self.config.split)
+        self._engine = make_engine(
+            self.config, self.config.n_envs, split=self.config.split, members=self.config.workers
+        )
 
     def _open(self, progress: WaitingProgress) -> Run:
         return self._new_run(

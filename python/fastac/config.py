@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fastac._core import MAX_WORKERS, OPTIMIZERS, STALENESS_LRS, UPDATE_SCHEMES
+from fastac._core import BLOCK_ENVS, MAX_WORKERS, OPTIMIZERS, STALENESS_LRS, UPDATE_SCHEMES
 from fastac.errors import ConfigError
 
 BACKENDS = ("thread", "process")
@@ -137,11 +137,35 @@ class A2CConfig(Config):
 
     n_envs: int = _field(4, "envs in the batch", at_least=1, at_most=4096)
     split: int = _field(1, "groups of envs that update in turn instead of in one batch", at_least=1)
+    workers: int = _field(
+        1,
+        f"threads that share the batch, one for each {BLOCK_ENVS} envs at most; the result is the same for any number",
+        at_least=1,
+        at_most=MAX_WORKERS,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.n_envs % self.split != 0:
             raise ConfigError(f"split: expected a divisor of n_envs={self.n_envs}, got {self.split}")
+        if self.workers > 1:
+            self._check_workers()
+
+    def _check_workers(self) -> None:
+        if self.engine != "native":
+            raise ConfigError(
+                f"workers: expected 1 with engine={self.engine}, whose gradient is one, got {self.workers}"
+            )
+        if self.split > 1:
+            raise ConfigError(
+                f"workers: expected 1 with split={self.split}, whose updates are small, got {self.workers}"
+            )
+        most = -(-self.n_envs // BLOCK_ENVS)
+        if self.workers > most:
+            raise ConfigError(
+                f"workers: expected at most {most} with n_envs={self.n_envs}, as each takes blocks of {BLOCK_ENVS} "
+                f"envs, got {self.workers}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

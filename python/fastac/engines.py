@@ -45,9 +45,17 @@ class Engine(Protocol):
 
 
 def make_engine(
-    config: Config, n_envs: int, *, first: int = 0, split: int = 1, call: int = 0, incarnation: int = 0
+    config: Config,
+    n_envs: int,
+    *,
+    first: int = 0,
+    split: int = 1,
+    call: int = 0,
+    incarnation: int = 0,
+    members: int = 1,
 ) -> Engine:
-    """The engine of a config, for envs `first` and on, in `split` groups. `call`, `incarnation`: see seeding.py."""
+    """The engine of a config, for envs `first` and on, in `split` groups, each shared by `members` threads (native).
+    `call`, `incarnation`: see seeding.py."""
     size = n_envs // split
     begins = range(first, first + n_envs, size)
     if config.engine == "torch":
@@ -58,7 +66,9 @@ def make_engine(
         return TorchEngine(
             config, Groups([NativeCollector(config, begin, size, call, incarnation) for begin in begins])
         )
-    return NativeEngine(config, [native_worker(config, begin, size, call, incarnation) for begin in begins])
+    return NativeEngine(
+        config, [native_worker(config, begin, size, call, incarnation, members) for begin in begins], members
+    )
 
 
 def at_work(config: Config) -> contextlib.AbstractContextManager[None]:
@@ -91,14 +101,15 @@ def preload(config: Config) -> str:
 class NativeEngine:
     """The MLP on the native env, in C++."""
 
-    def __init__(self, config: Config, workers: Sequence[_core.NativeWorker]) -> None:
+    def __init__(self, config: Config, workers: Sequence[_core.NativeWorker], members: int = 1) -> None:
         self.config = config
+        self._members = members
         self.workers = workers
         self.groups = Groups(workers)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy, a pickled one too, goes on where this one is."""
-        return _native_at, (self.config, len(self.workers), self.groups.get_state())
+        return _native_at, (self.config, len(self.workers), self._members, self.groups.get_state())
 
     def begin(self, session: _core.Session) -> Loop:
         return _NativeLoop(self, session)
@@ -135,8 +146,9 @@ class _NativeLoop:
         flush_log(self._session, lambda: sum(worker.flush(self._session) for worker in self._engine.workers), wait)
 
 
-def _native_at(config: Config, split: int, state: Arrays) -> NativeEngine:
+def _native_at(config: Config, split: int, members: int, state: Arrays) -> NativeEngine:
     size = len(state["env_elapsed"]) // split
-    engine = NativeEngine(config, [native_worker(config, k * size, size) for k in range(split)])
+    workers = [native_worker(config, k * size, size, members=members) for k in range(split)]
+    engine = NativeEngine(config, workers, members)
     engine.groups.set_state(state)
     return engine

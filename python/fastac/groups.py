@@ -55,8 +55,10 @@ class Groups(Generic[Member]):
         self._next = int(saved["next_group"][0])
 
 
-def native_worker(config: Config, first: int, n_envs: int, call: int = 0, incarnation: int = 0) -> _core.NativeWorker:
-    """The native worker of envs `first` and on."""
+def native_worker(
+    config: Config, first: int, n_envs: int, call: int = 0, incarnation: int = 0, members: int = 1
+) -> _core.NativeWorker:
+    """The native worker of envs `first` and on, shared by `members` threads."""
     if config.seed is None:
         raise ValueError("expected a config with a seed: use config.resolve_seed()")
     return _core.NativeWorker(
@@ -70,4 +72,5 @@ def native_worker(config: Config, first: int, n_envs: int, call: int = 0, incarn
         reward_scale=config.reward_scale,
         env_words=seeding.env_words(config.seed, call, first, n_envs, incarnation),
         action_words=seeding.action_words(config.seed, call, first, n_envs, incarnation),
+        members=members,
     )

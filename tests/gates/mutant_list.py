@@ -13,6 +13,7 @@ RELEASED = "region_->seat(seat_).hazard.store(0, std::memory_order_release)"
 FLOAT_STORE = "AtomicRef<float>(to[i]).store(from[i], std::memory_order_relaxed);"
 TAKEN = "words.log_read.store(from + n, std::memory_order_release);"
 WRITTEN = "words.log_written.store(written + 1, std::memory_order_release);"
+MET = "meetings_.store(seen + 1, std::memory_order_release);"
 
 MUTANTS = [
     Mutant(
@@ -21,6 +22,19 @@ MUTANTS = [
         "test_grad_buffer",
         "tsan",
         "data race",
+    ),
+    Mutant(
+        "a meeting without release, by threads",
+        (("team.hpp", MET, MET.replace("release", "relaxed")),),
+        "test_team",
+        "tsan",
+        "data race",
+    ),
+    Mutant(
+        "blocks added from the last",
+        (("gradient.hpp", "std::size_t b = 1; b < blocks; ++b)", "std::size_t b = blocks; --b > 0;)"),),
+        "test_team",
+        says="CHECK failed: other[0] > 1.0F",
     ),
     Mutant(
         "published before the payload, by a test",

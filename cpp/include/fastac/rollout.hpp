@@ -29,6 +29,17 @@ struct RolloutConfig {
     double reward_scale = 1.0;
 };
 
+/// Throws std::invalid_argument for a rollout that cannot be, or would be too long.
+inline const RolloutConfig& checked(const RolloutConfig& config) {
+    constexpr std::size_t most = std::size_t{1} << 29U;
+    if (config.n_steps < 1 || config.n_envs < 1 || config.n_steps > most / config.n_envs)
+        throw std::invalid_argument("n_steps, n_envs: expected at least 1 and at most 2^29 steps in a rollout, got " + std::to_string(config.n_steps) + " of " +
+                                    std::to_string(config.n_envs) + " envs");
+    for (const double number : {config.gamma, config.gae_lambda, config.reward_scale})
+        if (!std::isfinite(number)) throw std::invalid_argument("gamma, gae_lambda, reward_scale: expected finite numbers, got " + std::to_string(number));
+    return config;
+}
+
 struct Episode {
     double episode_return;  // undiscounted, unscaled
     std::int64_t length;
@@ -126,16 +137,6 @@ public:
     [[nodiscard]] std::vector<Episode>& running() noexcept { return running_; }  // the episodes under way
 
 private:
-    static const RolloutConfig& checked(const RolloutConfig& config) {
-        constexpr std::size_t most = std::size_t{1} << 29U;
-        if (config.n_steps < 1 || config.n_envs < 1 || config.n_steps > most / config.n_envs)
-            throw std::invalid_argument("n_steps, n_envs: expected at least 1 and at most 2^29 steps in a rollout, got " + std::to_string(config.n_steps) + " of " +
-                                        std::to_string(config.n_envs) + " envs");
-        for (const double number : {config.gamma, config.gae_lambda, config.reward_scale})
-            if (!std::isfinite(number)) throw std::invalid_argument("gamma, gae_lambda, reward_scale: expected finite numbers, got " + std::to_string(number));
-        return config;
-    }
-
     enum class End : std::uint8_t { none, terminated, truncated };
 
     static float value_of(const Mlp& policy, std::size_t row) noexcept { return policy.outputs(row)[n_actions]; }

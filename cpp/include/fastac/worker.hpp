@@ -10,12 +10,15 @@
 #include <cstdint>
 #include <deque>
 #include <span>
+#include <stdexcept>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "fastac/gradient.hpp"
 #include "fastac/mlp.hpp"
 #include "fastac/rollout.hpp"
+#include "fastac/team.hpp"
 #include "fastac/updates.hpp"
 
 namespace fastac {
@@ -91,7 +94,13 @@ private:
     std::uint64_t updates_ = 0, stride_ = 1;
 };
 
-// What it is: one worker of a run. It borrows the session, and owns its envs, its policy and its gradient.
+// What it is: one worker of a run, which owns its envs, its policy and its gradient, and borrows a session. Several threads may be
+// its members and share its batch (A2C with `workers`); they wait for each other, so they are one worker of the region.
+//
+// The same bits for any number of members: the envs are cut into blocks, always the same ones. A block is rolled out and
+// differentiated by itself, by whichever member, and the gradients of the blocks are added in their order: each
+// member adds a part of the parameters, over all blocks. A batch of up to `block_envs` envs is one block.
+//
 // Who may call: one thread at a time. What may wait: `run`, as `Session::submit` does.
 class Worker {
 public:
@@ -102,26 +111,92 @@ public:
         diverged,  // too many gradients in a row held NaN or infinity
     };
     static constexpr std::uint64_t most_nonfinite = 10;  // in a row
+    static constexpr std::size_t block_envs = 8;
 
-    Worker(const MlpShape& shape, const RolloutConfig& rollout, const std::vector<Pcg64::Words>& env_seeds, const std::vector<Pcg64::Words>& action_seeds)
-        : collector_(rollout, env_seeds, action_seeds), policy_(shape, collector_.rows()), gradient_(collector_.steps()), grad_(shape.parameters()) {}
+    Worker(const MlpShape& shape, const RolloutConfig& rollout, const std::vector<Pcg64::Words>& env_seeds, const std::vector<Pcg64::Words>& action_seeds, std::size_t members = 1)
+        : config_(checked(rollout)), pitch_(align_up(shape.parameters(), hogwild_block)), grads_(pitch_ * blocks_of(rollout.n_envs)) {
+        if (env_seeds.size() != rollout.n_envs || action_seeds.size() != rollout.n_envs) throw std::invalid_argument("seeds: expected one for each env");
+        const std::size_t n_blocks = blocks_of(rollout.n_envs);
+        if (members < 1 || members > n_blocks)
+            throw std::invalid_argument("members: expected 1 to " + std::to_string(n_blocks) + ", one for each " + std::to_string(block_envs) + " envs, got " + std::to_string(members));
+        const auto some = [](const std::vector<Pcg64::Words>& all, std::size_t first, std::size_t n) {
+            return std::vector<Pcg64::Words>(all.begin() + static_cast<std::ptrdiff_t>(first), all.begin() + static_cast<std::ptrdiff_t>(first + n));
+        };
+        for (std::size_t first = 0; first < rollout.n_envs; first += block_envs) {
+            RolloutConfig block = rollout;
+            block.n_envs = std::min(block_envs, rollout.n_envs - first);
+            blocks_.emplace_back(block, some(env_seeds, first, block.n_envs), some(action_seeds, first, block.n_envs));
+        }
+        sums_.resize(n_blocks);
+        for (std::size_t m = 0; m < members; ++m) members_.emplace_back(shape, blocks_.front());
+    }
 
     /// Updates until `duration` is over, `most` have been made, or the run ends.
     Ended run(Session& session, const LoopConfig& config, std::chrono::milliseconds duration, std::uint64_t most) {
-        const auto until = std::chrono::steady_clock::now() + duration;
-        const std::span<float> grad(grad_.at(0), policy_.params().size());
+        Ended ended = Ended::stopped;
+        together(members_.size(), [&](Barrier& barrier, std::size_t m) {
+            if (m == 0) ended = lead(barrier, session, config, std::chrono::steady_clock::now() + duration, most);
+            else while (barrier.meet() && take_part(barrier, m, [] {})) {}
+        });
+        return ended;
+    }
+
+    /// At the end: writes the rows that the parent had not read in time. Returns how many are left.
+    std::size_t flush(Session& session) { return reports_.flush(session); }
+
+    /// One rollout alone, with params float32[P]. `beat` is called after each step of a block.
+    template <class Beat>
+    void collect(std::span<const float> params, Beat beat) {
+        Mlp& policy = members_.front().policy;
+        policy.load(params);
+        for (Collector& block : blocks_) block.collect(policy, beat);
+    }
+
+    /// The gradient float32[P] of the last rollout.
+    GradientStats gradient(const LossConfig& weights, std::span<float> grad) noexcept {
+        Member& all = members_.front();
+        for (std::size_t b = 0; b < blocks_.size(); ++b) {
+            all.policy.forward(0, blocks_[b].steps(), blocks_[b].obs().data());  // what it gave for the block has made room for the next
+            sums_[b] = all.gradient.compute(all.policy, blocks_[b], weights, steps(), gradient_of(b));
+        }
+        add_blocks(grads_.at(0), blocks_.size(), pitch_, 0, parameters());
+        const GradientStats stats = stats_and_clip(weights.max_grad_norm);
+        std::copy_n(grads_.at(0), grad.size(), grad.begin());
+        return stats;
+    }
+
+    [[nodiscard]] std::uint64_t updates() const noexcept { return reports_.updates(); }  // submitted so far
+    [[nodiscard]] std::deque<Collector>& blocks() noexcept { return blocks_; }
+    [[nodiscard]] const RolloutConfig& config() const noexcept { return config_; }
+    [[nodiscard]] std::size_t steps() const noexcept { return config_.n_steps * config_.n_envs; }  // T N
+    [[nodiscard]] std::size_t parameters() const noexcept { return members_.front().policy.shape().parameters(); }
+
+private:
+    /// A thread's own: a policy that has room for one block.
+    struct Member {
+        Member(const MlpShape& shape, const Collector& largest) : policy(shape, largest.rows()), gradient(largest.steps()) {}
+        Mlp policy;
+        ActorCriticGradient gradient;
+    };
+
+    static std::size_t blocks_of(std::size_t n_envs) noexcept { return (n_envs + block_envs - 1) / block_envs; }
+    [[nodiscard]] std::span<float> gradient_of(std::size_t block) noexcept { return {grads_.at(block * pitch_), parameters()}; }
+
+    /// The loop. Between two updates the other members wait for the first meeting of the next one.
+    Ended lead(Barrier& barrier, Session& session, const LoopConfig& config, std::chrono::steady_clock::time_point until, std::uint64_t most) {
         while (!session.stop_requested()) {
-            const Snapshot now = session.read(policy_.params());
+            const Snapshot now = session.read(members_.front().policy.params());
             if (now.env_steps >= config.total_timesteps) return Ended::finished;
             const double progress = static_cast<double>(now.env_steps) / static_cast<double>(config.total_timesteps);
-            const double learning_rate = config.learning_rate.at(progress), ent_coef = config.ent_coef.at(progress);
+            const double learning_rate = config.learning_rate.at(progress);
+            weights_ = {config.vf_coef, config.ent_coef.at(progress), config.max_grad_norm};
 
-            policy_.take_params();
-            collector_.collect(policy_, [&] { session.beat(); });
-            const GradientStats stats = gradient_.compute(policy_, collector_, {config.vf_coef, ent_coef, config.max_grad_norm}, grad);
+            if (!barrier.meet() || !take_part(barrier, 0, [&] { session.beat(); })) break;
+            const GradientStats stats = stats_and_clip(config.max_grad_norm);
             // The norm is a sum of squares in double, which no finite floats overflow: it is finite if all of them are.
-            const Submitted submitted = session.submit(grad, {now.version, collector_.steps(), learning_rate, 1, false, std::isfinite(stats.grad_norm), consumed(now.counts)});
-            report(session, now.version, stats, learning_rate, ent_coef, submitted);
+            const Submitted submitted =
+                session.submit(gradient_of(0), {now.version, steps(), learning_rate, 1, false, std::isfinite(stats.grad_norm), consumed(now.counts)});
+            report(session, now.version, stats, learning_rate, submitted);
             nonfinite_ = submitted == Submitted::rejected_nonfinite ? nonfinite_ + 1 : 0;
             if (nonfinite_ == most_nonfinite) return Ended::diverged;
             if (--most == 0 || std::chrono::steady_clock::now() >= until) return Ended::not_yet;
@@ -129,29 +204,50 @@ public:
         return Ended::stopped;
     }
 
-    /// At the end: writes the rows that the parent had not read in time. Returns how many are left.
-    std::size_t flush(Session& session) { return reports_.flush(session); }
+    /// Member m's part in an update, from the parameters that the first has read to the batch's gradient, which is whole
+    /// when this returns true.
+    template <class Beat>
+    bool take_part(Barrier& barrier, std::size_t m, Beat beat) {
+        Member& mine = members_[m];
+        if (m == 0) mine.policy.take_params();
+        else mine.policy.load(members_.front().policy.params());
+        const auto share = [&](std::size_t of, std::size_t member) { return of * member / members_.size(); };
+        for (std::size_t b = share(blocks_.size(), m); b < share(blocks_.size(), m + 1); ++b) {
+            blocks_[b].collect(mine.policy, beat);
+            sums_[b] = mine.gradient.compute(mine.policy, blocks_[b], weights_, steps(), gradient_of(b));
+        }
+        if (!barrier.meet()) return false;
+        // By whole cache lines, so that no two members write to one.
+        const std::size_t lines = pitch_ / hogwild_block;
+        add_blocks(grads_.at(0), blocks_.size(), pitch_, share(lines, m) * hogwild_block, share(lines, m + 1) * hogwild_block);
+        return barrier.meet();
+    }
 
-    [[nodiscard]] std::uint64_t updates() const noexcept { return reports_.updates(); }  // submitted so far
-    [[nodiscard]] Collector& collector() noexcept { return collector_; }
-    [[nodiscard]] Mlp& policy() noexcept { return policy_; }
-    [[nodiscard]] ActorCriticGradient& gradient() noexcept { return gradient_; }
+    GradientStats stats_and_clip(double max_grad_norm) noexcept {
+        GradientStats stats = stats_of(sums_);
+        stats.grad_norm = clip_grad_norm(grads_.at(0), parameters(), max_grad_norm);
+        return stats;
+    }
 
-private:
-    void report(Session& session, std::uint64_t version, const GradientStats& s, double learning_rate, double ent_coef, Submitted submitted) {
+    void report(Session& session, std::uint64_t version, const GradientStats& s, double learning_rate, Submitted submitted) {
         const double now = std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
         // One that was published when the run was stopped is applied by the last drain.
         const bool applied = submitted == Submitted::applied || submitted == Submitted::stopped;
-        reports_.update(now, session.seat(), collector_.steps(), applied, version, s.grad_norm, s.policy_loss, s.value_loss, s.entropy, s.return_mean, s.return_var,
-                        s.explained_variance, learning_rate, ent_coef);
-        for (const Episode& episode : collector_.episodes()) reports_.episode(episode);
+        reports_.update(now, session.seat(), steps(), applied, version, s.grad_norm, s.policy_loss, s.value_loss, s.entropy, s.return_mean, s.return_var,
+                        s.explained_variance, learning_rate, weights_.ent_coef);
+        for (const Collector& block : blocks_)
+            for (const Episode& episode : block.episodes()) reports_.episode(episode);
         reports_.write(session);
     }
 
-    Collector collector_;
-    Mlp policy_;
-    ActorCriticGradient gradient_;
-    dense::Floats grad_;  // float32[P]
+    RolloutConfig config_;  // of the whole batch
+    std::deque<Collector> blocks_;
+    std::deque<Member> members_;
+    // Of the update under way: what its members have found for each block.
+    LossConfig weights_;
+    std::vector<BlockSums> sums_;
+    std::size_t pitch_;
+    dense::Floats grads_;  // [blocks, pitch]; the first becomes the batch's
     Reports reports_;
     std::uint64_t nonfinite_ = 0;
 };

@@ -46,6 +46,7 @@ def train_a2c(**options: Any) -> None:
     fastac train a2c --n-envs 4
     fastac train a2c --preset a2c-8
     fastac train a2c --n-envs 8 --split 8 --seed 1
+    fastac train a2c --n-envs 64 --workers 2
     """
     _train("a2c", **options)
 

@@ -1,2 +1,2 @@
-"""Asynchrony taken apart, reproducible to the last bit: `replay` plays a recorded run again; `player` plays virtual workers,
-`staleness` and `stragglers` experiment with it on the processes of `crew`; `statistics`, `tables` and `plots` show."""
+"""Asynchrony taken apart, reproducible to the last bit: `replay` plays a recorded run again; `player` plays virtual
+workers, `staleness` and `stragglers` experiment with it on the processes of `crew`; the rest sums up and shows."""

@@ -18,9 +18,8 @@ import numpy.typing as npt
 
 from fastac import _core, seeding
 from fastac.config import A3CConfig, schedule
-from fastac.engines import native_worker
 from fastac.errors import ConfigError
-from fastac.groups import Arrays
+from fastac.groups import Arrays, native_worker
 from fastac.metrics import History
 from fastac.mlp import Float32, initial_params
 from fastac.shared import Ledger, create_region, observer_of

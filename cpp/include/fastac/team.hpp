@@ -1,0 +1,91 @@
+// Threads that do one thing together, stage by stage: how the members of a worker share its batch (worker.hpp).
+// They live for one call only, so nothing is left of them for a fork, a copy or a signal to meet.
+#pragma once
+
+#include <sched.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <thread>
+#include <vector>
+
+#include "fastac/atomics.hpp"
+
+namespace fastac {
+
+/// Where the members of a team wait for each other.
+///
+/// Who may call: `meet` each member, one thread each; `dismiss` anybody, at any time.
+/// What may wait: `meet`, until all others have come or the team is dismissed. It has no deadline: members are threads of one
+///   process and one call, which cannot die alone, and one that fails dismisses the others.
+/// Not for: long waits. It spins, as a stage takes microseconds, and soon yields, as there may be fewer cores than members.
+class Barrier {
+public:
+    explicit Barrier(std::size_t members) noexcept : members_(static_cast<std::uint32_t>(members)) {}
+
+    /// Waits for all; whether they came. What each did before is seen by each after.
+    bool meet() noexcept {
+        const std::uint32_t seen = meetings_.load(std::memory_order_relaxed);  // cannot go on without us
+        // Acquires what those before us released, and hands it on to who comes after.
+        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == members_) {
+            arrived_.store(0, std::memory_order_relaxed);
+            meetings_.store(seen + 1, std::memory_order_release);  // pairs with the acquire load below
+            return true;
+        }
+        for (std::uint32_t looks = 0; meetings_.load(std::memory_order_acquire) == seen; ++looks) {
+            if (dismissed_.load(std::memory_order_acquire) != 0) return false;
+            if (looks < spins) pause();
+            else sched_yield();
+        }
+        return true;
+    }
+
+    /// The end of the team: who waits, or comes later, leaves.
+    void dismiss() noexcept { dismissed_.store(1, std::memory_order_release); }
+
+private:
+    static constexpr std::uint32_t spins = 500;  // some microseconds
+
+    static void pause() noexcept {
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#endif
+    }
+
+    const std::uint32_t members_;
+    alignas(64) Atomic<std::uint32_t> arrived_{0};
+    alignas(64) Atomic<std::uint32_t> meetings_{0};
+    Atomic<std::uint32_t> dismissed_{0};
+};
+
+/// Calls work(barrier, m) for each m < members at the same time, that of member 0 in the caller's thread. The first member
+/// that comes to its end dismisses the others. Throws what a member threw, or std::system_error where a thread cannot start.
+template <class Work>
+void together(std::size_t members, Work work) {
+    Barrier barrier(members);
+    std::vector<std::exception_ptr> failures(members);
+    const auto take_part = [&](std::size_t m) noexcept {
+        try {
+            work(barrier, m);
+        } catch (...) {
+            failures[m] = std::current_exception();
+        }
+        barrier.dismiss();
+    };
+    {
+        std::vector<std::jthread> others;  // joined at the end of this scope
+        try {
+            others.reserve(members - 1);
+            for (std::size_t m = 1; m < members; ++m) others.emplace_back(take_part, m);
+        } catch (...) {
+            barrier.dismiss();
+            throw;
+        }
+        take_part(0);
+    }
+    for (const std::exception_ptr& failure : failures)
+        if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace fastac

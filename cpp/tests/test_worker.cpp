@@ -1,0 +1,137 @@
+// A worker whose batch is shared by several threads: the same bits for any number of them, and the gradient of one batch.
+#include "fastac/worker.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <stdexcept>
+#include <vector>
+
+#include "check.hpp"
+
+using namespace fastac;
+using namespace std::chrono_literals;
+
+namespace {
+
+const MlpShape shape{.hidden = {8, 8}};
+
+std::vector<Pcg64::Words> seeds(std::size_t n, std::uint64_t from) {
+    std::vector<Pcg64::Words> all;
+    for (std::uint64_t i = 0; i < n; ++i) all.push_back({from, i, 7, i});
+    return all;
+}
+
+std::vector<float> draw(std::size_t n) {
+    std::mt19937 random(5);
+    std::normal_distribution<float> normal(0.0F, 0.3F);
+    std::vector<float> params(n);
+    for (float& p : params) p = normal(random);
+    return params;
+}
+
+RolloutConfig batch_of(std::size_t n_envs) { return {.n_steps = 7, .n_envs = n_envs, .max_episode_steps = 12, .gamma = 0.99, .gae_lambda = 0.9, .reward_scale = 0.5}; }
+
+Worker worker_of(std::size_t n_envs, std::size_t members) { return {shape, batch_of(n_envs), seeds(n_envs, 1), seeds(n_envs, 2), members}; }
+
+void the_sum_of_blocks_is_the_gradient_of_the_batch() {
+    constexpr std::size_t n = 20;
+    const std::vector<float> params = draw(shape.parameters());
+    Worker worker = worker_of(n, 1);
+    worker.collect(params, [] {});
+    const LossConfig weights{.vf_coef = 0.7, .ent_coef = 0.01, .max_grad_norm = 0.0};
+    std::vector<float> by_blocks(params.size()), whole(params.size());
+    const GradientStats stats = worker.gradient(weights, by_blocks);
+
+    Collector batch(batch_of(n), seeds(n, 1), seeds(n, 2));
+    Mlp policy(shape, batch.rows());
+    policy.load(params);
+    batch.collect(policy, [] {});
+    ActorCriticGradient gradient(batch.steps());
+    const BlockSums sums[] = {gradient.compute(policy, batch, weights, batch.steps(), whole)};
+    const GradientStats expected = stats_of(sums);
+    float largest = 0.0F;
+    for (const float g : whole) largest = std::max(largest, std::abs(g));
+    for (std::size_t i = 0; i < whole.size(); ++i) CHECK(std::abs(by_blocks[i] - whole[i]) < 1e-6F * std::max(1.0F, largest));
+    CHECK(std::abs(stats.grad_norm - grad_norm(whole.data(), whole.size())) < 1e-6 * stats.grad_norm);
+    CHECK(std::abs(stats.policy_loss - expected.policy_loss) < 1e-9 && std::abs(stats.return_var - expected.return_var) < 1e-9);
+    CHECK(std::abs(stats.explained_variance - expected.explained_variance) < 1e-9);
+    std::vector<float> clipped(params.size());
+    const GradientStats again = worker.gradient({.vf_coef = 0.7, .ent_coef = 0.01, .max_grad_norm = 0.01}, clipped);
+    CHECK_EQ(again.grad_norm, stats.grad_norm);
+    CHECK(std::abs(grad_norm(clipped.data(), clipped.size()) - 0.01) < 1e-6);
+}
+
+/// Parameters after some updates, in two calls, and how they ended.
+std::vector<float> trained(std::size_t n_envs, std::size_t members, Worker::Ended& ended) {
+    const std::vector<float> start = draw(shape.parameters());
+    RegionConfig config;
+    config.parameters = static_cast<std::uint32_t>(start.size());
+    const SharedRegion region = SharedRegion::create(config, 1);
+    Session observer(region, 1), session(region, 0);
+    observer.initialize(start, {}, 0);
+    Worker worker = worker_of(n_envs, members);
+    const LoopConfig loop{.total_timesteps = 7 * n_envs * 30, .learning_rate = {1e-2, true}, .ent_coef = {1e-2, false}, .vf_coef = 0.5, .max_grad_norm = 0.5};
+    CHECK(worker.run(session, loop, 1h, 11) == Worker::Ended::not_yet);
+    CHECK_EQ(worker.updates(), 11U);
+    ended = worker.run(session, loop, 1h, 0);
+    std::vector<float> params(start.size());
+    CHECK_EQ(session.read(params).version, 30U);
+    return params;
+}
+
+void any_number_of_members_ends_with_the_same_bits() {
+    for (const std::size_t n_envs : {std::size_t{9}, std::size_t{32}, std::size_t{37}}) {
+        Worker::Ended ended{};
+        const std::vector<float> one = trained(n_envs, 1, ended);
+        CHECK(ended == Worker::Ended::finished);
+        for (std::size_t members = 2; members <= std::min<std::size_t>(4, (n_envs + 7) / 8); ++members) {
+            const std::vector<float> several = trained(n_envs, members, ended);
+            CHECK(ended == Worker::Ended::finished);
+            CHECK(std::memcmp(one.data(), several.data(), one.size() * sizeof(float)) == 0);
+        }
+    }
+}
+
+void a_run_that_is_over_or_taken_away_ends_for_all_members() {
+    RegionConfig config;
+    config.parameters = static_cast<std::uint32_t>(shape.parameters());
+    const SharedRegion region = SharedRegion::create(config, 1);
+    Session observer(region, 1), session(region, 0);
+    observer.initialize(draw(shape.parameters()), {}, 0);
+    Worker worker = worker_of(24, 3);
+    const LoopConfig loop{.total_timesteps = 1'000'000'000, .learning_rate = {1e-3, false}, .ent_coef = {}};
+    CHECK(worker.run(session, loop, 5ms, 0) == Worker::Ended::not_yet);
+    observer.request_stop();
+    CHECK(worker.run(session, loop, 1h, 0) == Worker::Ended::stopped);
+
+    const SharedRegion other = SharedRegion::create(config, 2);
+    Session parent(other, 1), lost(other, 0);
+    parent.initialize(std::vector<float>(shape.parameters(), std::nanf("")), {}, 0);
+    Worker diverging = worker_of(24, 3);
+    CHECK(diverging.run(lost, loop, 1h, 0) == Worker::Ended::diverged);
+    CHECK_EQ(diverging.updates(), Worker::most_nonfinite);
+    parent.reap(0);
+    CHECK_THROWS(SeatLost, diverging.run(lost, loop, 1h, 0));
+}
+
+void what_makes_no_team() {
+    CHECK_THROWS(std::invalid_argument, worker_of(8, 2));
+    CHECK_THROWS(std::invalid_argument, worker_of(17, 4));
+    CHECK_THROWS(std::invalid_argument, worker_of(8, 0));
+    CHECK_THROWS(std::invalid_argument, Worker(shape, batch_of(9), seeds(8, 1), seeds(9, 2)));
+    CHECK_THROWS(std::invalid_argument, Worker(shape, batch_of(9), seeds(9, 1), seeds(10, 2)));
+    CHECK_THROWS(std::invalid_argument, Worker(shape, batch_of(0), {}, {}));
+}
+
+}  // namespace
+
+int main() {
+    the_sum_of_blocks_is_the_gradient_of_the_batch();
+    any_number_of_members_ends_with_the_same_bits();
+    a_run_that_is_over_or_taken_away_ends_for_all_members();
+    what_makes_no_team();
+    return check_result();
+}
