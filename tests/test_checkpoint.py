@@ -203,13 +203,17 @@ def test_saving_on_the_way(tmp_path, monkeypatch):
     monkeypatch.setattr(updates, "_REST", 0)
     model, copies = fastac.A2C(n_envs=2, **SLOW), []
     model.learn(
-        4_000,
+        40_000,
         checkpoint_every_s=0.01,
         on_checkpoint=lambda _: copies.append(model.save(tmp_path / f"{len(copies)}.safetensors")),
     )
     copy = fastac.A2C.load(copies[len(copies) // 2])
-    assert 0 < copy.unfinished.env_steps < 4_000 and copy.version > 0
+    assert 0 < copy.unfinished.env_steps < 40_000 and copy.version > 0
     assert bits(copy.resume()) == bits(model)
+
+
+class Told(Exception):
+    """Ends a learn() from its on_checkpoint, so that it is called in a run of any speed."""
 
 
 def test_saving_from_another_thread_while_it_learns(tmp_path):
@@ -225,8 +229,10 @@ def test_saving_from_another_thread_while_it_learns(tmp_path):
         thread = threading.Thread(target=save)
         thread.start()
         thread.join()
+        raise Told
 
-    model.learn(2_000, checkpoint_every_s=0.01, on_checkpoint=tell)
+    with pytest.raises(Told):
+        model.learn(10**9, checkpoint_every_s=0.01, on_checkpoint=tell)
     assert said and said[0].startswith("save: another thread is inside learn()") and not list(tmp_path.iterdir())
 
 
@@ -237,8 +243,10 @@ def test_learning_while_it_learns():
         with pytest.raises(RuntimeError, match=r"inside learn\(\) already") as caught:
             model.learn(64)
         said.append(caught)
+        raise Told
 
-    model.learn(2_000, checkpoint_every_s=0.01, on_checkpoint=tell)
+    with pytest.raises(Told):
+        model.learn(10**9, checkpoint_every_s=0.01, on_checkpoint=tell)
     assert said and model.num_timesteps == model.version * 8 * model.config.n_envs
     model.learn(64)  # once it is over
 
