@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -82,11 +84,16 @@ def at_work(config: Config) -> contextlib.AbstractContextManager[None]:
 
 
 def import_engine(config: Config) -> None:
-    """Imports torch, where the engine needs it. Signals wait: interrupted, that ends the process."""
-    if config.engine == "native":
+    """Imports torch, where the engine needs it.
+
+    Signals that have a handler wait: an exception in the midst of that import would abort the process. Others, as in a
+    command that has not begun its work (cli/endings.py), end it at once.
+    """
+    if config.engine == "native" or "fastac.torch_engine" in sys.modules:
         return
     cpus = os.sched_getaffinity(0)
-    with signals_deferred():
+    handled = any(callable(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM))
+    with signals_deferred() if handled else contextlib.nullcontext():
         import fastac.torch_engine  # noqa: F401
 
     with contextlib.suppress(OSError):  # they were taken away meanwhile

@@ -38,13 +38,22 @@ struct MlpShape {
     }
 };
 
+/// Throws std::invalid_argument where a shape has no layer, or one of no units or of more than any machine can hold.
+inline const MlpShape& checked(const MlpShape& shape) {
+    constexpr std::size_t widest = std::size_t{1} << 16U;
+    if (shape.hidden.empty()) throw std::invalid_argument("hidden: expected at least one layer");
+    for (const std::size_t out : shape.hidden)
+        if (out < 1 || out > widest) throw std::invalid_argument("hidden: expected 1 to 65536 units in each layer, got " + std::to_string(out));
+    return shape;
+}
+
 // What it is: one policy's parameters and what its layers gave for up to `rows` observations, which the gradient needs. Layers
 // whose widths fit vectors are used as they lie in the flat vector; the others, and the heads, are unpacked.
 // Who may call: one thread at a time. After the constructor nothing allocates, waits or throws.
 class Mlp {
 public:
-    Mlp(MlpShape shape, std::size_t rows)
-        : shape_(std::move(shape)),
+    Mlp(const MlpShape& shape, std::size_t rows)
+        : shape_(checked(shape)),
           layers_(lay_out()),
           params_(shape_.parameters()),
           weights_(size_),
@@ -131,14 +140,11 @@ private:
     }
 
     std::vector<Layer> lay_out() {
-        constexpr std::size_t widest = std::size_t{1} << 16U;
-        if (shape_.hidden.empty()) throw std::invalid_argument("hidden: expected at least one layer");
         std::vector<Layer> layers;
         std::size_t flat = 0;
         for (std::size_t trunk = 0; trunk < shape_.trunks(); ++trunk) {
             std::size_t in = shape_.inputs;
             for (const std::size_t out : shape_.hidden) {
-                if (out < 1 || out > widest) throw std::invalid_argument("hidden: expected 1 to 65536 units in each layer, got " + std::to_string(out));
                 const std::size_t pitch = dense::padded(out);
                 layers.push_back({in, out, dense::padded(in), pitch, flat, size_, transposed_size_});
                 flat += (in + 1) * out;

@@ -114,7 +114,7 @@ public:
     static constexpr std::size_t block_envs = 8;
 
     Worker(const MlpShape& shape, const RolloutConfig& rollout, const std::vector<Pcg64::Words>& env_seeds, const std::vector<Pcg64::Words>& action_seeds, std::size_t members = 1)
-        : config_(checked(rollout)), pitch_(align_up(shape.parameters(), hogwild_block)), grads_(pitch_ * blocks_of(rollout.n_envs)) {
+        : config_(checked(rollout)), pitch_(align_up(checked(shape).parameters(), hogwild_block)), grads_(pitch_ * blocks_of(rollout.n_envs)) {
         if (env_seeds.size() != rollout.n_envs || action_seeds.size() != rollout.n_envs) throw std::invalid_argument("seeds: expected one for each env");
         const std::size_t n_blocks = blocks_of(rollout.n_envs);
         if (members < 1 || members > n_blocks)

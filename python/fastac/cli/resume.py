@@ -41,7 +41,7 @@ def resume(folder: Path, checkpoint_every_s: float) -> None:
             return
         from fastac.engines import import_engine
 
-        import_engine(model.config)  # before signals wait for an end in order
+        import_engine(model.config)  # while Ctrl-C may still end everything at once
         with signals_raised():
             train_in(run, model, model.resume, model.unfinished, checkpoint_every_s)
 

@@ -79,12 +79,12 @@ def _train(
     **options: Any,
 ) -> None:
     with ends_in_order():
-        {"a2c": A2CConfig, "a3c": A3CConfig}[kind](**options)  # a bad value is an error before torch is imported
+        config = {"a2c": A2CConfig, "a3c": A3CConfig}[kind](**options)  # a bad value is an error before any import
         import fastac
         from fastac.engines import import_engine
 
+        import_engine(config)  # while Ctrl-C may still end everything at once
         model: Algorithm = {"a2c": fastac.A2C, "a3c": fastac.A3C}[kind](**options)
-        import_engine(model.config)  # before signals wait for an end in order
         with signals_raised():
             folder = new_folder(runs, name, kind)
             with rundir.locked(folder):
