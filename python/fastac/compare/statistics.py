@@ -1,4 +1,4 @@
-"""Sums up runs: medians with bootstrap intervals, unsolved seeds counted as what they are."""
+"""Sums up runs of one arm: medians with bootstrap intervals, unsolved seeds counted as what they are."""
 
 from __future__ import annotations
 
@@ -72,55 +72,8 @@ def median_interval(values: Sequence[float]) -> Interval:
     return _readable(unsolved, np.median(finite), interval.low, interval.high)
 
 
-def ratio_interval(numerators: Sequence[float], denominators: Sequence[float]) -> Interval:
-    """The ratio of two medians over independent seeds, with its percentile bootstrap interval.
-
-    Unsolved numerators come as infinity. Of fewer than FEWEST_FOR_INTERVAL values on either side, the ends are the
-    smallest and the largest ratio that there is. NaN where a denominator was unsolved or unknown.
-    """
-    above, below = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
-    if min(len(above), len(below)) == 0 or np.isnan(above).any() or not np.isfinite(below).all():
-        return Interval(*(float("nan"),) * 3)
-    unsolved = 1e18
-    finite = np.where(np.isfinite(above), above, unsolved * below.max())
-
-    def statistic(above: Floats, below: Floats, axis: int = -1) -> Floats:
-        ratio: Floats = np.median(above, axis=axis) / np.median(below, axis=axis)
-        return ratio
-
-    median = float(statistic(finite, below))
-    if min(len(above), len(below)) < FEWEST_FOR_INTERVAL:
-        return _readable(unsolved, median, finite.min() / below.max(), finite.max() / below.min())
-    if np.ptp(finite) == np.ptp(below) == 0:
-        return _readable(unsolved, *(median,) * 3)
-    interval = stats.bootstrap(
-        (finite, below),
-        statistic,
-        method="percentile",
-        n_resamples=_RESAMPLES,
-        rng=np.random.default_rng(0),
-        vectorized=True,
-    ).confidence_interval
-    return _readable(unsolved, median, interval.low, interval.high)
-
-
 def _readable(unsolved: float, *ends: float) -> Interval:
     return Interval(*(float("inf") if end >= 1e-6 * unsolved else float(end) for end in ends))
-
-
-def p_value(a: Sequence[float], b: Sequence[float]) -> float:
-    """How often two groups of runs that differ in nothing would lie as far apart as these: Mann-Whitney, two-sided.
-
-    It compares ranks, so unsolved runs, which come as infinity, count as later than every solved one and as equal
-    among themselves. NaN where a group holds fewer than two, or a NaN.
-    """
-    data = np.concatenate([a, b])
-    if min(len(a), len(b)) < 2 or np.isnan(data).any():
-        return float("nan")
-    ranks = stats.rankdata(data)
-    ties = len(np.unique(data)) < len(data)  # for which the exact distribution would be another
-    method = stats.PermutationMethod(n_resamples=_RESAMPLES, rng=np.random.default_rng(0)) if ties else "auto"
-    return float(stats.mannwhitneyu(ranks[: len(a)], ranks[len(a) :], method=method).pvalue)
 
 
 def time_to(results: Sequence[Result], threshold: float, axis: str) -> list[float]:
