@@ -82,6 +82,11 @@ def time_to(results: Sequence[Result], threshold: float, axis: str) -> list[floa
     return [float("inf") if when is None else when[axis] for when in solved]
 
 
+def watched(results: Sequence[Result], axis: str) -> list[float]:
+    """How long each result was watched, in env_steps, wall_s or updates: where one that never solved is censored."""
+    return [float(result.history.updates[axis][-1]) for result in results]
+
+
 def unsolved_share(solved: Sequence[float], ends: Sequence[float]) -> tuple[Floats, Floats]:
     """Which part of the runs was not solved yet, after how long: Kaplan and Meier's estimate.
 

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from fastac.compare.experiment import Plan, Result
-from fastac.compare.statistics import FEWEST_FOR_INTERVAL, Floats, time_to
+from fastac.compare.statistics import FEWEST_FOR_INTERVAL, Floats, time_to, watched
 
 _RESAMPLES = 5_000
 _LEVEL = 0.95
@@ -42,6 +42,10 @@ class Times:
 
     solved: Sequence[float]
     ends: Sequence[float]
+
+    def unsolved(self) -> list[float]:
+        """The ends of the runs that never solved: where they are censored."""
+        return [end for solved, end in zip(self.solved, self.ends, strict=True) if math.isinf(solved)]
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,7 @@ def verdicts(results: Sequence[Result], plan: Plan, threshold: float, axes: Sequ
     by_arm = {arm: [result for result in results if result.arm == arm] for arm in plan.arms}
 
     def times(arm: str, axis: str) -> Times:
-        ends = [float(result.history.updates[axis][-1]) for result in by_arm[arm]]
-        return Times(time_to(by_arm[arm], threshold, axis), ends)
+        return Times(time_to(by_arm[arm], threshold, axis), watched(by_arm[arm], axis))
 
     arms = [arm for arm in plan.arms if by_arm[arm]]
     of_axis = [compare_arms({arm: times(arm, axis) for arm in arms}, threshold, axis) for axis in axes]
