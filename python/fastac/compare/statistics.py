@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -87,17 +88,24 @@ def watched(results: Sequence[Result], axis: str) -> list[float]:
     return [float(result.history.updates[axis][-1]) for result in results]
 
 
-def unsolved_share(solved: Sequence[float], ends: Sequence[float]) -> tuple[Floats, Floats]:
-    """Which part of the runs was not solved yet, after how long: Kaplan and Meier's estimate.
+def survival(solved: Sequence[float], ends: Sequence[float]) -> Any:
+    """Kaplan and Meier's (1958) estimate of which part was not solved yet, as scipy gives it, with its bands.
 
     solved[i]: when run i was solved, infinity where it never was; then ends[i] is how long it was watched.
-    Returns (times float64[n], shares float64[n]): from times[j] on the share is shares[j]. Empty where no run is given.
     """
     times, last = np.asarray(solved, np.float64), np.asarray(ends, np.float64)
-    if len(times) == 0:
-        return np.zeros(0), np.zeros(0)
     known = np.isfinite(times)
-    estimate = stats.ecdf(stats.CensoredData(uncensored=times[known], right=last[~known])).sf
+    return stats.ecdf(stats.CensoredData(uncensored=times[known], right=last[~known])).sf
+
+
+def unsolved_share(solved: Sequence[float], ends: Sequence[float]) -> tuple[Floats, Floats]:
+    """Which part of the runs was not solved yet, after how long: `survival` as a curve.
+
+    Returns (times float64[n], shares float64[n]): from times[j] on the share is shares[j]. Empty where no run is given.
+    """
+    if len(solved) == 0:
+        return np.zeros(0), np.zeros(0)
+    estimate = survival(solved, ends)
     return np.asarray(estimate.quantiles, np.float64), np.asarray(estimate.probabilities, np.float64)
 
 

@@ -25,7 +25,7 @@ _LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure of two samples and its 95 % percentile bootstrap interval. NaN: the data do not tell."""
+    """A figure and its 95 % interval. Infinity: it lies among the unsolved runs. NaN: the data do not tell."""
 
     value: float
     low: float
