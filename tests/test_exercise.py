@@ -18,7 +18,6 @@ from PIL import Image
 import fastac
 from fastac.cli import main
 from fastac.compare.experiment import ARMS
-from fastac.compare.statistics import p_value
 from fastac.exercise import plots, runs, tables
 from fastac.exercise.answers import answers, compared
 from fastac.exercise.figures import counts, of_first, of_later, reached
@@ -138,14 +137,6 @@ def test_what_was_reached_after_the_last_update_does_not_count():
     assert of_first(Runs([late]), Exercise(1, 100, 5), "A2C")["env_steps_to_target"] == [500.0]
     late = replace(result, history=history_of(200, [(i, 200.0) for i in range(2, 102)]))
     assert of_first(Runs([late]), Exercise(1, 100, 5), "A2C")["env_steps_to_target"] == [math.inf]
-
-
-def test_p_values_by_hand():
-    assert p_value([1, 2, 3], [4, 5, 6]) == pytest.approx(2 / 20)  # 2 of the 20 ways to choose 3 of 6
-    assert p_value([1, 2, 3, 4, 5], [6, 7, 8, 9, 10]) == pytest.approx(2 / 252)
-    assert p_value([1, 2, 3, 4, 5], [6, 7, 8, 9, math.inf]) == pytest.approx(2 / 252)
-    assert p_value([math.inf] * 5, [math.inf] * 5) == 1.0
-    assert math.isnan(p_value([1.0, math.nan], [2.0])) and math.isnan(p_value([1.0], [1.0]))
 
 
 def test_sentences_say_no_more_than_the_runs_carry():

@@ -75,7 +75,6 @@ FLOORS = [
         "report.commands",
         "report.books",
         "report.run_page",
-        "report.verdict",
         "report.comparison_page",
         "report.write",
     ],

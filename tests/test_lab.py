@@ -14,11 +14,12 @@ from PIL import Image
 import fastac
 from fastac import ConfigError
 from fastac.cli import main
+from fastac.compare.verdicts import Estimate
 from fastac.config import A3CConfig, schedule
 from fastac.engines import native_worker
 from fastac.lab import crew, staleness, stragglers, tables
 from fastac.lab.player import Player, draw_taus, play
-from fastac.lab.statistics import Estimate, fraction, mean_interval, median_time, ratio_of_medians
+from fastac.lab.statistics import fraction, mean_interval, median_time, paired_ratio
 from fastac.mlp import initial_params
 
 SMALL = {"n_steps": 8, "hidden_sizes": (16,), "seed": 7}
@@ -279,13 +280,13 @@ def test_a_censored_median_by_hand():
 
 def test_ratios_only_where_the_data_carry_them():
     inf, base = math.inf, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
-    twice = ratio_of_medians([2 * x for x in base], base)
+    twice = paired_ratio([2 * x for x in base], base)
     assert twice == Estimate(2.0, 2.0, 2.0)  # paired: every resample has this ratio
-    some = ratio_of_medians([2.0, 4.0, 6.0, 8.0, inf, inf], base)
+    some = paired_ratio([2.0, 4.0, 6.0, 8.0, inf, inf], base)
     assert some.value == 2.0 and some.high == inf and some.low <= 2.0
     for above, below in ((base[:5], base[:5]), (base, [*base[:5], inf])):
-        assert math.isnan(ratio_of_medians(above, below).value)
-    assert ratio_of_medians([inf] * 6, base).low == inf
+        assert math.isnan(paired_ratio(above, below).value)
+    assert paired_ratio([inf] * 6, base).low == inf
 
 
 def test_a_mean_and_its_interval():

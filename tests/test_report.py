@@ -22,10 +22,9 @@ from fastac.cli.train import train
 from fastac.compare.statistics import unsolved_share
 from fastac.metrics import History
 from fastac.report.commands import compare_command, train_command
-from fastac.report.drawing import AXES
+from fastac.report.comparison_page import sentences
 from fastac.report.parts import element, shown, table
 from fastac.report.run_page import _band, staleness_of_updates
-from fastac.report.verdict import Times, verdict
 
 CHROMIUM = shutil.which("chromium")
 QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
@@ -183,7 +182,9 @@ def test_the_numbers_of_a_comparison(pages, comparison):
     each = cells(text, "Each run")
     assert len(each) == 4 and each["A2C, seed 1"][2] == "balances"
     assert each["A3C, seed 0"][3] == f"{record['runs'][0]['ledger']['published']:,}"
-    assert "No verdict: with 2 seeds" in text
+    assert summary["interquartile mean of it"] == [
+        shown(record["summary"][arm]["final_return_iqm"]["value"]) for arm in ("A3C", "A2C")
+    ]
 
 
 def test_commands_repeat_the_run(run_folder, comparison):
@@ -231,8 +232,7 @@ def test_runs_whose_watch_is_unknown_are_not_left_out(comparison, tmp_path):
     assert 'id="figure-survival-475"' in text
     record = json.loads((folder / "compare.json").read_text())
     for run in record["runs"]:
-        run |= {"train_s": None, "ledger": None}
-    record["plan"]["total_timesteps"] = None
+        run["watched"] = None
     (folder / "compare.json").write_text(json.dumps(record))
     assert 'id="figure-survival-475"' not in page_of(folder, tmp_path / "page.html")
 
@@ -249,31 +249,79 @@ def test_staleness_by_hand():
         staleness_of_updates({"ledger": {"deaths": 0}, "earlier_parts": [{"ledger": {"deaths": 1}}]}, updates)
 
 
+NEVER = math.inf
+
+
+def runs_of(**arms):
+    """Runs as compare.json lists them: solved after so many env steps and as many seconds, or never within 10."""
+    return [
+        {
+            "algorithm": arm,
+            "seed": seed,
+            "solved_195": None,
+            "solved_475": None if time == NEVER else {"env_steps": time, "wall_s": time},
+            "watched": {"env_steps": 10.0, "wall_s": 10.0},
+        }
+        for arm, times in arms.items()
+        for seed, time in enumerate(times)
+    ]
+
+
+def to_475(what, record, runs):
+    (line,) = [line for line in sentences(record, runs) if "475" in line and what in line.lower()]
+    return line
+
+
 @pytest.mark.parametrize(
     ("a", "b", "said"),
     [
+        ([1, 2, 3, 1, 2, 3], [7, 8, 9, 7, 8, 9], "B needs 4.00x (95 % interval "),
+        ([7, 8, 9, 7, 8, 9], [1, 2, 3, 1, 2, 3], "B needs 0.25x (95 % interval "),
+        (
+            [2] * 6,
+            [4] * 6,
+            "B needs 2.00x (95 % interval 2.00 to 2.00) the env steps of A to 475; ",
+        ),
         (
             [1, 2, 3, 1, 2, 3],
-            [7, 8, 9, 7, 8, 9],
-            "A needed fewer env steps to 475 than B: median 2 [1 to 3] against 8 [7 to 9]",
+            [NEVER] * 6,
+            "with probability 0.00 (95 % interval 0.00 to 0.00), log-rank p = ",
         ),
-        ([7, 8, 9, 7, 8, 9], [1, 2, 3, 1, 2, 3], "B needed fewer env steps to 475 than A"),
-        ([1, 2, 3, 1, 2, 3], [math.inf] * 6, "A needed fewer env steps to 475 than B"),
-        ([1, 2, 8, 1, 2, 8], [2, 3, 9, 2, 3, 9], "no difference shown"),
-        ([math.inf] * 6, [math.inf] * 6, "Neither A nor B reached 475"),
-        ([1, 1, 1, 1, 1], [9, 9, 9, 9, 9], "No verdict: with 5 seeds there is no interval"),
+        ([1, 2, 8, 1, 2, 8], [2, 3, 9, 2, 3, 9], "6 seeds do not tell which needs fewer: ratio of medians 1.50"),
+        (
+            [NEVER] * 6,
+            [NEVER] * 6,
+            "do not tell which needs fewer: ratio of medians unknown (95 % interval 0.00 to ",
+        ),
+        ([1, 1, 1, 1, 1], [9, 9, 9, 9, 9], "5 seeds carry no interval; 6 or more would."),
     ],
 )
 def test_a_verdict_only_where_the_data_carry_it(a, b, said):
-    (line,) = verdict([Times(475.0, "env_steps", {"A": a, "B": b})], AXES, same_seeds=True, busy=True)
-    assert said in line
+    assert said in to_475("env steps", {}, runs_of(A=a, B=b))
 
 
-def test_no_verdict_on_other_seeds_or_on_seconds_of_a_busy_machine():
-    times = [Times(475.0, "wall_s", {"A": [1.0] * 6, "B": [2.0] * 6})]
-    assert "no verdict, other work" in verdict(times, AXES, same_seeds=True, busy=True)[0]
-    assert "fewer seconds" in verdict(times, AXES, same_seeds=True, busy=False)[0]
-    assert "not run on the same seeds" in verdict(times, AXES, same_seeds=False, busy=False)[0]
+def test_no_verdict_on_seconds_of_a_busy_machine():
+    runs, idle, busy = runs_of(A=[1] * 6, B=[2] * 6), {"load_1min": 0.0, "cores": 4}, {"load_1min": 9.0, "cores": 4}
+    assert "B needs 2.00x (95 % interval 2.00 to 2.00) the seconds of A" in to_475("seconds", {"machine": idle}, runs)
+    assert to_475("seconds", {"machine": busy}, runs) == (
+        "Seconds of training to 475: no verdict, other work was going on while they were measured."
+    )
+    assert "B needs 2.00x" in to_475("env steps", {"machine": busy}, runs)
+
+
+def test_no_verdict_without_the_end_of_an_unsolved_run():
+    runs = runs_of(A=[1] * 6, B=[NEVER, 2, 2, 2, 2, 2])
+    assert "B needs 2.00x" in to_475("env steps", {}, runs)
+    runs[6]["watched"] = None
+    assert to_475("env steps", {}, runs) == "Env steps to 475: no verdict, they are not recorded of every run."
+    assert sentences({}, runs[:6]) == sentences({}, []) == ["No verdict: there are no runs of two arms."]
+
+
+def test_the_page_says_what_the_command_said(pages, comparison):
+    record = json.loads((comparison / "compare.json").read_text())
+    run = record["runs"][0]
+    assert run["watched"]["env_steps"] >= 3000 and run["watched"]["updates"] == run["ledger"]["applied"]
+    assert "A2C against A3C, env steps to 475: 2 seeds carry no interval; 6 or more would." in pages["comparison"]
 
 
 def test_a_folder_that_is_neither_is_refused(tmp_path):

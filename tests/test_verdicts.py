@@ -12,6 +12,7 @@ from fastac.compare.verdicts import (
     Verdict,
     interquartile_mean,
     log_rank,
+    mann_whitney,
     probability_of_less,
     ratio_of_medians,
 )
@@ -26,11 +27,22 @@ def of(*values):
 def test_ratio_of_medians_by_hand():
     estimate = ratio_of_medians(of(2, 4, 6), of(1, 2, 3))
     assert estimate.value == 2.0
-    assert estimate.low == 2 / 3 and estimate.high == 6.0  # of three values, resampling meets the extremes often enough
+    assert estimate.low == 2 / 3 and estimate.high == 6.0  # of few values: the smallest and the largest
     assert ratio_of_medians(of(3, 3), of(2, 2)) == Estimate(1.5, 1.5, 1.5)
 
 
+def test_a_ratio_of_few_values_has_the_extremes_as_ends():
+    assert ratio_of_medians(of(4, 6, 8), of(2, 3, 1)) == Estimate(3.0, 4 / 3, 8.0)
+    many = np.arange(20.0) + 10
+    assert ratio_of_medians(of(58.5), many) == Estimate(3.0, 58.5 / 29, 5.85)
+    assert ratio_of_medians(of(1, 2, 3, 4, 5), of(*[1] * 5)) == Estimate(3.0, 1.0, 5.0)  # a resample would be narrower
+    assert ratio_of_medians(of(*[6] * 6), of(*[2] * 6)) == Estimate(3.0, 3.0, 3.0)
+    for x, y in ((of(), of(1)), (of(1), of()), (of(1, math.nan), of(1)), (of(*[1] * 9), of(*[1] * 8, math.nan))):
+        assert all(math.isnan(end) for end in vars(ratio_of_medians(x, y)).values())
+
+
 def test_a_ratio_with_unsolved_runs():
+    assert ratio_of_medians(of(INF), of(2, 3)) == Estimate(INF, INF, INF)
     assert ratio_of_medians(of(INF, INF), of(2, 2)) == Estimate(INF, INF, INF)
     assert ratio_of_medians(of(2, 2), of(INF, INF)) == Estimate(0.0, 0.0, 0.0)
     nothing = ratio_of_medians(of(INF, INF), of(INF, INF))
@@ -55,6 +67,14 @@ def test_probability_by_hand_and_by_scipy():
     estimate = probability_of_less(x, y)
     assert estimate.value == pytest.approx(stats.mannwhitneyu(y, x).statistic / (15 * 12))
     assert 0.0 <= estimate.low < estimate.value < estimate.high <= 1.0
+
+
+def test_mann_whitney_by_hand():
+    assert mann_whitney([1, 2, 3], [4, 5, 6]) == pytest.approx(2 / 20)  # 2 of the 20 ways to choose 3 of 6
+    assert mann_whitney([1, 2, 3, 4, 5], [6, 7, 8, 9, 10]) == pytest.approx(2 / 252)
+    assert mann_whitney([1, 2, 3, 4, 5], [6, 7, 8, 9, math.inf]) == pytest.approx(2 / 252)
+    assert mann_whitney([math.inf] * 5, [math.inf] * 5) == 1.0
+    assert math.isnan(mann_whitney([1.0, math.nan], [2.0])) and math.isnan(mann_whitney([1.0], [1.0]))
 
 
 def test_log_rank_knows_who_was_censored():
@@ -92,6 +112,7 @@ def test_sentences():
     assert verdict(Estimate(9, 8, 10), seeds=5).sentence() == (
         "A2C against A3C, env steps to 475: 5 seeds carry no interval; 6 or more would."
     )
+    assert verdict(Estimate(9, 8, 10), seeds=1).sentence().endswith(": 1 seed carries no interval; 6 or more would.")
 
 
 def test_every_pair_on_every_axis(monkeypatch):

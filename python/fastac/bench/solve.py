@@ -6,14 +6,16 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from fastac.bench import peers
 from fastac.bench.pace import THRESHOLD, WINDOW, Solved
 from fastac.bench.racer import Racer, closing, cores
 from fastac.bench.rounds import Tick
-from fastac.compare.statistics import Interval, median_interval, ratio_interval
+from fastac.compare.statistics import Interval, median_interval
 from fastac.compare.tables import interval_text
+from fastac.compare.verdicts import ratio_of_medians
 
 A2C, A3C, IMPORT = "fastac A2C, native", "fastac A3C, native", "import torch"
 _SB3_TIMESTEPS = 1_000_000
@@ -73,14 +75,14 @@ def _figures(runs: list[Solved], ours: list[Solved]) -> dict[str, Any]:
     def of(name: str, its: list[Solved]) -> list[float]:
         return [getattr(run, name) for run in its]
 
+    def times_ours(name: str) -> dict[str, float]:
+        return dataclasses.asdict(ratio_of_medians(np.array(of(name, runs)), np.array(of(name, ours))))
+
     return {
         "seeds": len(runs),
         "solved": sum(math.isfinite(run.wall_s) for run in runs),
         **{name: dataclasses.asdict(median_interval(of(name, runs))) for name in ("env_steps", "wall_s", "cpu_s")},
-        **{
-            f"times_{name}": dataclasses.asdict(ratio_interval(of(name, runs), of(name, ours)))
-            for name in ("wall_s", "cpu_s")
-        },
+        **{f"times_{name}": times_ours(name) for name in ("wall_s", "cpu_s")},
         "runs": [dataclasses.asdict(run) for run in runs],
     }
 
@@ -96,7 +98,7 @@ def table(results: Results) -> Table:
         shown.add_column(column, justify="right")
     columns = {"env_steps": 0, "wall_s": 3, "times_wall_s": 1, "cpu_s": 3, "times_cpu_s": 1}
     for name, figures in results.items():
-        cells = [interval_text(Interval(**figures[key]), digits) for key, digits in columns.items()]
+        cells = [interval_text(Interval(*figures[key].values()), digits) for key, digits in columns.items()]
         raced = name != IMPORT
         shown.add_row(
             name,

@@ -1,10 +1,11 @@
-"""Sums up runs: medians with bootstrap intervals, unsolved seeds counted as what they are."""
+"""Sums up runs of one arm: medians with bootstrap intervals, unsolved seeds counted as what they are."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,55 +73,8 @@ def median_interval(values: Sequence[float]) -> Interval:
     return _readable(unsolved, np.median(finite), interval.low, interval.high)
 
 
-def ratio_interval(numerators: Sequence[float], denominators: Sequence[float]) -> Interval:
-    """The ratio of two medians over independent seeds, with its percentile bootstrap interval.
-
-    Unsolved numerators come as infinity. Of fewer than FEWEST_FOR_INTERVAL values on either side, the ends are the
-    smallest and the largest ratio that there is. NaN where a denominator was unsolved or unknown.
-    """
-    above, below = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
-    if min(len(above), len(below)) == 0 or np.isnan(above).any() or not np.isfinite(below).all():
-        return Interval(*(float("nan"),) * 3)
-    unsolved = 1e18
-    finite = np.where(np.isfinite(above), above, unsolved * below.max())
-
-    def statistic(above: Floats, below: Floats, axis: int = -1) -> Floats:
-        ratio: Floats = np.median(above, axis=axis) / np.median(below, axis=axis)
-        return ratio
-
-    median = float(statistic(finite, below))
-    if min(len(above), len(below)) < FEWEST_FOR_INTERVAL:
-        return _readable(unsolved, median, finite.min() / below.max(), finite.max() / below.min())
-    if np.ptp(finite) == np.ptp(below) == 0:
-        return _readable(unsolved, *(median,) * 3)
-    interval = stats.bootstrap(
-        (finite, below),
-        statistic,
-        method="percentile",
-        n_resamples=_RESAMPLES,
-        rng=np.random.default_rng(0),
-        vectorized=True,
-    ).confidence_interval
-    return _readable(unsolved, median, interval.low, interval.high)
-
-
 def _readable(unsolved: float, *ends: float) -> Interval:
     return Interval(*(float("inf") if end >= 1e-6 * unsolved else float(end) for end in ends))
-
-
-def p_value(a: Sequence[float], b: Sequence[float]) -> float:
-    """How often two groups of runs that differ in nothing would lie as far apart as these: Mann-Whitney, two-sided.
-
-    It compares ranks, so unsolved runs, which come as infinity, count as later than every solved one and as equal
-    among themselves. NaN where a group holds fewer than two, or a NaN.
-    """
-    data = np.concatenate([a, b])
-    if min(len(a), len(b)) < 2 or np.isnan(data).any():
-        return float("nan")
-    ranks = stats.rankdata(data)
-    ties = len(np.unique(data)) < len(data)  # for which the exact distribution would be another
-    method = stats.PermutationMethod(n_resamples=_RESAMPLES, rng=np.random.default_rng(0)) if ties else "auto"
-    return float(stats.mannwhitneyu(ranks[: len(a)], ranks[len(a) :], method=method).pvalue)
 
 
 def time_to(results: Sequence[Result], threshold: float, axis: str) -> list[float]:
@@ -129,17 +83,29 @@ def time_to(results: Sequence[Result], threshold: float, axis: str) -> list[floa
     return [float("inf") if when is None else when[axis] for when in solved]
 
 
-def unsolved_share(solved: Sequence[float], ends: Sequence[float]) -> tuple[Floats, Floats]:
-    """Which part of the runs was not solved yet, after how long: Kaplan and Meier's estimate.
+def watched(results: Sequence[Result], axis: str) -> list[float]:
+    """How long each result was watched, in env_steps, wall_s or updates: where one that never solved is censored."""
+    return [float(result.history.updates[axis][-1]) for result in results]
+
+
+def survival(solved: Sequence[float], ends: Sequence[float]) -> Any:
+    """Kaplan and Meier's (1958) estimate of which part was not solved yet, as scipy gives it, with its bands.
 
     solved[i]: when run i was solved, infinity where it never was; then ends[i] is how long it was watched.
-    Returns (times float64[n], shares float64[n]): from times[j] on the share is shares[j]. Empty where no run is given.
     """
     times, last = np.asarray(solved, np.float64), np.asarray(ends, np.float64)
-    if len(times) == 0:
-        return np.zeros(0), np.zeros(0)
     known = np.isfinite(times)
-    estimate = stats.ecdf(stats.CensoredData(uncensored=times[known], right=last[~known])).sf
+    return stats.ecdf(stats.CensoredData(uncensored=times[known], right=last[~known])).sf
+
+
+def unsolved_share(solved: Sequence[float], ends: Sequence[float]) -> tuple[Floats, Floats]:
+    """Which part of the runs was not solved yet, after how long: `survival` as a curve.
+
+    Returns (times float64[n], shares float64[n]): from times[j] on the share is shares[j]. Empty where no run is given.
+    """
+    if len(solved) == 0:
+        return np.zeros(0), np.zeros(0)
+    estimate = survival(solved, ends)
     return np.asarray(estimate.quantiles, np.float64), np.asarray(estimate.probabilities, np.float64)
 
 

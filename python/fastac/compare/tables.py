@@ -12,7 +12,7 @@ from rich.table import Table
 
 from fastac import machine, rundir
 from fastac.compare.experiment import Plan, Result
-from fastac.compare.statistics import FEWEST_FOR_INTERVAL, Interval, curve, median_interval, time_to
+from fastac.compare.statistics import FEWEST_FOR_INTERVAL, Interval, curve, median_interval, time_to, watched
 from fastac.compare.verdicts import interquartile_mean, verdicts
 from fastac.metrics import THRESHOLDS, Floats
 
@@ -107,6 +107,7 @@ def write(folder: Path, results: Sequence[Result], plan: Plan, where: dict[str, 
             "algorithm": result.arm,
             "seed": result.seed,
             **{f"solved_{threshold:.0f}": result.solved(threshold) for threshold in THRESHOLDS},
+            "watched": {axis: watched([result], axis)[0] for axis in ("env_steps", "wall_s", "updates")},
             "final_return": result.history.final_return(),
             "startup_s": result.history.startup_s,
             "train_s": result.history.train_s,

@@ -2,14 +2,14 @@
 
 Two arms' times until solved are compared by the ratio of their medians, by the probability that a run of one is faster
 than a run of the other, and by the log-rank test. Unsolved runs are censored at the last env step they made: never
-dropped, never called solved.
+dropped, never called solved. Whatever compares two groups of runs takes its figures from here.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from fastac.compare.experiment import Plan, Result
-from fastac.compare.statistics import FEWEST_FOR_INTERVAL, Floats, time_to
+from fastac.compare.statistics import FEWEST_FOR_INTERVAL, Floats, time_to, watched
 
 _RESAMPLES = 5_000
 _LEVEL = 0.95
@@ -25,7 +25,7 @@ _LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure of two samples and its 95 % percentile bootstrap interval. NaN: the data do not tell."""
+    """A figure and its 95 % interval. Infinity: it lies among the unsolved runs. NaN: the data do not tell."""
 
     value: float
     low: float
@@ -34,6 +34,18 @@ class Estimate:
     def excludes(self, neutral: float) -> bool:
         """Whether the interval lies on one side of the value that means no difference."""
         return self.low > neutral or self.high < neutral
+
+
+@dataclass(frozen=True)
+class Times:
+    """Of one arm: when each run was solved, infinity where it never was, and for how long each was watched."""
+
+    solved: Sequence[float]
+    ends: Sequence[float]
+
+    def unsolved(self) -> list[float]:
+        """The ends of the runs that never solved: where they are censored."""
+        return [end for solved, end in zip(self.solved, self.ends, strict=True) if math.isinf(solved)]
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,8 @@ class Verdict:
         what, r, p = _WORDS[self.axis], self.ratio, self.probability
         against = f"{self.arm} against {self.other}, {what} to {self.threshold:.0f}"
         if self.seeds < FEWEST_FOR_INTERVAL:
-            return f"{against}: {self.seeds} seeds carry no interval; {FEWEST_FOR_INTERVAL} or more would."
+            seeds = "1 seed carries" if self.seeds == 1 else f"{self.seeds} seeds carry"
+            return f"{against}: {seeds} no interval; {FEWEST_FOR_INTERVAL} or more would."
         faster = f"a run of {self.arm} needs fewer than one of {self.other} with probability {_with_interval(p)}"
         test = "" if math.isnan(self.p_value) else f", log-rank p = {self.p_value:.2g}"
         if not r.excludes(1.0):
@@ -78,34 +91,40 @@ _WORDS = {"env_steps": "env steps", "wall_s": "seconds", "updates": "updates"}
 def verdicts(results: Sequence[Result], plan: Plan, threshold: float, axes: Sequence[str]) -> list[Verdict]:
     """Each pair of arms that has runs, on each axis."""
     by_arm = {arm: [result for result in results if result.arm == arm] for arm in plan.arms}
+
+    def times(arm: str, axis: str) -> Times:
+        return Times(time_to(by_arm[arm], threshold, axis), watched(by_arm[arm], axis))
+
     arms = [arm for arm in plan.arms if by_arm[arm]]
+    of_axis = [compare_arms({arm: times(arm, axis) for arm in arms}, threshold, axis) for axis in axes]
+    return [verdict for of_pair in zip(*of_axis, strict=True) for verdict in of_pair]
+
+
+def compare_arms(of_arm: Mapping[str, Times], threshold: float, axis: str) -> list[Verdict]:
+    """Each arm against each before it."""
+    its = {arm: (np.asarray(times.solved), np.asarray(times.ends)) for arm, times in of_arm.items()}
     return [
-        compare_arms(arm, by_arm[arm], other, by_arm[other], threshold, axis)
-        for other, arm in itertools.combinations(arms, 2)
-        for axis in axes
+        Verdict(
+            arm,
+            other,
+            axis,
+            threshold,
+            min(len(mine), len(theirs)),
+            ratio_of_medians(mine, theirs),
+            probability_of_less(mine, theirs),
+            log_rank(mine, ends, theirs, their_ends),
+        )
+        for (other, (theirs, their_ends)), (arm, (mine, ends)) in itertools.combinations(its.items(), 2)
     ]
 
 
-def compare_arms(
-    arm: str, its: Sequence[Result], other: str, others: Sequence[Result], threshold: float, axis: str
-) -> Verdict:
-    mine, theirs = (np.array(time_to(results, threshold, axis)) for results in (its, others))
-    ends = [np.array([result.history.updates[axis][-1] for result in results]) for results in (its, others)]
-    return Verdict(
-        arm,
-        other,
-        axis,
-        threshold,
-        min(len(its), len(others)),
-        ratio_of_medians(mine, theirs),
-        probability_of_less(mine, theirs),
-        log_rank(mine, ends[0], theirs, ends[1]),
-    )
-
-
 def ratio_of_medians(x: Floats, y: Floats) -> Estimate:
-    """median(x) / median(y); infinity stands for a run that never solved. Where both medians are, the ratio may be
-    anything: such a resample counts against either end of the interval."""
+    """median(x) / median(y) of independent runs; infinity stands for one that never solved. Where both medians are, the
+    ratio may be anything: such a resample counts against either end of the interval.
+
+    Of fewer than FEWEST_FOR_INTERVAL values on either side the ends are the smallest and the largest ratio that there
+    is, as of one median. NaN where a side is empty or holds a NaN.
+    """
 
     def ratios(a: Floats, b: Floats, unknown: float) -> Floats:
         above, below = _medians(a), _medians(b)
@@ -113,8 +132,13 @@ def ratio_of_medians(x: Floats, y: Floats) -> Estimate:
         with np.errstate(invalid="ignore"):
             return np.where(both, unknown, above / below)
 
+    if min(len(x), len(y)) == 0 or np.isnan([*x, *y]).any():
+        return Estimate(math.nan, math.nan, math.nan)
     value = float(ratios(x[None], y[None], math.nan)[0])
-    a, b = _resampled(x, y)
+    if min(len(x), len(y)) < FEWEST_FOR_INTERVAL:
+        a, b = np.array([[x.min()], [x.max()]]), np.array([[y.max()], [y.min()]])
+    else:
+        a, b = _resampled(x, y)
     low = _quantile(ratios(a, b, 0.0), (1 - _LEVEL) / 2)
     high = _quantile(ratios(a, b, math.inf), (1 + _LEVEL) / 2)
     return Estimate(value, low, high)
@@ -126,6 +150,21 @@ def probability_of_less(x: Floats, y: Floats) -> Estimate:
     rows, columns = (np.random.default_rng(seed).integers(n, size=(_RESAMPLES, n)) for seed, n in enumerate(wins.shape))
     means = np.array([wins[np.ix_(row, column)].mean() for row, column in zip(rows, columns, strict=True)])
     return Estimate(float(wins.mean()), _quantile(means, (1 - _LEVEL) / 2), _quantile(means, (1 + _LEVEL) / 2))
+
+
+def mann_whitney(a: Sequence[float], b: Sequence[float]) -> float:
+    """How often two groups of runs that differ in nothing would lie as far apart as these: the two-sided p-value.
+
+    It compares ranks, so unsolved runs, which come as infinity, count as later than every solved one and as equal
+    among themselves. NaN where a group holds fewer than two, or a NaN.
+    """
+    data = np.concatenate([a, b])
+    if min(len(a), len(b)) < 2 or np.isnan(data).any():
+        return float("nan")
+    ranks = stats.rankdata(data)
+    ties = len(np.unique(data)) < len(data)  # for which the exact distribution would be another
+    method = stats.PermutationMethod(n_resamples=_RESAMPLES, rng=np.random.default_rng(0)) if ties else "auto"
+    return float(stats.mannwhitneyu(ranks[: len(a)], ranks[len(a) :], method=method).pvalue)
 
 
 def log_rank(x: Floats, x_ends: Floats, y: Floats, y_ends: Floats) -> float:

@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 
 from fastac.compare.experiment import ARMS
-from fastac.compare.statistics import p_value
 from fastac.compare.tables import of_arm
+from fastac.compare.verdicts import mann_whitney
 from fastac.exercise.figures import counts, median, of_first, of_later, reached
 from fastac.exercise.runs import SCHEMES, TARGET, Exercise, Runs
 
@@ -31,7 +31,7 @@ def answers(runs: Runs, exercise: Exercise) -> dict[str, str]:
 
 
 def differs(a: Sequence[float], b: Sequence[float]) -> bool:
-    return p_value(a, b) < _LEAST_P
+    return mann_whitney(a, b) < _LEAST_P
 
 
 def compared(what: str, a: Sequence[float], b: Sequence[float], names: tuple[str, str], digits: int) -> str:
@@ -40,9 +40,9 @@ def compared(what: str, a: Sequence[float], b: Sequence[float], names: tuple[str
     if min(len(a), len(b)) < _FEWEST:
         verdict = f"{seeds}: too few to tell"
     elif differs(a, b):
-        verdict = f"p = {p_value(a, b):.1g}"
+        verdict = f"p = {mann_whitney(a, b):.1g}"
     else:
-        verdict = f"no difference that {seeds} could show, p = {p_value(a, b):.2f}"
+        verdict = f"no difference that {seeds} could show, p = {mann_whitney(a, b):.2f}"
     return f"{what}: {names[0]} {_number(median(a), digits)}, {names[1]} {_number(median(b), digits)} ({verdict})."
 
 

@@ -5,26 +5,17 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from fastac.compare.statistics import FEWEST_FOR_INTERVAL
+from fastac.compare.statistics import FEWEST_FOR_INTERVAL, survival
+from fastac.compare.verdicts import Estimate
 
 _RESAMPLES = 5_000
 _NEVER = 1e18  # in a bootstrap, in the place of infinity: whatever it touches is read as infinity again
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value and its 95 % interval. Infinity: it lies among the censored. NaN: the data do not carry it."""
-
-    value: float
-    low: float
-    high: float
 
 
 def fraction(successes: int, n: int) -> Estimate:
@@ -34,22 +25,20 @@ def fraction(successes: int, n: int) -> Estimate:
 
 
 def median_time(times: Sequence[float], censored_at: float) -> Estimate:
-    """The median by Kaplan and Meier 1958: where the estimated survival first is 1/2 or less.
+    """The median by Kaplan and Meier: where the estimated survival first is 1/2 or less.
 
     The interval is where the log-log band of the survival function passes 1/2 (Brookmeyer and Crowley 1982).
 
     Args:
         times: infinity for those that had not happened at `censored_at`, where everything ended.
     """
-    data = np.asarray(times, np.float64)
-    happened = data[np.isfinite(data)]
-    if len(happened) == 0:
-        return Estimate(math.inf, math.inf if len(data) >= FEWEST_FOR_INTERVAL else math.nan, math.inf)
-    survival = stats.ecdf(stats.CensoredData(happened, right=np.full(len(data) - len(happened), censored_at))).sf
-    band = _band(survival)
-    quantiles = survival.quantiles
-    value = _first(quantiles, survival.probabilities <= 0.5)
-    if len(data) < FEWEST_FOR_INTERVAL:
+    if not np.isfinite(times).any():
+        return Estimate(math.inf, math.inf if len(times) >= FEWEST_FOR_INTERVAL else math.nan, math.inf)
+    left = survival(times, [censored_at] * len(times))
+    band = _band(left)
+    quantiles = left.quantiles
+    value = _first(quantiles, left.probabilities <= 0.5)
+    if len(times) < FEWEST_FOR_INTERVAL:
         return Estimate(value, math.nan, math.nan)
     return Estimate(value, _first(quantiles, band[0] <= 0.5), _first(quantiles, band[1] <= 0.5))
 
@@ -67,9 +56,10 @@ def mean_interval(values: Sequence[float]) -> Estimate:
     return Estimate(float(data.mean()), float(low), float(high))
 
 
-def ratio_of_medians(above: Sequence[float], below: Sequence[float]) -> Estimate:
+def paired_ratio(above: Sequence[float], below: Sequence[float]) -> Estimate:
     """median(above) / median(below) of paired runs (the same seeds), with its percentile bootstrap interval.
 
+    Pairs are resampled: what a seed does to both cancels. Of independent runs: compare.verdicts.ratio_of_medians.
     Infinity in `above` is a censored time; what lies among these is infinity. NaN where the data do not carry it: too
     few seeds, or a censored time in `below`.
     """
@@ -94,15 +84,15 @@ def _readable(ratio: float) -> float:
     return math.inf if ratio > 1e6 else ratio
 
 
-def _band(survival: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _band(left: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
         )  # the formula divides by zero where all or none are left: the band is a point there
-        interval = survival.confidence_interval(method="log-log")
+        interval = left.confidence_interval(method="log-log")
     low, high = (np.asarray(end.probabilities) for end in (interval.low, interval.high))
     at_end = np.isnan(low)
-    return tuple(np.where(at_end, survival.probabilities, end) for end in (low, high))  # type: ignore[return-value]
+    return tuple(np.where(at_end, left.probabilities, end) for end in (low, high))  # type: ignore[return-value]
 
 
 def _first(quantiles: npt.NDArray[np.float64], where: npt.NDArray[np.bool_]) -> float:

@@ -12,8 +12,9 @@ from typing import Any
 from rich.table import Table
 
 from fastac import rundir
+from fastac.compare.verdicts import Estimate
 from fastac.lab import staleness, stragglers
-from fastac.lab.statistics import Estimate, fraction, mean_interval, median_time, ratio_of_medians
+from fastac.lab.statistics import fraction, mean_interval, median_time, paired_ratio
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +196,7 @@ def _time(time: float | None) -> float:
 
 def _paired(above: dict[int, float], below: dict[int, float]) -> Estimate:
     seeds = sorted(above.keys() & below.keys())
-    return ratio_of_medians([above[seed] for seed in seeds], [below[seed] for seed in seeds])
+    return paired_ratio([above[seed] for seed in seeds], [below[seed] for seed in seeds])
 
 
 def _apart(ratio: Estimate) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastac.compare.statistics import FEWEST_FOR_INTERVAL, Interval, median_interval, unsolved_share
+from fastac.compare.verdicts import Times, compare_arms
 from fastac.metrics import THRESHOLDS, Floats, Table
 from fastac.report import books
 from fastac.report.commands import CONFIGS, compare_command, configuration
@@ -17,7 +19,6 @@ from fastac.report.page import Page
 from fastac.report.parts import Html, element, joined, section, shown, table
 from fastac.report.reading import ComparisonSource, number, part, parts
 from fastac.report.run_page import throughput
-from fastac.report.verdict import Times, verdict
 
 _POINTS = 150
 _CHARTS = (  # column of compare.csv, title, unit, zero
@@ -32,6 +33,7 @@ _CHARTS = (  # column of compare.csv, title, unit, zero
 )
 _FIGURES = {
     "final_return": "return, last 100 episodes",
+    "final_return_iqm": "interquartile mean of it",
     "return_var": "variance of these returns",
     "grad_norm": "gradient norm",
     "staleness_mean": "staleness, mean",
@@ -44,17 +46,12 @@ _FIGURES = {
 def comparison_page(source: ComparisonSource) -> Page:
     record = source.record
     runs = parts(record, "runs")
-    for run in runs:  # how long it was watched
-        run["watched"] = {
-            "env_steps": number(part(record, "plan"), "total_timesteps"),
-            "updates": number(part(run, "ledger"), "applied"),
-            "wall_s": number(run, "train_s"),
-        }
     arms = list(dict.fromkeys([*(str(run.get("algorithm")) for run in runs), *(arm for arm, _ in source.curves)]))
     keys = {arm: f"s{slot}" for slot, arm in enumerate(arms)}
+    said = [element("li", line) for line in sentences(record, runs)]
     body = [
         books.notices([*source.notices, *interruption(record, runs)]),
-        _verdict(record, runs, arms),
+        section("verdict", "What the data say", element("ul", *said)),
         _summary(record, runs, arms),
         _time_to_solve(runs, arms, keys),
         _curves(source.curves, arms, keys),
@@ -87,16 +84,29 @@ def _times(runs: Sequence[dict[str, Any]], threshold: float, axis: str) -> list[
     return [number(when, axis) if when else math.inf for when in solved]
 
 
-def _verdict(record: Mapping[str, Any], runs: Sequence[dict[str, Any]], arms: Sequence[str]) -> Html:
-    seeds = {arm: [run.get("seed") for run in _of(runs, arm)] for arm in arms}
-    times = [
-        Times(threshold, axis, {arm: _times(_of(runs, arm), threshold, axis) for arm in arms})
-        for threshold in THRESHOLDS
-        for axis in ("env_steps", "wall_s")
-    ]
-    same = len({tuple(map(str, its)) for its in seeds.values()}) == 1
-    lines = verdict(times, AXES, same_seeds=same, busy=books.machine_was_busy(record))
-    return section("verdict", "What the data say", element("ul", *(element("li", line) for line in lines)))
+def _known(runs: Sequence[dict[str, Any]], threshold: float, axis: str) -> Times | None:
+    """None where one is not recorded: to leave an unsolved run out would be to call it solved."""
+    times = Times(_times(runs, threshold, axis), [number(part(run, "watched"), axis) for run in runs])
+    return None if any(map(math.isnan, [*times.solved, *times.unsolved()])) else times
+
+
+def sentences(record: Mapping[str, Any], runs: Sequence[dict[str, Any]]) -> list[str]:
+    """What the command said of each pair of arms, for both thresholds; nothing of seconds that other work disturbed."""
+    arms = list(dict.fromkeys(str(run.get("algorithm")) for run in runs))
+    if len(arms) < 2:
+        return ["No verdict: there are no runs of two arms."]
+    lines: list[str] = []
+    for threshold, axis in itertools.product(THRESHOLDS, ("env_steps", "wall_s")):
+        of_arm = {arm: _known(_of(runs, arm), threshold, axis) for arm in arms}
+        known = {arm: times for arm, times in of_arm.items() if times is not None}
+        what = f"{AXES[axis].capitalize()} to {threshold:.0f}"
+        if axis == "wall_s" and books.machine_was_busy(record):
+            lines.append(f"{what}: no verdict, other work was going on while they were measured.")
+        elif len(known) < len(arms):
+            lines.append(f"{what}: no verdict, they are not recorded of every run.")
+        else:
+            lines += [verdict.sentence() for verdict in compare_arms(known, threshold, axis)]
+    return lines
 
 
 def _summary(record: Mapping[str, Any], runs: Sequence[dict[str, Any]], arms: Sequence[str]) -> Html:
@@ -111,7 +121,8 @@ def _summary(record: Mapping[str, Any], runs: Sequence[dict[str, Any]], arms: Se
     summary = part(record, "summary")
     for name, words in _FIGURES.items():
         recorded = [part(part(summary, arm), name) for arm in arms]
-        its = [Interval(*(number(one, end) for end in ("median", "low", "high"))) for one in recorded]
+        centre = "value" if name == "final_return_iqm" else "median"
+        its = [Interval(*(number(one, end) for end in (centre, "low", "high"))) for one in recorded]
         rows.append([words, *map(_interval, its)])
     seeds = max((len(_of(runs, arm)) for arm in arms), default=0)
     ends = "95 % bootstrap intervals" if seeds >= FEWEST_FOR_INTERVAL else "smallest and largest"
@@ -125,7 +136,7 @@ _MATCHED = {"matched": "The same for all", "not_matched": "Not the same"}
 
 
 def _interval(its: Interval) -> Html:
-    if its.low == its.high or math.isnan(its.median):
+    if its.low == its.high or math.isnan(its.median) or math.isnan(its.low):
         return joined([shown(its.median)])
     ends = element("small", f"{shown(its.low)} to {shown(its.high)}")
     return joined([shown(its.median), Html("<br>"), ends])
@@ -147,15 +158,13 @@ def _time_to_solve(runs: Sequence[dict[str, Any]], arms: Sequence[str], keys: Ma
 def _survival(runs: Sequence[dict[str, Any]], threshold: float, arm: str, key: str, slot: int) -> Series:
     x, y, censored = {}, {}, {}
     for axis in AXES:
-        solved = _times(runs, threshold, axis)
-        watched = [number(run["watched"], axis) for run in runs]
-        unsolved = [w for t, w in zip(solved, watched, strict=True) if not math.isfinite(t)]
-        if not runs or any(map(math.isnan, [*unsolved, *solved])):  # to leave them out would be to call them solved
+        known = _known(runs, threshold, axis)
+        if not runs or known is None:
             x[axis], y[axis], censored[axis] = np.zeros(1), np.full(1, np.nan), np.zeros(0)
             continue
-        times, shares = unsolved_share(solved, watched)
+        times, shares = unsolved_share(known.solved, known.ends)
         x[axis], y[axis] = np.concatenate([[0.0], times]), np.concatenate([[1.0], shares])
-        censored[axis] = np.array(unsolved)
+        censored[axis] = np.array(known.unsolved())
     return Series(key, arm, slot % SLOTS, x, y, steps=True, censored=censored)
 
 
