@@ -202,3 +202,9 @@ def test_rows_that_piled_up_count_in_their_order():
     solving.add_rows(1, episodes(1, *((0.01 * i, 1.0) for i in range(1, WINDOW))))
     assert not solving.look(10.05) and len(solving.returns) == WINDOW
     assert 45.0 < sum(solving.returns) / WINDOW < 55.0
+
+
+def test_a2c_ends_in_time_however_many_episodes_end_in_an_update():
+    model = fastac.A2C(seed=1, n_envs=2048, n_steps=15, max_episode_steps=15, hidden_sizes=(8,), learning_rate=1e-3)
+    model.learn(300 * 2048 * 15, solve=14.95)
+    assert model.history.time_to(14.95)["updates"] == model.version
