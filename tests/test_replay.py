@@ -217,3 +217,19 @@ def test_the_command(tmp_path):
     assert run(*train, "--runs", tmp_path, "--name", "none").exit_code == 0
     told = run("replay", tmp_path / "none")
     assert told.exit_code == 1 and "no recording at" in told.output and "--record" in told.output
+
+
+def test_a_recording_of_another_model_is_left_where_it_lies(tmp_path):
+    """A model that has not been trained yet is saved over one that has: the recording beside it is not its own."""
+    fastac.A3C(**SMALL, backend="thread").learn(500, checkpoint=tmp_path / "model.safetensors")
+    fastac.A3C(**{**SMALL, "seed": 12}, backend="thread").save(tmp_path / "model.safetensors")
+    loaded = fastac.A3C.load(tmp_path / "model.safetensors")
+    assert loaded.recording is None
+    check(loaded.learn(500))
+
+
+def test_a_run_too_long_to_record_changes_nothing(tmp_path):
+    model = fastac.A3C(**SMALL, backend="thread")
+    with pytest.raises(ConfigError, match="record: expected a run of at most"):
+        model.learn(10**11, checkpoint=tmp_path / "model.safetensors")
+    assert model.unfinished is None and not list(tmp_path.iterdir())

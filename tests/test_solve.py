@@ -191,3 +191,20 @@ def test_the_command_and_its_workers_import_nothing_slow(tmp_path):
     imported = re.findall(r"\| +([\w.]+)$", result.stderr, re.MULTILINE)
     assert imported.count("numpy") == 2
     assert {"torch", "gymnasium", "scipy", "matplotlib"}.isdisjoint(imported)
+
+
+def test_rows_that_piled_up_count_in_their_order():
+    """The parent was away: what one worker could not tell yet comes before what another one has told."""
+    solving = Solving(100.0, 2)
+    solving.add_rows(0, episodes(0, *((0.01 * i, 100.0) for i in range(WINDOW))))
+    solving.add_rows(1, episodes(1, (0.0, 1.0)))  # its ring was full with that
+    assert not solving.look(10.0)
+    solving.add_rows(1, episodes(1, *((0.01 * i, 1.0) for i in range(1, WINDOW))))
+    assert not solving.look(10.05) and len(solving.returns) == WINDOW
+    assert 45.0 < sum(solving.returns) / WINDOW < 55.0
+
+
+def test_a2c_ends_in_time_however_many_episodes_end_in_an_update():
+    model = fastac.A2C(seed=1, n_envs=2048, n_steps=15, max_episode_steps=15, hidden_sizes=(8,), learning_rate=1e-3)
+    model.learn(300 * 2048 * 15, solve=14.95)
+    assert model.history.time_to(14.95)["updates"] == model.version

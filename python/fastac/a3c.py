@@ -18,6 +18,7 @@ from fastac.engines import at_work, make_engine, preload
 from fastac.errors import CheckpointError
 from fastac.forking import START_DEADLINE_S
 from fastac.launch import POLL_S, launch
+from fastac.metrics import Position
 from fastac.progress import WaitingProgress
 from fastac.recording import ENTRY, Part, Recording, entries_of, recording_of, room_for
 from fastac.updates import Moment, Run
@@ -50,10 +51,16 @@ class A3C(Algorithm):
         super().__init__(config_from(A3CConfig, env, options))
         self.recording: Recording | None = None
 
+    def _room(self, begin: Position) -> int:
+        return room_for(self.config, begin.env_steps, begin.total_timesteps) if self.config.record else 0
+
+    def _expect_possible(self, begin: Position) -> None:
+        self._room(begin)
+
     def _open(self, progress: WaitingProgress) -> Run:
         begin = self.unfinished
         assert begin is not None
-        room = room_for(self.config, begin.env_steps, begin.total_timesteps) if self.config.record else 0
+        room = self._room(begin)
         self._part = Part(
             self.learn_calls,
             self.version,
@@ -83,9 +90,11 @@ class A3C(Algorithm):
         file = recording_of(path)
         if model.config.record and file.exists():
             try:
-                model.recording = Recording.load(file).until(model.learn_calls, model.num_timesteps)
+                recording = Recording.load(file).until(model.learn_calls, model.num_timesteps)
             except CheckpointError as error:
                 warnings.warn(f"the recording is lost, and begins anew: {error}", stacklevel=2)
+            else:  # one without parts may be that of another model, saved there before this one had any
+                model.recording = recording if recording.parts else None
         return model
 
     def _train(self, run: Run, total_timesteps: int) -> None:

@@ -230,6 +230,7 @@ class Algorithm(ABC):
             self._learning = False
 
     def _learn(self: AlgorithmT, begin: Position, keeping: Keeping, progress_bar: bool | str) -> AlgorithmT:
+        self._expect_possible(begin)
         self._standing = dataclasses.replace(self._standing, unfinished=begin)
         if keeping.path is not None and keeping.every_s > 0:
             self.save(keeping.path)  # now, so that a path that cannot be written ends the run here
@@ -350,6 +351,9 @@ class Algorithm(ABC):
         """The inverse of `_envs_state`."""
         if saved:
             raise ValueError(f"expected no state of envs, got {', '.join(saved)}")
+
+    def _expect_possible(self, begin: Position) -> None:  # noqa: B027 - by default all are
+        """Raises ConfigError for a run that cannot be, before anything is changed or saved."""
 
     @abstractmethod
     def _open(self, progress: WaitingProgress) -> Run:

@@ -198,7 +198,8 @@ class Solving:
     """Whether a run under way is solved: what `History.time_to` will say of it, as soon as that is certain.
 
     The rows of one worker arrive in their order, those of several do not. So an episode counts once every worker has
-    told of as late a time; or after a second, so that one that tells nothing holds nobody up.
+    told of as late a time; or after a second, so that one that tells nothing holds nobody up. Whoever does tell is
+    waited for, however old its rows are: they pile up while the parent is in the user's code.
 
     Attributes:
         returns: of the latest WINDOW episodes that count, over all workers, in the order in which they ended.
@@ -212,20 +213,29 @@ class Solving:
         self.solved = False
         self._threshold = threshold
         self._told_until = [-math.inf] * workers
+        self._has_told = [False] * workers  # since the last look
+        self._heard = [-math.inf] * workers  # when
         self._waiting: list[tuple[float, float]] = []  # (time, return) of episodes that do not count yet
 
     def add_rows(self, worker: int, rows: Floats) -> None:
         """rows float64[n, 16] of one worker, in its order."""
         if len(rows):
             self._told_until[worker] = float(rows[-1, 1])
+            self._has_told[worker] = True
             episodes = rows[rows[:, 0] == EPISODE]
             self._waiting += zip(episodes[:, 1].tolist(), episodes[:, RETURN].tolist(), strict=True)
 
     def look(self, now_s: float) -> bool:
         """Whether it is solved by what has been told until now."""
+        self._heard = [now_s if told else before for told, before in zip(self._has_told, self._heard, strict=True)]
+        self._has_told = [False] * len(self._has_told)
         if self._waiting:
             self._waiting.sort(key=_time_of)
-            certain = max(min(self._told_until), now_s - self._PATIENCE_S)
+            patient_until = now_s - self._PATIENCE_S
+            certain = min(
+                told if heard > patient_until else max(told, patient_until)
+                for told, heard in zip(self._told_until, self._heard, strict=True)
+            )
             n = bisect_right(self._waiting, certain, key=_time_of)
             for _, episode_return in self._waiting[:n]:
                 self.returns.append(episode_return)

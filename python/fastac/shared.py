@@ -19,10 +19,12 @@ from fastac.errors import LedgerError
 Float32 = npt.NDArray[np.float32]
 
 
-def create_region(config: Config, *, workers: int, update: str, n_params: int, trace_entries: int = 0) -> _core.Region:
+def create_region(
+    config: Config, *, workers: int, update: str, n_params: int, trace_entries: int = 0, log_rows: int = 1024
+) -> _core.Region:
     """The region of one run: `workers` rings, records of `n_params` floats, and the config's optimizer.
 
-    `trace_entries`: gradients whose order is recorded; 0 for none.
+    `trace_entries`: gradients whose order is recorded; 0 for none. `log_rows`: a power of two, for each worker.
     """
     return _core.Region.create(
         workers=workers,
@@ -38,6 +40,7 @@ def create_region(config: Config, *, workers: int, update: str, n_params: int, t
         max_staleness=config.max_staleness if isinstance(config, A3CConfig) else None,
         staleness_lr=config.staleness_lr if isinstance(config, A3CConfig) else "constant",
         trace_entries=trace_entries,
+        log_rows=log_rows,
         nonce=secrets.randbits(64),
     )
 

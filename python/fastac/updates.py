@@ -30,10 +30,18 @@ if TYPE_CHECKING:
 
 Float32 = npt.NDArray[np.float32]
 
+_LOG_ROWS = 1024
+_MOST_LOG_ROWS = 1 << 18  # 32 MiB
 _TICK_S = 0.05  # between two looks at the run
 _FLUSH_DEADLINE_S = 600.0  # the parent may be in the user's own code, and saving
 _STOPPED_FLUSH_S = 1.0
 _REST = 20  # a periodic job rests this many times as long as it takes
+
+
+def _room_for_an_update(config: Config) -> int:
+    """Log rows, a power of two, that one update and all episodes in it may need: so A2C ends with what solved it."""
+    most = 1 + config.n_steps * config.n_envs
+    return min(max(_LOG_ROWS, 1 << (most - 1).bit_length()), _MOST_LOG_ROWS)
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,12 @@ class Run:
     ) -> None:
         self.update = update
         self.region = create_region(
-            config, workers=workers, update=update, n_params=len(params), trace_entries=trace_entries
+            config,
+            workers=workers,
+            update=update,
+            n_params=len(params),
+            trace_entries=trace_entries,
+            log_rows=_LOG_ROWS if begin.solve is None else _room_for_an_update(config),
         )
         self.session = observer_of(self.region)
         self.session.initialize(params, state, version, begin.env_steps)
