@@ -453,3 +453,11 @@ def test_an_order_that_is_repeated_is_being_obeyed():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_two_runs_in_one_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(rundir.time, "strftime", lambda _: "now")
+    names = [rundir.make_folder(tmp_path, None, "a3c").name for _ in range(3)]
+    assert names == ["a3c-now", "a3c-now-2", "a3c-now-3"]
+    with pytest.raises(FileExistsError):
+        rundir.make_folder(tmp_path, "a3c-now", "a3c")

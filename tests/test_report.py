@@ -4,6 +4,8 @@ and its controls do what they say in a browser."""
 import html
 import json
 import math
+import os
+import pathlib
 import re
 import shlex
 import shutil
@@ -494,3 +496,16 @@ def test_on_a_phone_nothing_is_wider_than_the_page(pages, tmp_path):
     command = [CHROMIUM, *QUIET, f"--user-data-dir={tmp_path}/profile", "--allow-file-access-from-files", "--dump-dom"]
     done = subprocess.run([*command, f"file://{tmp_path}/both.html"], capture_output=True, text=True, timeout=300)
     assert re.search(r"<title>(.*?)</title>", done.stdout)[1] == "wide 360/360 360/360"
+
+
+@pytest.mark.parametrize("what", ["run.json", "a device"])
+def test_what_is_no_page_is_not_overwritten(what, run_folder, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    out = folder / what if what == "run.json" else pathlib.Path(os.devnull)
+    before = out.read_bytes()
+    refused = invoke("report", folder, "--out", out)
+    assert refused.exit_code == 2 and "may be replaced" in refused.output
+    assert out.read_bytes() == before and out.exists() and out.is_file() == (what == "run.json")
+    for _ in range(2):  # a page of ours may be
+        assert invoke("report", folder).exit_code == 0

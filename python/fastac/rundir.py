@@ -23,15 +23,22 @@ from fastac.metrics import Floats, Table
 
 
 def make_folder(root: Path, name: str | None, kind: str) -> Path:
-    """runs/<name>/, or runs/<kind>-<date>-<time>/. Raises FileExistsError rather than mix two runs.
+    """runs/<name>/, or runs/<kind>-<date>-<time>[-<nth>]/. Raises FileExistsError rather than mix two runs.
 
     Raises ConfigError for a name that leads elsewhere.
     """
     if name is not None and (Path(name).name != name or name in ("", "..")):
         raise ConfigError(f"name: expected the name of a folder in {root}, got {name!r}")
-    folder = root / (name or f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
-    folder.mkdir(parents=True)
-    return folder
+    if name is not None:
+        (root / name).mkdir(parents=True)
+        return root / name
+    of_now = f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for nth in itertools.count(1):
+        folder = root / (of_now if nth == 1 else f"{of_now}-{nth}")
+        with contextlib.suppress(FileExistsError):  # another run of the same second
+            folder.mkdir(parents=True)
+            return folder
+    raise AssertionError
 
 
 @contextlib.contextmanager

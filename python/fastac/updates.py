@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastac import _core
-from fastac.config import Config
+from fastac.config import A2CConfig, A3CConfig, Config
 from fastac.errors import NonFiniteGradientError
 from fastac.metrics import EPISODE, UPDATE, History, HistoryBuilder, Position, Solving, row
 from fastac.progress import WaitingProgress, return_note
@@ -40,6 +40,7 @@ _REST = 20  # a periodic job rests this many times as long as it takes
 
 def _room_for_an_update(config: Config) -> int:
     """Log rows, a power of two, that one update and all episodes in it may need: so A2C ends with what solved it."""
+    assert isinstance(config, (A2CConfig, A3CConfig))
     most = 1 + config.n_steps * config.n_envs
     return min(max(_LOG_ROWS, 1 << (most - 1).bit_length()), _MOST_LOG_ROWS)
 

@@ -316,7 +316,7 @@ TOO_RARE = [
             UPDATES,
             [(REAP_LOOK, "its.taken.load(std::memory_order_acquire) == 0")],
         ),
-        "a holder that has just left in order is reaped once more. The schedules did not meet it in 3,000,000; on x86 a "
+        "a holder that has just left in order is reaped once more. In 3,000,000 schedules it was not met; on x86 a "
         "processor does not show it",
     ),
 ]

@@ -20,6 +20,7 @@ from fastac.config import A3CConfig
 from fastac.progress import WaitingProgress
 from fastac.signals import signals_deferred
 
+_PAGE_COLUMNS = 110  # of a table that goes into a file
 _CHOSEN_HERE = ("seed", "learning_rate", "workers", "update", "backend", "on_worker_death", "engine")
 
 
@@ -238,6 +239,8 @@ class _Work:
 
     def show(self, table: Any, sentences: Sequence[str]) -> None:
         console = Console()
+        if not console.is_terminal:
+            console.width = _PAGE_COLUMNS
         console.print(table)
         written = f"Written: {self.folder}/{self._name}.csv, {self._name}.json, {self._name}.png"
         for line in itertools.chain(sentences, [written]):

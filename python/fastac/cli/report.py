@@ -33,8 +33,18 @@ def report(folder: Path, out: Path | None, show: bool) -> None:
         from fastac.report.write import write_report
 
         path = out if out is not None else folder / "report.html"
+        if path.exists() and not _is_page(path):
+            raise click.UsageError(f"--out: {path} is no page that may be replaced: choose another name")
         for notice in write_report(folder, path):
             click.echo(f"notice: {notice}", err=True)
         click.echo(f"Written: {path}")
         if show and not webbrowser.open(path.resolve().as_uri()):
             click.echo("notice: found no web browser to open it with", err=True)
+
+
+def _is_page(path: Path) -> bool:
+    """Whether it is a file of HTML, as an earlier report is: what else stands there is not overwritten."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(15).lower() == b"<!doctype html>"

@@ -102,8 +102,8 @@ def straggler_table(cells: Sequence[Cell], plan: stragglers.Plan) -> Table:
         f"CartPole-v1, {plan.costs} costs, {len(plan.seeds)} seeds, at most {plan.total_timesteps:,} env steps of "
         f"{plan.step_s:g} s; 95 % intervals below"
     )
-    headings = ["workers", "spread", "", "rate", "solved (475)", "virtual s to 475", "A2C / A3C"]
-    headings += ["waiting", "staleness"]
+    headings = ["W", "spread", "", "rate", "solved", "virtual s to 475", "A2C / A3C"]
+    headings += ["waiting", "stale"]
     rows = [
         (
             f"{cell.key['workers']:,}",
