@@ -109,6 +109,14 @@ def test_sentences():
     undecided = verdict(Estimate(1.1, 0.9, INF)).sentence()
     assert undecided.startswith("A2C against A3C, env steps to 475: 20 seeds do not tell which needs fewer")
     assert "1.10 (95 % interval 0.90 to infinity)" in undecided
+    never = verdict(Estimate(INF, 2.0, INF)).sentence()
+    assert never.startswith(
+        "A2C needs more env steps than A3C to 475: half the runs of A2C, or more, never got there; "
+    )
+    always = verdict(Estimate(0.0, 0.0, 0.5)).sentence()
+    assert always.startswith(
+        "A2C needs fewer env steps than A3C to 475: half the runs of A3C, or more, never got there; "
+    )
     assert verdict(Estimate(9, 8, 10), seeds=5).sentence() == (
         "A2C against A3C, env steps to 475: 5 seeds carry no interval; 6 or more would."
     )

@@ -82,9 +82,13 @@ def terminal_table(results: Sequence[Result], plan: Plan) -> Table:
 
 
 def sentences(results: Sequence[Result], plan: Plan) -> list[str]:
-    """What the runs say of each pair of arms; nothing where there is one seed."""
-    if len({result.seed for result in results}) < 2:
-        return []
+    """What the runs say of each pair of arms, where there are enough of them to say something."""
+    seeds = len({result.seed for result in results})
+    if seeds < FEWEST_FOR_INTERVAL:
+        carry = "1 seed carries" if seeds == 1 else f"{seeds} seeds carry"
+        return [
+            f"{carry} no interval; {FEWEST_FOR_INTERVAL} or more would say which arm needs fewer env steps and seconds."
+        ]
     return [verdict.sentence() for verdict in verdicts(results, plan, THRESHOLDS[-1], ("env_steps", "wall_s"))]
 
 

@@ -81,7 +81,12 @@ class Verdict:
                 f"{against}: {self.seeds} seeds do not tell which needs fewer: ratio of medians {_with_interval(r)}; "
                 f"{faster}{test}."
             )
-        needs = f"{self.arm} needs {_with_interval(r, 'x')} the {what} of {self.other} to {self.threshold:.0f}"
+        if r.value in (0.0, math.inf):
+            more, late = ("more", self.arm) if r.value else ("fewer", self.other)
+            needs = f"{self.arm} needs {more} {what} than {self.other} to {self.threshold:.0f}"
+            needs += f": half the runs of {late}, or more, never got there"
+        else:
+            needs = f"{self.arm} needs {_with_interval(r, 'x')} the {what} of {self.other} to {self.threshold:.0f}"
         return f"{needs}; {faster}{test}."
 
 
