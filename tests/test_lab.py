@@ -314,6 +314,10 @@ def test_sentences_claim_what_is_apart_from_one():
     assert "0.50 times (95 % interval 0.40 to 0.60)" in told and "beyond the runs' end" in told
     (told,) = tables.straggler_sentences(crossing[1:2])
     assert told == "8 workers: no ratio at either end is apart from 1."
+    (told,) = tables.staleness_sentences(
+        [tables.Cell({"tau": 3, "learning_rate": 1e-3}, 10, 10, *[Estimate(*[math.nan] * 3)] * 4)]
+    )
+    assert told.startswith("No runs of staleness 0 to compare with")
 
 
 # ---- the commands ---------------------------------------------------------------------------------------------

@@ -123,6 +123,8 @@ def straggler_table(cells: Sequence[Cell], plan: stragglers.Plan) -> Table:
 
 def staleness_sentences(cells: Sequence[Cell]) -> list[str]:
     """What the data carry: one for each learning rate and staleness whose ratio has an interval apart from 1."""
+    if all(cell.key["tau"] for cell in cells):
+        return ["No runs of staleness 0 to compare with: --tau 0,... has them."]
     told = []
     for cell in cells:
         rate, tau, ratio = cell.key["learning_rate"], cell.key["tau"], cell.against
