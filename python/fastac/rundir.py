@@ -33,12 +33,14 @@ def make_folder(root: Path, name: str | None, kind: str) -> Path:
         (root / name).mkdir(parents=True)
         return root / name
     of_now = f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
-    for nth in itertools.count(1):
-        folder = root / (of_now if nth == 1 else f"{of_now}-{nth}")
-        with contextlib.suppress(FileExistsError):  # another run of the same second
+    folder, nth = root / of_now, 1
+    while True:
+        try:
             folder.mkdir(parents=True)
             return folder
-    raise AssertionError
+        except FileExistsError:  # another run of the same second
+            nth += 1
+            folder = root / f"{of_now}-{nth}"
 
 
 @contextlib.contextmanager

@@ -86,13 +86,12 @@ def _readable(ratio: float) -> float:
 
 def _band(left: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # the formula divides by zero where all or none are left: the band is a point there
+        # The formula divides by zero where all or none are left: the band is a point there.
+        warnings.simplefilter("ignore")
         interval = left.confidence_interval(method="log-log")
     low, high = (np.asarray(end.probabilities) for end in (interval.low, interval.high))
     at_end = np.isnan(low)
-    return tuple(np.where(at_end, left.probabilities, end) for end in (low, high))  # type: ignore[return-value]
+    return np.where(at_end, left.probabilities, low), np.where(at_end, left.probabilities, high)
 
 
 def _first(quantiles: npt.NDArray[np.float64], where: npt.NDArray[np.bool_]) -> float:
