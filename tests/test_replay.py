@@ -216,7 +216,7 @@ def test_the_command(tmp_path):
     assert told.exit_code == 1 and "ReplayError: params: 1 of" in told.output
     assert run(*train, "--runs", tmp_path, "--name", "none").exit_code == 0
     told = run("replay", tmp_path / "none")
-    assert told.exit_code == 1 and "no recording at" in told.output and "--record" in told.output
+    assert told.exit_code == 2 and "no recording at" in told.output and "--record" in told.output
 
 
 def test_a_recording_of_another_model_is_left_where_it_lies(tmp_path):

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from fastac.cli.endings import ends_in_order, signals_raised
+from fastac.cli.endings import ends_in_order, signals_raised, stopped
 
 if TYPE_CHECKING:
     from fastac.a3c import A3C
+    from fastac.lab.diagnose import Diagnostics
     from fastac.lab.replay import Replayed
     from fastac.recording import Recording
 
@@ -24,6 +25,7 @@ _STATES = (
     ("pole falls left", (0.0, 0.0, -0.1, -1.0)),
 )
 _EPISODES = 10
+_PAGE_COLUMNS = 110  # of a table that goes into a file
 
 
 @click.command()
@@ -38,8 +40,30 @@ _EPISODES = 10
 @click.option(
     "--save", "save_to", type=click.Path(path_type=Path), help="keep the model there, as a file or in a folder"
 )
+@click.option(
+    "--diagnose", "diagnosed", is_flag=True, help="measure what staleness did to the gradients  [default: only replay]"
+)
+@click.option(
+    "--every",
+    type=click.IntRange(min=1),
+    help="with --diagnose: measure one of so many updates  [default: so many that about 5,000 are measured]",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="with --diagnose: folder for its CSV, JSON and picture  [default: RUN]",
+)
 @click.option("--force", is_flag=True, default=False, show_default=True, help="let --save overwrite what is there")
-def replay(folder: Path, at: int | None, staleness: int | None, save_to: Path | None, force: bool) -> None:
+def replay(
+    folder: Path,
+    at: int | None,
+    staleness: int | None,
+    save_to: Path | None,
+    diagnosed: bool,
+    every: int | None,
+    out: Path | None,
+    force: bool,
+) -> None:
     """Replay a run that was recorded (`fastac train a3c --record`): RUN is its runs/<name>.
 
     One thread computes every update again, from whatever version its worker had read, in the recorded order: the
@@ -49,6 +73,7 @@ def replay(folder: Path, at: int | None, staleness: int | None, save_to: Path | 
     fastac replay runs/NAME                    is it the same, to the last bit?
     fastac replay runs/NAME --at 1000          the policy after 1,000 updates
     fastac replay runs/NAME --staleness 0      what if no gradient had been stale?
+    fastac replay runs/NAME --diagnose         how far were gradients from fresh ones?
     """
     with ends_in_order():
         from fastac import A3C
@@ -56,16 +81,28 @@ def replay(folder: Path, at: int | None, staleness: int | None, save_to: Path | 
         from fastac.lab.replay import expect_equal, load_recording
         from fastac.lab.replay import replay as play
 
+        if diagnosed and staleness is not None:
+            raise click.UsageError("--diagnose: expected the run as it was, got --staleness")
+        if not diagnosed and (every is not None or out is not None):
+            raise click.UsageError("--every, --out: expected --diagnose with them")
         target = None if save_to is None else file_of(save_to)
         if target is not None and target.exists() and not force:
             raise click.UsageError(f"--save: {target} exists already; --force overwrites it")
-        load_recording(folder)  # where there is none, or a damaged one, that is said
+        try:
+            load_recording(folder)  # where there is none, or a damaged one, that is said
+        except FileNotFoundError as error:
+            raise click.UsageError(str(error)) from None
         model = A3C.load(folder)
         recording = model.recording
         if recording is None or not recording.parts:
             raise click.UsageError(f"{folder}: nothing was recorded of the model that is there; train with --record")
         with signals_raised():
-            replayed = play(recording, at)
+            if diagnosed:
+                if at == 0:
+                    raise click.UsageError("--at: expected at least 1 with --diagnose, got 0")
+                replayed = _diagnose(folder, recording, at, every, folder if out is None else out)
+            else:
+                replayed = play(recording, at)
             if at is None:
                 expect_equal(replayed, model.params, model.state)
                 _tell_whole(folder, recording, replayed)
@@ -82,12 +119,57 @@ def replay(folder: Path, at: int | None, staleness: int | None, save_to: Path | 
 
 def _tell_whole(folder: Path, recording: Recording, replayed: Replayed) -> None:
     entries = np.concatenate([part.entries for part in recording.parts])
-    workers = len(np.unique(entries[["worker", "incarnation"]]))
+    took_part, of = len(np.unique(entries["worker"])), recording.config.workers
+    workers = f"{of} workers" if took_part == of else f"{took_part} of {of} workers"
+    replaced = len(np.unique(entries[["worker", "incarnation"]])) - took_part
+    deaths = f" and {replaced} that replaced one" if replaced else ""
     calls = "one learn()" if len(recording.parts) == 1 else f"{len(recording.parts)} calls of learn() and resume()"
     click.echo(
-        f"{folder}: {replayed.updates:,} updates of {workers} workers and {replayed.rejected:,} rejected gradients "
+        f"{folder}: {replayed.updates:,} updates of {workers}{deaths} and {replayed.rejected:,} rejected gradients "
         f"of {calls} replayed; parameters and optimizer state are equal to the last bit"
     )
+
+
+def _diagnose(folder: Path, recording: Recording, at: int | None, every: int | None, out: Path) -> Replayed:
+    """Replays and measures; what was measured by then is kept when it is interrupted."""
+    from fastac.lab.diagnose import Diagnostics, every_of
+    from fastac.lab.replay import replay as play
+
+    out.mkdir(parents=True, exist_ok=True)
+    updates = recording.updates if at is None else at
+    every = every or every_of(updates)
+    probe = Diagnostics(recording.config, every)
+
+    def keep() -> None:
+        if probe.measured:
+            _show_diagnosis(folder, out, recording, probe, every)
+
+    try:
+        replayed = play(recording, at, probe=probe)
+    except KeyboardInterrupt as stop:
+        keep()
+        stopped(f"{probe.updates:,} of {updates:,} updates replayed", stop)
+    keep()
+    return replayed
+
+
+def _show_diagnosis(folder: Path, out: Path, recording: Recording, probe: Diagnostics, every: int) -> None:
+    from rich.console import Console
+
+    from fastac.lab import diagnosis, plots
+
+    env_steps = recording.config.n_steps * recording.config.n_envs
+    its = diagnosis.diagnosis(folder.resolve().name, probe.updates, every, env_steps, probe.table())
+    diagnosis.write(out, its)
+    plots.draw_diagnosis(out / "diagnose.png", its)
+    console = Console()
+    if not console.is_terminal:
+        console.width = _PAGE_COLUMNS
+    for table in (diagnosis.stale_table(its), diagnosis.parts_table(its)):
+        console.print(table)
+    written = f"Written: {out}/diagnose.csv, diagnose.json, diagnose.png"
+    for line in (diagnosis.LEGEND, *diagnosis.sentences(its), written):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def _compare(as_it_was: Replayed, other: Replayed, staleness: int) -> None:
@@ -107,10 +189,11 @@ def _show(model: A3C, replayed: Replayed, recording: Recording) -> None:
     from fastac import evaluate_policy
     from fastac.mlp import act
 
-    mean, deviation = evaluate_policy(model, _EPISODES, seed=0)
+    greedy, sampled = (evaluate_policy(model, _EPISODES, deterministic=best, seed=0) for best in (True, False))
     click.echo(
         f"after {replayed.updates:,} of {recording.updates:,} updates and {replayed.env_steps:,} env steps: "
-        f"greedy return {mean:.1f} +- {deviation:.1f} over {_EPISODES} episodes"
+        f"greedy return {greedy[0]:.1f} +- {greedy[1]:.1f}, of sampled actions as in training {sampled[0]:.1f} +- "
+        f"{sampled[1]:.1f}, over {_EPISODES} episodes each"
     )
     probabilities, values = act(model.config, model.params, np.array([state for _, state in _STATES], np.float32))
     table = Table("state", "P(push left)", "P(push right)", "value")

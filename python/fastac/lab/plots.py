@@ -11,6 +11,7 @@ from matplotlib import pyplot as plt
 
 from fastac.compare.plots import STYLE, save
 from fastac.lab import staleness, stragglers
+from fastac.lab.diagnosis import Diagnosis
 from fastac.lab.tables import Cell
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = "os^Dv*"
+_FEWEST = 10  # measurements that make a mark
 
 
 def draw_staleness(path: Path, cells: Sequence[Cell], plan: staleness.Plan) -> None:
@@ -85,6 +87,36 @@ def draw_stragglers(path: Path, cells: Sequence[Cell], plan: stragglers.Plan) ->
         _legend(axes[0, 0])
         figure.suptitle(
             f"CartPole-v1, {len(plan.seeds)} seeds; bars: 95 % intervals, open marks: the median is never reached"
+        )
+        save(figure, path)
+
+
+def draw_diagnosis(path: Path, of: Diagnosis) -> None:
+    """Cosines and KL by staleness, cosines in the course of the run. Rows of few measurements are left to the table."""
+    stale = [cell for cell in of.stale if cell.n >= _FEWEST]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(2, 2, figsize=(10, 7.4), layout="constrained", sharex="col")
+        for column, (cells, name) in enumerate(((stale, "applied one"), (of.parts, "stale one"))):
+            above = axes[0, column]
+            x = range(len(cells))
+            _draw(above, x, [cell.cosine for cell in cells], 0, f"{name} and its fresh twin", 1.0)
+            _draw(above, x, [cell.fresh for cell in cells], 1, "two fresh ones, of two workers", 1.0)
+            above.axhline(0.0, color="0.4", lw=0.8, ls=":")
+            above.set_ylabel("cosine of two gradients, median")
+            above.set_ylim(top=1.05)
+            _legend(above)
+        _draw(axes[1, 0], range(len(stale)), [cell.kl for cell in stale], 2, "", math.inf)
+        axes[1, 0].set_ylabel("KL(acted || updated), median [nats]")
+        axes[1, 0].set_xlabel("staleness [updates]")
+        axes[1, 0].set_xticks(range(len(stale)), [cell.label for cell in stale], rotation=30, ha="right")
+        _draw(axes[1, 1], range(len(of.parts)), [cell.pairwise for cell in of.parts], 3, "", 1.0)
+        axes[1, 1].axhline(0.0, color="0.4", lw=0.8, ls=":")
+        axes[1, 1].set_ylabel("mean cosine of the workers' latest ones")
+        axes[1, 1].set_xlabel("env steps")
+        axes[1, 1].set_xticks(range(len(of.parts)), [cell.label for cell in of.parts], rotation=30, ha="right")
+        figure.suptitle(
+            f"{of.run}: {of.measured:,} of {of.updates:,} updates measured; bars: 95 % intervals; "
+            f"stalenesses met {_FEWEST} times and more"
         )
         save(figure, path)
 

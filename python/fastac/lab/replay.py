@@ -5,10 +5,11 @@ In: a Recording. Out: parameters and optimizer state, and the episodes that were
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -61,13 +62,58 @@ class Replayed:
         return int(self.episodes[99 + solved[0], 0]) if len(solved) else None
 
 
-def replay(recording: Recording, at: int | None = None, staleness: int | None = None) -> Replayed:
+@dataclass(frozen=True)
+class Reading:
+    """Parameters float32[P] and their version."""
+
+    version: int
+    params: Float32
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A gradient of a replay, as a Probe sees it.
+
+    Attributes:
+        env_steps: of the recording, done before it.
+        seat: the worker that takes it; outcome: what becomes of it, as recorded.
+        worker: about to roll out; in `after`, it has.
+        others: the native workers of all other seats, between two rollouts.
+        read, now: what `worker` had read, and what its gradient will be applied to.
+        take: (worker, params) -> its next rollout's gradient float32[P], clipped as the run's, and its norm before;
+            with the loss of this gradient.
+    """
+
+    env_steps: int
+    seat: int
+    outcome: str
+    worker: _core.NativeWorker
+    others: Sequence[_core.NativeWorker]
+    read: Reading
+    now: Reading
+    take: Callable[[_core.NativeWorker, Float32], tuple[Float32, float]]
+
+
+class Probe(Protocol):
+    """What looks on while a run is replayed. Workers that it uses get the state back that they had."""
+
+    def before(self, turn: Turn) -> None:
+        """The turn's worker is about to roll out."""
+
+    def after(self, turn: Turn, grad: Float32, norm: float) -> None:
+        """It has taken this gradient float32[P], which is about to be applied. No worker may roll out."""
+
+
+def replay(
+    recording: Recording, at: int | None = None, staleness: int | None = None, probe: Probe | None = None
+) -> Replayed:
     """Makes the recorded run again.
 
     Args:
         at: stop after that many updates of the recording; 0 is its beginning. None: all of them.
         staleness: None replays the run, and ends with its bits. Else the counterfactual: the same workers in the same
             order, each gradient computed from the parameters of that many gradients before; 0: always fresh ones.
+        probe: looks on, gradient by gradient; it changes nothing.
 
     Raises:
         ConfigError: `at` or `staleness` is negative, or `at` more than the updates recorded.
@@ -88,7 +134,7 @@ def replay(recording: Recording, at: int | None = None, staleness: int | None = 
             break
         if staleness is None:
             _expect_beginning(number, part, now)
-        walk = _Walk(recording.config, part, now, staleness)
+        walk = _Walk(recording.config, part, now, staleness, probe, env_steps)
         for outcome, played in walk:
             env_steps += walk.steps_each
             episodes += [(env_steps, episode_return) for episode_return, _ in played]
@@ -142,7 +188,16 @@ def _expect_beginning(number: int, part: Part, now: _Moment) -> None:
 class _Walk:
     """One part, gradient by gradient: iterating gives (outcome, episodes played for it) of each."""
 
-    def __init__(self, config: A3CConfig, part: Part, begin: _Moment, staleness: int | None) -> None:
+    def __init__(
+        self,
+        config: A3CConfig,
+        part: Part,
+        begin: _Moment,
+        staleness: int | None,
+        probe: Probe | None,
+        env_steps: int,
+    ) -> None:
+        self._probe, self._before = probe, env_steps
         self.steps_each = config.n_steps * config.n_envs
         self._config, self._part, self._checks = config, part, staleness is None
         self._reads = part.entries["read_at"].astype(np.int64)
@@ -159,39 +214,67 @@ class _Walk:
             raise ReplayError("damaged recording: a gradient was computed from parameters that came after it")
         last_use = np.full(n + 1, -1)
         np.maximum.at(last_use, self._reads, np.arange(n))
-        versions: dict[int, tuple[int, Float32]] = {}  # those that are still to be read
+        versions: dict[int, Reading] = {}  # those that are still to be read
         workers: dict[tuple[int, int], _core.NativeWorker] = {}
         for j, (entry, read_at) in enumerate(zip(self._part.entries, self._reads.tolist(), strict=True)):
+            now = self._read()
             if last_use[j] >= 0:
-                params = np.empty(self._region.parameters, np.float32)
-                versions[j] = self._session.read(params)[0], params
-            seat = int(entry["worker"]), int(entry["incarnation"])
-            if seat not in workers:
-                first = seat[0] * self._config.n_envs
-                workers[seat] = native_worker(self._config, first, self._config.n_envs, self._part.call, seat[1])
-            outcome = self._submit(workers[seat], read_at, *versions[read_at])
-            if self._checks and outcome != OUTCOMES[entry["outcome"]]:
-                recorded = OUTCOMES[entry["outcome"]]
+                versions[j] = now
+            key = int(entry["worker"]), int(entry["incarnation"])
+            if key not in workers:
+                first = key[0] * self._config.n_envs
+                workers[key] = native_worker(self._config, first, self._config.n_envs, self._part.call, key[1])
+            recorded = OUTCOMES[entry["outcome"]]
+            turn = Turn(
+                self._before + j * self.steps_each,
+                key[0],
+                recorded,
+                workers[key],
+                [worker for other, worker in workers.items() if other != key],
+                versions[read_at],
+                now,
+                functools.partial(self._take, read_at),
+            )
+            outcome = self._submit(self._probed(turn), turn.read.version, read_at)
+            if self._checks and outcome != recorded:
                 raise ReplayError(
-                    f"gradient {j}, of worker {seat[0]}: {recorded} when recorded, now {outcome}; {_REASONS}"
+                    f"gradient {j}, of worker {key[0]}: {recorded} when recorded, now {outcome}; {_REASONS}"
                 )
             if last_use[read_at] == j:
                 del versions[read_at]
-            yield outcome, workers[seat].episodes()
+            yield outcome, turn.worker.episodes()
 
-    def _submit(self, worker: _core.NativeWorker, read_at: int, version: int, params: Float32) -> str:
-        config, part = self._config, self._part
-        progress = (part.env_steps + read_at * self.steps_each) / part.total_timesteps
+    def _read(self) -> Reading:
+        params = np.empty(self._region.parameters, np.float32)
+        return Reading(self._session.read(params)[0], params)
+
+    def _probed(self, turn: Turn) -> Float32:
+        """The gradient of the turn."""
+        if self._probe is not None:
+            self._probe.before(turn)
+        grad, norm = turn.take(turn.worker, turn.read.params)
+        if self._probe is not None:
+            self._probe.after(turn, grad, norm)
+        return grad
+
+    def _progress(self, read_at: int) -> float:
+        return (self._part.env_steps + read_at * self.steps_each) / self._part.total_timesteps
+
+    def _take(self, read_at: int, worker: _core.NativeWorker, params: Float32) -> tuple[Float32, float]:
+        config = self._config
         grad = np.empty_like(params)
         worker.collect(params)
-        worker.gradient(
+        stats = worker.gradient(
             grad,
             vf_coef=config.vf_coef,
-            ent_coef=schedule(config.ent_schedule, config.ent_coef, progress),
+            ent_coef=schedule(config.ent_schedule, config.ent_coef, self._progress(read_at)),
             max_grad_norm=config.max_grad_norm if config.clip_at == "worker" else 0.0,
         )
-        learning_rate = schedule(config.lr_schedule, config.learning_rate, progress)
-        return self._session.submit(grad, version_read=version, env_steps=self.steps_each, learning_rate=learning_rate)
+        return grad, stats[0]
+
+    def _submit(self, grad: Float32, version_read: int, read_at: int) -> str:
+        rate = schedule(self._config.lr_schedule, self._config.learning_rate, self._progress(read_at))
+        return self._session.submit(grad, version_read=version_read, env_steps=self.steps_each, learning_rate=rate)
 
     def end(self) -> _Moment:
         """Where it is."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special, stats
 
 from fastac.compare.statistics import FEWEST_FOR_INTERVAL, survival
 from fastac.compare.verdicts import Estimate
 
 _RESAMPLES = 5_000
+_BLOCKS, _FEWEST_IN_BLOCK = 20, 5
 _NEVER = 1e18  # in a bootstrap, in the place of infinity: whatever it touches is read as infinity again
 
 
@@ -78,6 +79,40 @@ def paired_ratio(above: Sequence[float], below: Sequence[float]) -> Estimate:
         (a, b), statistic, paired=True, method="percentile", n_resamples=_RESAMPLES, rng=np.random.default_rng(0)
     ).confidence_interval
     return Estimate(_readable(value), _readable(float(low)), _readable(float(high)))
+
+
+def in_blocks(values: npt.NDArray[np.float64], statistic: Callable[[Any], Any]) -> Estimate:
+    """A statistic of a series in which neighbours may resemble each other: with the percentile interval of a bootstrap
+    that draws whole blocks, 20 of equal length side by side (Carlstein 1986).
+
+    What is not finite is left out. No interval (NaN) for less than 100 values, no value for none.
+    """
+    known = values[np.isfinite(values)]
+    if len(known) == 0:
+        return Estimate(*(math.nan,) * 3)
+    size = len(known) // _BLOCKS
+    if size < _FEWEST_IN_BLOCK:
+        return Estimate(float(statistic(known)), math.nan, math.nan)
+    blocks = known[: size * _BLOCKS].reshape(_BLOCKS, size)
+    low, high = stats.bootstrap(
+        (np.arange(_BLOCKS),),
+        lambda drawn: statistic(blocks[drawn].ravel()),
+        vectorized=False,
+        method="percentile",
+        n_resamples=1_000,
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Estimate(float(statistic(known)), float(low), float(high))
+
+
+def mean_kl(p: npt.NDArray[np.float32], q: npt.NDArray[np.float32]) -> float:
+    """KL(p || q) in nats, mean over the rows of probabilities [N, A]; exactly 0 for equal ones.
+
+    In double, of rows that add up to 1 there: the rounding of float32 is larger than a small KL.
+    """
+    wide = [each.astype(np.float64) for each in (p, q)]
+    exact = [each / each.sum(axis=1, keepdims=True) for each in wide]
+    return float(special.rel_entr(*exact).sum(axis=1).mean())
 
 
 def _readable(ratio: float) -> float:

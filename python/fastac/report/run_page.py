@@ -12,7 +12,7 @@ import numpy as np
 from fastac.compare.statistics import curve
 from fastac.config import Config
 from fastac.metrics import THRESHOLDS, Floats, History, Table
-from fastac.report import books
+from fastac.report import books, diagnosis
 from fastac.report.commands import CONFIGS, configuration, train_command
 from fastac.report.drawing import AXES, Chart, Series, bars, figure, figures
 from fastac.report.page import Page
@@ -41,6 +41,7 @@ def run_page(source: RunSource) -> Page:
         _solved(record, history),
         _curves(history),
         _staleness(record, history),
+        diagnosis.of_folder(source.folder),
         _ledger(record),
         section("configuration", "Configuration", configuration(config_type, part(record, "config"), algorithm)),
         books.where(record),
