@@ -27,7 +27,7 @@ def in_turn(taus, updates, workers=2, **options):
     entries["worker"] = np.arange(updates) % workers
     entries["read_at"] = np.maximum(np.arange(updates) - np.resize(taus, updates), 0)
     whole = updates * config.n_steps * config.n_envs
-    return Recording(config, (Part(0, 0, 0, 0, whole, model.params, model.state, entries),))
+    return Recording(config, (Part(0, 0, 0, 0, whole, model.params, model.state, entries, "id"),))
 
 
 def measured(recording, every=1):

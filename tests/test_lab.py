@@ -164,6 +164,8 @@ def test_a_trace_is_one_staleness_a_line(tmp_path):
         (tmp_path / "t").write_text(text)
         with pytest.raises(ConfigError, match="expected"):
             staleness.read_trace(tmp_path / "t")
+    with pytest.raises(ConfigError, match=r"nope: expected a file that can be read, got: No such file"):
+        staleness.parse_distribution(f"trace:{tmp_path / 'nope'}")
     with pytest.raises(ConfigError, match="trace:FILE"):
         staleness.parse_distribution("normal")
     with pytest.raises(ConfigError, match="trace"):

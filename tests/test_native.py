@@ -269,12 +269,29 @@ def test_a_second_thread_is_refused():
     refused = False
     while thread.is_alive() and not refused:
         try:
-            worker.episodes()
+            assert worker.updates == 0
         except _core.WorkerInUse:
             refused = True
     thread.join()
     assert refused
     worker.episodes()
+
+
+def test_what_belongs_to_a_rollout_needs_one():
+    """After set_state the envs are elsewhere, and the rollout that is still in memory is not theirs."""
+    config = A2CConfig(seed=1, hidden_sizes=(16,), n_steps=4)
+    worker, params = worker_of(config, 2), initial_params(config)
+
+    def refused():
+        for name, ask in (("rollout", worker.rollout), ("episodes", worker.episodes)):
+            with pytest.raises(RuntimeError, match=f"{name}: expected a rollout first, by collect"):
+                ask()
+
+    refused()
+    worker.collect(params)
+    assert worker.rollout()["obs"].shape == (4, 2, 4) and worker.episodes() == []
+    worker.set_state(worker.get_state())
+    refused()
 
 
 @pytest.mark.parametrize("how", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])

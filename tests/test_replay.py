@@ -1,10 +1,13 @@
 """A recorded A3C run is made again to the last bit, whatever happened in it; what a recording is good for besides."""
 
 import dataclasses
+import errno
 import os
 import signal
 import warnings
+from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from crews import children
@@ -12,6 +15,7 @@ from crews import children
 import fastac
 from fastac import ConfigError, NonFiniteGradientError, ReplayError
 from fastac.cli import main
+from fastac.cli.replay import _tell_whole
 from fastac.config import BACKENDS
 from fastac.lab.replay import expect_equal, load_recording, replay
 from fastac.recording import ENTRY, Recording, room_for
@@ -117,6 +121,8 @@ def test_a_recording_is_cut_to_the_model_that_is_there(tmp_path):
     assert len(early.recording.parts) == 1
     check(early)
     (tmp_path / "early.recording.safetensors").write_bytes(b"damaged")
+    check(fastac.A3C.load(tmp_path / "early.safetensors"))  # the one before it goes as far as the model
+    (tmp_path / "early.recording.previous.safetensors").unlink()
     with pytest.warns(UserWarning, match="the recording is lost, and begins anew"):
         early = fastac.A3C.load(tmp_path / "early.safetensors")
     early.learn(400)  # what is recorded from here on begins here
@@ -200,7 +206,12 @@ def test_the_command(tmp_path):
     assert told.exit_code == 0, told.output
     assert f"{model.version:,} updates of" in told.output and "equal to the last bit" in told.output
     told = run("replay", folder, "--at", 200, "--save", tmp_path / "at200.safetensors")
-    assert told.exit_code == 0 and "greedy return" in told.output and "P(push left)" in told.output
+    assert (
+        told.exit_code == 0
+        and "greedy return" in told.output
+        and "sampled actions" in told.output
+        and "P(push left)" in told.output
+    )
     kept = fastac.A3C.load(tmp_path / "at200.safetensors")
     assert kept.params.tobytes() == replay(model.recording, at=200).params.tobytes()
     told = run("replay", folder, "--at", 200, "--save", tmp_path / "at200.safetensors")
@@ -226,6 +237,70 @@ def test_a_recording_of_another_model_is_left_where_it_lies(tmp_path):
     loaded = fastac.A3C.load(tmp_path / "model.safetensors")
     assert loaded.recording is None
     check(loaded.learn(500))
+
+
+def test_a_model_finds_the_recording_of_its_own_training(tmp_path):
+    """Two trainings of one beginning, saved to one path: the previous model has the previous recording."""
+    path = tmp_path / "it.safetensors"
+    begun = fastac.A3C(**{**SMALL, "backend": "thread"}).learn(400)
+    begun.save(path)
+    one, other = (fastac.A3C.load(path).learn(400) for _ in range(2))
+    assert one.recording.parts[0].id == other.recording.parts[0].id == begun.recording.id
+    assert one.recording.id != other.recording.id
+    one.save(path)
+    other.save(path)
+    for saved, model in ((path, other), (tmp_path / "it.previous.safetensors", one)):
+        loaded = fastac.A3C.load(saved)
+        assert loaded.params.tobytes() == model.params.tobytes() and loaded.recording.id == model.recording.id
+        check(loaded)
+    (tmp_path / "it.recording.previous.safetensors").unlink()
+    with pytest.warns(UserWarning, match="is of another training, or ends before the model: its recording begins anew"):
+        loaded = fastac.A3C.load(tmp_path / "it.previous.safetensors")
+    assert loaded.recording is None
+
+
+def test_a_recording_that_ends_before_the_model_is_not_its_own(tmp_path):
+    path = tmp_path / "it.safetensors"
+    model = fastac.A3C(**{**SMALL, "backend": "thread"}).learn(400)
+    model.save(path)
+    (part,) = model.recording.parts
+    short = Recording(model.config, (dataclasses.replace(part, entries=part.entries[:-1]),))
+    for _ in range(2):  # the previous one, too
+        short.save(tmp_path / "it.recording.safetensors")
+    with pytest.warns(UserWarning, match="or ends before the model"):
+        assert fastac.A3C.load(path).recording is None
+
+
+def test_a_recording_that_cannot_be_written_costs_no_model(tmp_path, monkeypatch):
+    def full(self, path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    model = fastac.A3C(**{**SMALL, "backend": "thread"}).learn(400)
+    model.save(tmp_path / "it.safetensors")
+    monkeypatch.setattr(Recording, "save", full)
+    with pytest.raises(OSError, match=r"No space left on device; the model is saved, .*it\.safetensors, its record"):
+        model.learn(400, checkpoint=tmp_path / "it.safetensors", checkpoint_every_s=0)
+    assert model.num_timesteps >= 800
+    with pytest.warns(UserWarning, match="or ends before the model"):  # that of the first 400 steps
+        loaded = fastac.A3C.load(tmp_path / "it.safetensors")
+    assert loaded.params.tobytes() == model.params.tobytes() and loaded.num_timesteps == model.num_timesteps
+
+
+def test_who_took_part(capsys):
+    """A run so short that it may be over before all workers begin."""
+    model = fastac.A3C(**{**SMALL, "workers": 3, "backend": "thread"}).learn(800)
+    (part,) = model.recording.parts
+    for seats, incarnation, told in (
+        ([0, 1, 2], 0, "of 3 workers and 0 rejected"),
+        ([0, 2], 0, "of 2 of 3 workers and 0 rejected"),
+        ([0, 1, 2], 1, "of 3 workers and 1 that replaced one and 0 rejected"),
+    ):
+        entries = part.entries.copy()
+        entries["worker"] = np.resize(seats, len(entries))
+        entries["incarnation"][-1] = incarnation
+        recording = Recording(model.config, (dataclasses.replace(part, entries=entries),))
+        _tell_whole(Path("run"), recording, replay(recording))
+        assert told in capsys.readouterr().out
 
 
 def test_a_run_too_long_to_record_changes_nothing(tmp_path):

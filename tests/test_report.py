@@ -329,11 +329,11 @@ def test_the_page_says_what_the_command_said(pages, comparison):
 def test_a_folder_that_is_neither_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     result = invoke("report", tmp_path)
-    assert result.exit_code == 1 and "expected the folder of a run (run.json" in result.output
+    assert result.exit_code == 2 and "expected the folder of a run (run.json" in result.output
     assert "got a folder with notes.txt" in result.output and not (tmp_path / "report.html").exists()
     (tmp_path / "run.json").write_text("{")
     result = invoke("report", tmp_path)
-    assert result.exit_code == 1 and "nothing can be read: run.json is damaged" in result.output
+    assert result.exit_code == 2 and "nothing can be read: run.json is damaged" in result.output
     (tmp_path / "compare.json").write_text("{}")
     assert "got files of both" in invoke("report", tmp_path).output
     assert invoke("report", tmp_path / "absent").exit_code == 2

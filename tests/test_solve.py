@@ -76,6 +76,19 @@ def test_a_worker_that_tells_nothing_holds_nobody_up():
     assert solving.look(1.2)
 
 
+def test_at_the_end_all_episodes_count():
+    """Worker 1 has told of nothing after 0.05 s, so what worker 0 did after that was still waiting for it."""
+    solving = Solving(100.0, 2)
+    solving.add_rows(1, episodes(1, (0.0505, 0.0)))
+    solving.add_rows(0, episodes(0, *[(t / 1000, 100.0) for t in range(1, 151)]))
+    assert not solving.look(0.2) and len(solving.returns) == 51
+    # What a checkpoint of now keeps: all that was told, in the order of time, the bad one just out of the window.
+    assert solving.latest() == (100.0,) * 100 and len(solving.returns) == 51
+    assert not solving.solved
+    solving.end()
+    assert solving.solved and tuple(solving.returns) == solving.latest() == (100.0,) * 100
+
+
 def test_without_a_threshold_nothing_is_solved():
     solving = Solving(None, 1)
     solving.add_rows(0, episodes(0, *[(t, math.inf) for t in range(200)]))

@@ -79,7 +79,7 @@ public:
             throw py::value_error("session: expected a region of " + std::to_string(parameters()) + " parameters, got one of " + std::to_string(session.parameters()));
         expect_rate(config.learning_rate.begin);
         expect_finite({config.vf_coef, config.ent_coef.begin, config.max_grad_norm});
-        collected_ = false;  // it may end with parameters of which there is no rollout
+        collected_ = false;  // the loop's rollouts are its own; it may end with parameters of which there is none
         const py::gil_scoped_release unlocked;
         return ended_names[static_cast<std::size_t>(worker_.run(*seat, config, std::chrono::milliseconds(duration_ms), most_updates))];
     }
@@ -104,7 +104,7 @@ public:
     [[nodiscard]] py::tuple gradient(py::handle grad, double vf_coef, double ent_coef, double max_grad_norm) {
         const InUse mine(*this);
         expect_finite({vf_coef, ent_coef, max_grad_norm});
-        if (!collected_) throw std::logic_error("gradient: expected a rollout first");
+        expect_collected("gradient");
         const std::span<float> to = expect_array<float>(grad, "grad", {parameters()}, Access::write);
         const GradientStats s = worker_.gradient({vf_coef, ent_coef, max_grad_norm}, to);
         return py::make_tuple(s.grad_norm, s.policy_loss, s.value_loss, s.entropy, s.return_mean, s.return_var, s.explained_variance);
@@ -112,6 +112,7 @@ public:
 
     [[nodiscard]] py::dict rollout() {
         const InUse mine(*this);
+        expect_collected("rollout");
         py::dict d;
         put(d, "obs", batch(&Collector::obs, CartPole::state_size), {steps(), envs(), 4});
         put(d, "actions", batch(&Collector::actions), {steps(), envs()});
@@ -123,6 +124,7 @@ public:
 
     [[nodiscard]] py::list episodes() {
         const InUse mine(*this);
+        expect_collected("episodes");
         py::list all;
         for (const Collector& block : worker_.blocks())
             for (const Episode& episode : block.episodes()) all.append(py::make_tuple(episode.episode_return, episode.length));
@@ -227,6 +229,11 @@ private:
                 all.insert(all.end(), row, row + static_cast<std::ptrdiff_t>(block.config().n_envs * width));
             }
         return all;
+    }
+
+    /// The last rollout is that of `collect`, of the envs as they are.
+    void expect_collected(const char* asked) const {
+        if (!collected_) throw std::logic_error(std::string(asked) + ": expected a rollout first, by collect");
     }
 
     static void expect_finite(const LossConfig& c) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 import time
 import warnings
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 
 from fastac import _core
 from fastac.algorithm import Algorithm, Float32, Pathlike, Standing, config_from
+from fastac.checkpoint import previous_of
 from fastac.config import A3CConfig
 from fastac.engines import at_work, make_engine, preload
 from fastac.errors import CheckpointError
@@ -70,6 +72,7 @@ class A3C(Algorithm):
             self.params.copy(),
             self.state.copy(),
             np.empty(0, ENTRY),
+            secrets.token_hex(8),
         )
         return self._new_run(progress, self.config.workers, self.config.update, room)
 
@@ -79,23 +82,48 @@ class A3C(Algorithm):
             self.recording = (self.recording or Recording(self.config, ())).with_part(part)
 
     def _save(self, path: Pathlike, params: Float32, state: Float32, standing: Standing) -> Path:
-        if self.recording is not None and self.recording.parts:
-            self.recording.save(recording_of(path))  # before the model: it may go further, not less far
-        return super()._save(path, params, state, standing)
+        """The recording first: it may go further than the model, not less far. One that cannot be written is told, but
+        only once the model is."""
+        recording = self.recording or Recording(self.config, ())
+        failed: OSError | None = None
+        try:
+            if recording.parts:
+                recording.save(recording_of(path))
+        except OSError as error:
+            failed = error
+        saved = super()._save(path, params, state, dataclasses.replace(standing, recording=recording.id))
+        if failed is not None:
+            words = f"{failed.strerror}; the model is saved, {saved}, its recording is not"
+            raise OSError(failed.errno, words, str(recording_of(path))) from failed
+        return saved
 
     @classmethod
     def load(cls: type[A3C_T], path: Pathlike) -> A3C_T:
-        """As of every model; with it, where `record` is set, the recording beside it. Warns where that is damaged."""
+        """As of every model; with it, where `record` is set, the recording beside it: that of the same training, as far
+        as the model goes. Warns where that is damaged, or of another one."""
         model = super().load(path)
         file = recording_of(path)
-        if model.config.record and file.exists():
-            try:
-                recording = Recording.load(file).until(model.learn_calls, model.num_timesteps)
-            except CheckpointError as error:
-                warnings.warn(f"the recording is lost, and begins anew: {error}", stacklevel=2)
-            else:  # one without parts may be that of another model, saved there before this one had any
-                model.recording = recording if recording.parts else None
+        if model.config.record and file.exists() and model.learn_calls:
+            model.recording = model._recording_in(file)
         return model
+
+    def _recording_in(self, file: Path) -> Recording | None:
+        """The latest recording or the one before it, whichever is this model's, cut to where the model is."""
+        lost = f"{file} is of another training, or ends before the model: its recording begins anew"
+        for saved in (file, previous_of(file)):
+            try:
+                recording = Recording.load(saved).until(self.learn_calls, self.num_timesteps)
+            except FileNotFoundError:
+                continue
+            except CheckpointError as error:
+                if saved == file:
+                    lost = f"the recording is lost, and begins anew: {error}"
+                continue
+            if (recording.id, recording.num_timesteps) == (self._standing.recording, self.num_timesteps):
+                return recording
+        if self._standing.recording:
+            warnings.warn(lost, stacklevel=3)
+        return None
 
     def _train(self, run: Run, total_timesteps: int) -> None:
         tasks = [Task(self.config, worker, self.learn_calls, total_timesteps) for worker in range(self.config.workers)]

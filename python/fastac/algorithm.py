@@ -45,6 +45,7 @@ class Standing:
     num_timesteps: int = 0
     learn_calls: int = 0
     unfinished: Position | None = None
+    recording: str = ""  # A3C: Part.id of the latest part that is recorded; empty where none is
 
     def after(self, begin: Position, last: Moment) -> Standing:
         """With a run that began at `begin` and is at `last`."""
@@ -54,6 +55,7 @@ class Standing:
             self.num_timesteps + at.env_steps - begin.env_steps,
             self.learn_calls + 1,
             None if last.solved or at.env_steps >= at.total_timesteps else at,
+            self.recording,
         )
 
 

@@ -66,7 +66,7 @@ class Position:
     updates: int = 0
     wall_s: float = 0.0
     solve: float | None = None  # the mean return of WINDOW episodes with which it ends before
-    returns: tuple[float, ...] = ()  # of the latest WINDOW episodes
+    returns: tuple[float, ...] = ()  # of the latest WINDOW episodes that were told by then
 
     @property
     def threshold(self) -> float:
@@ -242,6 +242,15 @@ class Solving:
                 self.solved = self.solved or self._reached()
             del self._waiting[:n]
         return self.solved
+
+    def latest(self) -> tuple[float, ...]:
+        """Returns of the latest WINDOW episodes told so far, those that do not count yet included."""
+        waiting = [episode_return for _, episode_return in sorted(self._waiting, key=_time_of)]
+        return (*self.returns, *waiting)[-WINDOW:]
+
+    def end(self) -> None:
+        """Nobody will tell of any more: all episodes count."""
+        self.look(math.inf)
 
     def _reached(self) -> bool:
         if self._threshold is None or len(self.returns) < WINDOW:

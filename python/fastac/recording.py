@@ -39,6 +39,7 @@ class Part:
         entries: ENTRY[n], one for each gradient in the order in which they were applied or rejected. `read_at` is how
             many of them had been when its worker read the parameters for it, `incarnation` how many workers had died in
             its seat.
+        id: drawn for each part; a model names that of its latest one (algorithm.Standing).
     """
 
     call: int
@@ -49,6 +50,7 @@ class Part:
     params: Float32
     state: Float32
     entries: npt.NDArray[Any]
+    id: str
 
     @property
     def updates(self) -> int:
@@ -73,6 +75,18 @@ class Recording:
         earlier = tuple(other for other in self.parts if other.call < part.call)
         return dataclasses.replace(self, parts=(*earlier, part) if len(part.entries) else earlier)
 
+    @property
+    def id(self) -> str:
+        """That of the latest part; empty where there is none."""
+        return self.parts[-1].id if self.parts else ""
+
+    @property
+    def num_timesteps(self) -> int:
+        """Of the model when the latest part ends; -1 where there is none."""
+        if not self.parts:
+            return -1
+        return self.parts[-1].num_timesteps + len(self.parts[-1].entries) * self.config.n_steps * self.config.n_envs
+
     def until(self, learn_calls: int, num_timesteps: int) -> Recording:
         """As far as a model goes that was saved before this recording was: what comes later is not in the model."""
         steps_each = self.config.n_steps * self.config.n_envs
@@ -90,7 +104,7 @@ class Recording:
         for k, part in enumerate(self.parts):
             arrays |= {f"params_{k}": part.params, f"state_{k}": part.state}
             arrays[f"entries_{k}"] = part.entries.view(np.uint64).reshape(-1, 2)
-            names = ("call", "version", "num_timesteps", "env_steps", "total_timesteps")
+            names = ("call", "version", "num_timesteps", "env_steps", "total_timesteps", "id")
             told.append({name: getattr(part, name) for name in names})
         return save_checkpoint(path, Checkpoint(_KIND, self.config.to_dict(), {"parts": told}, arrays))
 

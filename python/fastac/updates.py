@@ -179,7 +179,7 @@ class Run:
             env_steps=at["env_steps"],
             updates=self.begin.updates + at["applied"],
             wall_s=wall_s,
-            returns=tuple(self._solving.returns),
+            returns=self._solving.latest(),
         )
         consumed = at["applied"] + at["rejected_nonfinite"] + at["rejected_stale"]
         return Moment(params, state, at["version"], position, self._solving.solved, self.session.trace()[:consumed])
@@ -196,6 +196,7 @@ class Run:
         self.session.request_stop()
         self.session.drain()
         self.tick(now=True)
+        self._solving.end()
         outcome = Outcome(self.moment(), Ledger.of(self.session, self.update, self.toll), self.history())
         self.session.close()
         return outcome

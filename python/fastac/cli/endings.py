@@ -19,7 +19,7 @@ from typing import NoReturn, TextIO
 import click
 
 import fastac_command
-from fastac.errors import ConfigError, FastacError
+from fastac.errors import ConfigError, FastacError, ReportError
 
 _REPEATED_S = 3.0  # an order that is given again within that time is being carried out
 
@@ -36,6 +36,8 @@ def ends_in_order() -> Iterator[None]:
             warnings.showwarning = _one_line
             yield
     except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+    except ReportError as error:  # a folder that is no run's: as much a bad value
         raise click.UsageError(str(error)) from None
     except KeyboardInterrupt as stop:
         stopped("no run was under way", stop)

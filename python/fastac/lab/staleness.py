@@ -127,11 +127,13 @@ def run_one(task: _Task) -> Run:
 
 
 def read_trace(path: Path) -> tuple[int, ...]:
-    """A file with one staleness a line. Raises ConfigError for another one, OSError where it cannot be read."""
+    """A file with one staleness a line. Raises ConfigError for another one, and where it cannot be read."""
     try:
         taus = tuple(int(line) for line in path.read_text().split())
     except ValueError:
         raise ConfigError(f"{path}: expected one whole number a line") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: expected a file that can be read, got: {error.strerror}") from None
     if not taus or min(taus) < 0:
         raise ConfigError(f"{path}: expected at least one staleness, each >= 0")
     return taus
