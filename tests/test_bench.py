@@ -256,6 +256,27 @@ def test_scaling(tmp_path):
     assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_picture_of_the_env_has_a_line_for_each_form(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure.axes[0]))
+    figures = {"ns_per_env_step": Spread(5.0, 10.0, 20.0)}
+    plots.draw_env(tmp_path / "env.png", {1: {"ours": figures, "EnvPool, 2 threads": figures}, 8: {"ours": figures}})
+    lines = {container.get_label(): container.lines[0] for container in drawn[0].containers}
+    assert {name: len(line.get_xdata()) for name, line in lines.items()} == {"ours": 2, "EnvPool": 1}
+    assert list(lines["ours"].get_ydata()) == [1e8, 1e8] and list(lines["ours"].get_xdata()) == [1, 8]
+
+
+def test_the_picture_of_the_time_to_solve_says_what_was_not_solved(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure.axes[0]))
+    ours = [Solved(1e5, 2.0, 1.0, 9.0), Solved(1e5, 4.0, 1.0, 9.0)]
+    theirs = [Solved(math.inf, math.inf, math.inf, 50.0), Solved(math.inf, math.inf, math.inf, 60.0)]
+    results = {name: solve._figures(runs, ours) | {"ready_s": 1.0} for name, runs in ((solve.A2C, ours), ("X", theirs))}
+    plots.draw_solve(tmp_path / "solve.png", results)
+    assert [text.get_text() for text in drawn[0].texts] == ["3 s", "not within 50 s"]
+    assert [label.get_text() for label in drawn[0].get_yticklabels()] == [solve.A2C, "X"]
+
+
 def test_solve(monkeypatch):
     monkeypatch.setattr(solve, "_IMPORTS", 1)
     ticks = []

@@ -66,12 +66,13 @@ def bench() -> None:
 def bench_env(sizes: tuple[int, ...], rounds: int, round_s: float, peers: bool, name: str | None, runs: Path) -> None:
     """The native CartPole against Gymnasium's sync, async and vector-entry-point CartPole and EnvPool's, in one run."""
     with ends_in_order():
-        from fastac.bench import env
+        from fastac.bench import env, plots
 
         where = _where()
         with _measuring(new_folder(runs, name, "bench-env"), rounds * len(sizes)) as (folder, tick):
             results = env.measure(sizes, rounds, round_s, peers, tick)
         _show(env.table(results), results, rounds, where, folder / "bench-env.json")
+        _draw(folder / "bench-env.png", plots.draw_env, results)
 
 
 @bench.command("train")
@@ -154,8 +155,7 @@ def bench_scaling(workers: int, rounds: int, round_s: float, name: str | None, r
         with _measuring(new_folder(runs, name, "bench-scaling"), rounds) as (folder, tick):
             results = scaling.measure(scaling.counts_up_to(workers), rounds, round_s, tick)
         _show(scaling.table(results), results, rounds, where, folder / "bench-scaling.json")
-        plots.draw_scaling(folder / "bench-scaling.png", results, where["cores"])
-        click.echo(f"Written: {folder / 'bench-scaling.png'}")
+        _draw(folder / "bench-scaling.png", plots.draw_scaling, results, where["cores"])
 
 
 @bench.command("solve")
@@ -198,7 +198,7 @@ def bench_solve(
     time that `import torch` takes.
     """
     with ends_in_order():
-        from fastac.bench import solve
+        from fastac.bench import plots, solve
 
         plan = solve.Plan(seeds, total_timesteps, peer_seeds, peer_budget_s, peers)
         where = _where()
@@ -207,6 +207,7 @@ def bench_solve(
         _show(solve.table(results), results, seeds, where, folder / "bench-solve.json", "seeds")
         for line in solve.censored(results):
             click.echo(line)
+        _draw(folder / "bench-solve.png", plots.draw_solve, results)
 
 
 def _where() -> dict[str, Any]:
@@ -230,6 +231,11 @@ def _show(table: Any, results: Any, repeated: int, where: dict[str, Any], path: 
         console.print(table)
     for line in (f"{repeated} {unit}, measured on {machine.summary(where)}.", f"Written: {path}"):
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _draw(path: Path, draw: Callable[..., None], *what: Any) -> None:
+    draw(path, *what)
+    click.echo(f"Written: {path}")
 
 
 @contextlib.contextmanager
