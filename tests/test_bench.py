@@ -278,15 +278,16 @@ def test_the_picture_of_the_time_to_solve_says_what_was_not_solved(tmp_path, mon
 
 
 def test_solve(monkeypatch):
-    monkeypatch.setattr(solve, "_IMPORTS", 1)
+    monkeypatch.setattr(solve, "_TIMES", 1)
     ticks = []
     results = solve.measure(solve.Plan(2, 300, 1, 1.0, with_peers=False), lambda: ticks.append(1))
-    assert list(results) == [solve.A2C, solve.A3C, solve.IMPORT] and len(ticks) == 2
+    assert list(results) == [solve.A2C, solve.A3C, solve.COMMAND, solve.IMPORT] and len(ticks) == 2
     for name in (solve.A2C, solve.A3C):  # 300 env steps are too few
         assert (results[name]["seeds"], results[name]["solved"]) == (2, 0) and results[name]["ready_s"] > 0
         assert all(run["wall_s"] == math.inf and 0 < run["trained_s"] < math.inf for run in results[name]["runs"])
-    assert results[solve.IMPORT]["wall_s"]["median"] > 0
-    assert solve.table(results).row_count == 3
+    assert all(results[name]["wall_s"]["median"] > 0 for name in solve.WHOLE_PROCESSES)
+    assert solve.table(results).row_count == 4
+    assert 10 < results[solve.COMMAND]["peak_mb"] < 1000 and solve.peak_memory(results).endswith("largest process.")
     lines = solve.censored(results)
     assert [line.split(" runs unsolved")[0] for line in lines] == [f"{solve.A2C}: 2 of 2", f"{solve.A3C}: 2 of 2"]
 

@@ -262,7 +262,7 @@ def test_bench_scaling_leaves_a_picture(tmp_path):
 def test_bench_solve_says_what_is_censored(tmp_path, monkeypatch):
     from fastac.bench import solve
 
-    monkeypatch.setattr(solve, "_IMPORTS", 1)
+    monkeypatch.setattr(solve, "_TIMES", 1)
     words = ("--no-peers", "--seeds", 1, "--total-timesteps", 300, "--runs", tmp_path, "--name", "v")
     result = invoke("bench", "solve", *words)
     assert result.exit_code == 0, result.output

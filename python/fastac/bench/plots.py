@@ -63,7 +63,9 @@ def draw_solve(path: Path, results: solve.Results) -> None:
         for y, name in enumerate(names):
             figures = results[name]
             wall = figures["wall_s"]
-            color = "#D55E00" if name in (solve.A2C, solve.A3C) else "0.35" if name == solve.IMPORT else "#0072B2"
+            color = (
+                "#D55E00" if name in (solve.A2C, solve.A3C) else "0.35" if name in solve.WHOLE_PROCESSES else "#0072B2"
+            )
             if math.isfinite(wall["median"]):
                 high = min(wall["high"], max(run["trained_s"] for run in figures["runs"]))  # open where some never did
                 ax.plot([wall["low"], high], [y, y], color=color, lw=3, alpha=0.4, solid_capstyle="butt")
@@ -75,9 +77,10 @@ def draw_solve(path: Path, results: solve.Results) -> None:
                 cut = min(run["trained_s"] for run in figures["runs"])
                 ax.plot(cut, y, ">", color=color)
                 ax.annotate(f"not within {cut:.3g} s", (cut, y), (0, 7), textcoords="offset points", ha="center")
-            if name != solve.IMPORT:
+            if name not in solve.WHOLE_PROCESSES:
                 ax.plot(figures["ready_s"], y, "|", color=color, ms=12)
         ax.set_xscale("log")
+        ax.margins(x=0.1)  # the numbers above the dots need room
         ax.set_yticks(range(len(names)), names)
         ax.set_ylim(len(names) - 0.4, -0.8)
         ax.grid(axis="y", visible=False)

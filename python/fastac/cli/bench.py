@@ -194,8 +194,8 @@ def bench_solve(
 ) -> None:
     """Time to a mean return of 475 over 100 episodes: A2C and A3C, default presets, against JAX and Stable-Baselines3.
 
-    Seconds are of training. Start-up, of the process, its imports and its compilation, stands apart, and so does the
-    time that `import torch` takes.
+    Seconds are of training. Start-up, of the process, its imports and its compilation, stands apart, and so do two
+    whole processes: `fastac train a3c --solve 475`, and one that does nothing but import torch.
     """
     with ends_in_order():
         from fastac.bench import plots, solve
@@ -205,7 +205,7 @@ def bench_solve(
         with _measuring(new_folder(runs, name, "bench-solve"), seeds, "seeds") as (folder, tick):
             results = solve.measure(plan, tick)
         _show(solve.table(results), results, seeds, where, folder / "bench-solve.json", "seeds")
-        for line in solve.censored(results):
+        for line in (*solve.censored(results), solve.peak_memory(results)):
             click.echo(line)
         _draw(folder / "bench-solve.png", plots.draw_solve, results)
 
