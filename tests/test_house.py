@@ -32,7 +32,7 @@ FLOORS = [
         "watch",
         "exclusive",
     ],
-    ["env", "policy", "shared", "checkpoint", "recording"],
+    ["env.common", "env.arguments", "env.single", "env.vector", "env", "policy", "shared", "checkpoint", "recording"],
     ["rollout", "objective", "updates", "torch_engine", "engines", "forking", "worker", "launch"],
     ["algorithm", "a2c", "a3c", "evaluation", "preload"],
     [
@@ -110,7 +110,7 @@ FLOORS = [
 ]
 ORDER = [room for floor in FLOORS for room in floor]
 DOORS = {
-    "gymnasium": {"env", "bench.plain_a3c"},
+    "gymnasium": {"env.common", "env.arguments", "env.single", "env.vector", "env", "bench.plain_a3c"},
     "matplotlib": {"compare.plots", "bench.plots", "lab.plots", "exercise.plots"},  # the latter for a type alone
     "scipy": {"compare.statistics", "compare.verdicts", "lab.statistics"},
     "safetensors": {"checkpoint"},
