@@ -242,7 +242,10 @@ def test_bench(tmp_path):
         "u",
     )
     assert result.exit_code == 0, result.output
-    assert set(json.loads((tmp_path / "u" / "bench-updates.json").read_text())["figures"]["2"]) == {
+    assert "\nA push of 64 floats that nobody contends for: " in result.output
+    figures = json.loads((tmp_path / "u" / "bench-updates.json").read_text())["figures"]
+    assert figures["uncontended_push"]["times_copy_and_add"]["median"] > 0
+    assert set(figures["2"]) == {
         "lockfree",
         "lock",
         "queue",
@@ -257,6 +260,8 @@ def test_bench_scaling_leaves_a_picture(tmp_path):
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["bench-scaling.json", "bench-scaling.png"]
     record = json.loads((tmp_path / "s" / "bench-scaling.json").read_text())
     assert record["rounds"] == 1 and record["machine"]["cores"] >= 1 and "W runs apart" in record["figures"]
+    assert "\nOne more worker thread (8 envs, T = 5), trained a little and idle: " in result.output
+    assert record["figures"]["bytes_of_one_more_worker_thread"]["slots"]["median"] == 4 * 4675 * 4
 
 
 def test_bench_solve_says_what_is_censored(tmp_path, monkeypatch):

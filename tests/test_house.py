@@ -61,6 +61,7 @@ FLOORS = [
         "bench.env",
         "bench.updates",
         "bench.train",
+        "bench.memory",
         "bench.scaling",
         "bench.solve",
         "bench.plots",

@@ -130,8 +130,11 @@ def bench_updates(
             )
         where = _where()
         with _measuring(new_folder(runs, name, "bench-updates"), rounds * len(workers)) as (folder, tick):
+            push = updates.measure_push(n_params, rounds, n_updates)
             results = updates.measure(workers, n_params, rounds, n_updates, tick)
-        _show(updates.table(results, n_params), results, rounds, where, folder / "bench-updates.json")
+        figures: dict[Any, Any] = {**results, "uncontended_push": push}
+        _show(updates.table(results, n_params), figures, rounds, where, folder / "bench-updates.json")
+        click.echo(updates.push_line(push, n_params))
 
 
 @bench.command("scaling")
@@ -148,12 +151,15 @@ def bench_updates(
 def bench_scaling(workers: int, rounds: int, round_s: float, name: str | None, runs: Path) -> None:
     """Env steps per second of 1, 2, 4, ... native workers, and of as many runs that share nothing, with a picture."""
     with ends_in_order():
-        from fastac.bench import plots, scaling
+        from fastac.bench import memory, plots, scaling
 
         where = _where()
         with _measuring(new_folder(runs, name, "bench-scaling"), rounds) as (folder, tick):
             results = scaling.measure(scaling.counts_up_to(workers), rounds, round_s, tick)
-        _show(scaling.table(results), results, rounds, where, folder / "bench-scaling.json")
+            one_more = memory.measure(scaling.A3C_OPTIONS, rounds)
+        figures: dict[str, Any] = {**results, "bytes_of_one_more_worker_thread": one_more}
+        _show(scaling.table(results), figures, rounds, where, folder / "bench-scaling.json")
+        click.echo(memory.line(one_more, scaling.A3C_OPTIONS))
         plots.draw_scaling(folder / "bench-scaling.png", results, where["cores"])
         click.echo(f"Written: {folder / 'bench-scaling.png'}")
 
