@@ -21,7 +21,7 @@ from fastac.cli.options import (
 )
 from fastac.cli.runs import RunFolder, train_in
 from fastac.config import A2CConfig, A3CConfig
-from fastac.metrics import Position
+from fastac.metrics import Position, expect_reachable
 
 if TYPE_CHECKING:
     from fastac.algorithm import Algorithm
@@ -80,6 +80,7 @@ def _train(
 ) -> None:
     with ends_in_order():
         config = {"a2c": A2CConfig, "a3c": A3CConfig}[kind](**options)  # a bad value is an error before any import
+        expect_reachable(solve, config.max_episode_steps)
         import fastac
         from fastac.engines import import_engine
 
