@@ -18,6 +18,7 @@ from click.testing import CliRunner
 import fastac
 from fastac import rundir
 from fastac.cli import main, runs
+from fastac.cli.endings import as_typed
 
 SMALL = ["--n-steps", "8", "--hidden-sizes", "16", "--total-timesteps", "600", "--seed", "3"]
 
@@ -104,12 +105,18 @@ def test_a_folder_is_never_mixed(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train", "a3c", "--workers", "0"], "workers: expected >= 1 and <= 64, got 0"),
-        (["train", "a2c", "--gamma", "2"], "gamma: expected >= 0 and <= 1, got 2.0"),
-        (["train", "a2c", "--split", "3"], "split: expected a divisor of n_envs=4, got 3"),
+        (["train", "a3c", "--workers", "0"], "--workers: expected >= 1 and <= 64, got 0"),
+        (["train", "a2c", "--gamma", "2"], "--gamma: expected >= 0 and <= 1, got 2.0"),
+        (["train", "a2c", "--split", "3"], "--split: expected a divisor of --n-envs=4, got 3"),
         (["train", "a2c", "--hidden-sizes", "64,x"], "expected whole numbers between commas"),
+        (["train", "a3c", "--solve", "501"], "--solve: expected None or a mean return from 0 to 500, as each of"),
+        (["train", "a2c", "--solve", "nan"], "of an episode is rewarded with 1, got nan"),
+        (["train", "a2c", "--n-steps", "0"], "--n-steps: expected >= 1 and <= 100000, got 0"),
         (["train", "a2c", "--total-timesteps", "0"], "0 is not in the range x>=1"),
-        (["compare", "--learning-rate", "-1"], "learning_rate: expected > 0, got -1.0"),
+        (["compare", "--learning-rate", "-1"], "--learning-rate: expected > 0, got -1.0"),
+        (["staleness", "--tau", "-1"], "--tau: expected a number >= 0, got -1.0"),
+        (["stragglers", "--workers", "9999"], "--workers: expected 1 to 1,024, got 9999"),
+        (["bench", "env", "--name", "a/b"], "--name: expected the name of a folder in "),
         (["bench", "env", "--envs", "8,x"], "expected whole numbers between commas"),
         (["bench", "env", "--envs", "8,0"], "expected at least one number, each >= 1, got '8,0'"),
         (["bench", "updates", "--workers", "2,65"], "--workers: expected 1 to 64, got 65"),
@@ -120,6 +127,22 @@ def test_a_wrong_value_is_a_usage_error_before_anything_starts(words, message, t
     result = invoke(*words, "--runs", tmp_path)
     assert result.exit_code == 2 and message in " ".join(result.output.split())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("message", "typed"),
+    [
+        ("n_steps: expected >= 1, got 0", "--n-steps: expected >= 1, got 0"),
+        ("split: expected a divisor of n_envs=4, got 3", "--split: expected a divisor of --n-envs=4, got 3"),
+        ("take longer rollouts (n_steps, n_envs)", "take longer rollouts (--n-steps, --n-envs)"),
+        ("workers: expected 1 with engine=torch", "--workers: expected 1 with --engine=torch"),
+        ("name: no env of that name: x", "--name: no env of that name: x"),  # the word, not the option
+        ("runs/n_steps.txt: expected one number", "runs/n_steps.txt: expected one number"),
+        ("hidden_size: no such field", "hidden_size: no such field"),
+    ],
+)
+def test_errors_name_options_as_they_are_typed(message, typed):
+    assert as_typed(message, main.commands["train"].commands["a2c"]) == typed
 
 
 def test_a_failed_run_is_one_message_and_exit_code_1(tmp_path):
