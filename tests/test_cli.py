@@ -294,7 +294,7 @@ def test_bench_solve_says_what_is_censored(tmp_path, monkeypatch):
     words = ("--no-peers", "--seeds", 1, "--total-timesteps", 300, "--runs", tmp_path, "--name", "v")
     result = invoke("bench", "solve", *words)
     assert result.exit_code == 0, result.output
-    assert "fastac A2C, native: 1 of 1 runs unsolved after " in result.output
+    assert "fastac A2C, native: 1 of 1 run unsolved after " in result.output
     figures = json.loads((tmp_path / "v" / "bench-solve.json").read_text())["figures"]
     assert figures["fastac A2C, native"]["runs"][0]["wall_s"] is None  # never
 

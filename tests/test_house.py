@@ -16,6 +16,7 @@ PACKAGE = Path(fastac.__file__).parent
 FLOORS = [
     ["_core", "errors"],
     [
+        "words",
         "config",
         "presets",
         "seeding",

@@ -18,6 +18,7 @@ from fastac._core import MAX_WORKERS
 from fastac.cli.endings import ends_in_order, signals_raised, stopped
 from fastac.cli.options import Command, comma_separated, new_folder, run_options
 from fastac.progress import WaitingProgress
+from fastac.words import counted
 
 
 def _rounds_option(default: int) -> Callable[[Command], Command]:
@@ -234,7 +235,7 @@ def _show(table: Any, results: Any, repeated: int, where: dict[str, Any], path: 
     finally:
         rundir.remove_if_empty(path.parent)
         console.print(table)
-    for line in (f"{repeated} {unit}, measured on {machine.summary(where)}.", f"Written: {path}"):
+    for line in (f"{counted(repeated, unit)}, measured on {machine.summary(where)}.", f"Written: {path}"):
         console.print(line, highlight=False, soft_wrap=True)
 
 

@@ -16,6 +16,7 @@ from fastac import machine
 from fastac.cli.endings import ends_in_order, signals_raised, stopped
 from fastac.cli.options import workers_option
 from fastac.progress import WaitingProgress
+from fastac.words import counted
 
 if TYPE_CHECKING:
     from fastac.check import Result
@@ -50,7 +51,7 @@ def check(seconds: float, workers: int, as_json: bool) -> None:
                 for result in run_all(seconds, workers, progress.update):
                     results.append(result)
         except KeyboardInterrupt as stop:
-            stopped(f"{len(results)} of {len(cases())} cases done", stop)
+            stopped(f"{len(results)} of {counted(len(cases()), 'cases')} done", stop)
         exact = not any(result.faults for result in results)
         if as_json:
             record = {"exact": exact, "workers": workers, "machine": machine.describe()}

@@ -17,6 +17,7 @@ from fastac.cli.options import config_options, new_folder, run_options, timestep
 from fastac.config import BACKENDS, Config
 from fastac.metrics import SOLVED
 from fastac.signals import signals_deferred
+from fastac.words import counted
 
 _CHOSEN_HERE = ("seed",)  # fields of Config that the comparison sets itself
 
@@ -104,7 +105,7 @@ def _compare(plan: Any, folder: Path, where: dict[str, Any]) -> None:
 
     def done() -> str:
         tables_in = f", tables in {folder}" if results else ""
-        return f"{len(results)} of {len(plan.seeds) * len(plan.arms)} runs done{tables_in}"
+        return f"{len(results)} of {counted(len(plan.seeds) * len(plan.arms), 'runs')} done{tables_in}"
 
     try:
         for result in experiment.run(plan, progress_bar=True):

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from fastac.cli.endings import ends_in_order, signals_raised
 from fastac.cli.options import workers_option
+from fastac.words import counted
 
 if TYPE_CHECKING:
     from fastac.doctor import Finding
@@ -44,7 +45,11 @@ def doctor(workers: int, as_json: bool) -> None:
             record = {"workers": workers, "ready": problems == 0}
             click.echo(json.dumps(record | {"findings": [dataclasses.asdict(one) for one in findings]}, indent=2))
         else:
-            click.echo(f"ready for {workers} workers" if problems == 0 else f"not ready: problems found: {problems}")
+            click.echo(
+                f"ready for {counted(workers, 'workers')}"
+                if problems == 0
+                else f"not ready: problems found: {problems}"
+            )
     if problems:
         sys.exit(1)
 

@@ -17,6 +17,7 @@ from fastac.cli.options import new_folder, workers_option
 from fastac.config import Config
 from fastac.progress import WaitingProgress
 from fastac.signals import signals_deferred
+from fastac.words import counted
 
 
 @click.command()
@@ -80,7 +81,7 @@ def _do(asked: Any, folder: Path, where: dict[str, Any]) -> None:
 
     def done() -> str:
         ended = len(runs.first) + len(runs.later)
-        return f"{ended} of {total} runs done" + (f", files in {folder}" if ended else "")
+        return f"{ended} of {counted(total, 'runs')} done" + (f", files in {folder}" if ended else "")
 
     try:
         with WaitingProgress(total, "the exercise", "runs") as progress:

@@ -19,6 +19,7 @@ from fastac.cli.options import comma_separated, config_options, new_folder, run_
 from fastac.config import A3CConfig
 from fastac.progress import WaitingProgress
 from fastac.signals import signals_deferred
+from fastac.words import counted
 
 _PAGE_COLUMNS = 110  # of a table that goes into a file
 _CHOSEN_HERE = ("seed", "learning_rate", "workers", "update", "backend", "on_worker_death", "engine")
@@ -262,7 +263,7 @@ class _Work:
 
     def _done(self) -> str:
         tables_in = f", tables in {self.folder}" if self.runs else ""
-        return f"{len(self.runs)} of {self._total} runs done{tables_in}"
+        return f"{len(self.runs)} of {counted(self._total, 'runs')} done{tables_in}"
 
     @signals_deferred()
     def _write(self) -> None:

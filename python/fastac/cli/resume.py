@@ -13,6 +13,7 @@ from fastac.cli.endings import ends_in_order, signals_raised
 from fastac.cli.options import checkpoint_option
 from fastac.cli.runs import RunFolder, train_in
 from fastac.errors import CheckpointError
+from fastac.words import counted
 
 if TYPE_CHECKING:
     from fastac.algorithm import Algorithm
@@ -37,7 +38,7 @@ def resume(folder: Path, checkpoint_every_s: float) -> None:
             click.echo(f"notice: {notice}", err=True)
         if model.unfinished is None:
             run.mark_as_done()
-            click.echo(f"{folder}: finished, with {model.num_timesteps:,} env steps; nothing is left to do")
+            click.echo(f"{folder}: finished, with {counted(model.num_timesteps, 'env steps')}; nothing is left to do")
             return
         from fastac.engines import import_engine
 

@@ -17,6 +17,7 @@ from fastac.cli.options import comma_separated, new_folder, run_options
 from fastac.metrics import SOLVED
 from fastac.progress import WaitingProgress
 from fastac.signals import signals_deferred
+from fastac.words import counted
 
 if TYPE_CHECKING:
     from fastac.compare.search import Search
@@ -96,7 +97,7 @@ def _search(searches: Sequence[Search], path: Path, where: dict[str, Any]) -> No
         finally:
             _write(path, searches, where)
     except KeyboardInterrupt as stop:
-        stopped(f"{done:,} of {total:,} trainings done" + (f"; they are in {path}" if done else ""), stop)
+        stopped(f"{done:,} of {counted(total, 'trainings')} done" + (f"; they are in {path}" if done else ""), stop)
     console = Console()
     for search in searches:
         found = ", ".join(f"{key}={value!r}" for key, value in search.fresh["found"].options.items())
@@ -111,8 +112,9 @@ def _table(searches: Sequence[Search]) -> Table:
 
     first = searches[0]
     table = Table(
-        title=f"Env steps to a mean return of {SOLVED:g}: median and 95 % interval over {first.n_fresh} fresh seeds, "
-        f"at most {2 * first.total_timesteps:,}; {first.n_candidates} candidates"
+        title=f"Env steps to a mean return of {SOLVED:g}: median and 95 % interval over "
+        f"{counted(first.n_fresh, 'fresh seeds')}, at most {2 * first.total_timesteps:,}; "
+        f"{counted(first.n_candidates, 'candidates')}"
     )
     for heading in ("", "found: solved", "env steps", "defaults: solved", "env steps"):
         table.add_column(heading, justify="right")
