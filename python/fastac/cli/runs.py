@@ -35,6 +35,10 @@ class RunFolder:
     says which part a row is from. Rows later than the checkpoint that training goes on from are dropped: what they
     tell of is not in the model. A file that is damaged is set aside, and begins anew.
 
+    While a run trains, its tables are written before each checkpoint: a kill in between leaves rows too many, which are
+    dropped so. At its end learn() saves the model first, because a callback must not cost the model: a kill in between
+    leaves the rows since the checkpoint before unwritten, and a notice says which. No row is ever there twice.
+
     Attributes:
         made_here: by this command, so that it may take the folder away again.
         notices: what is damaged or missing of the earlier parts, in words.
