@@ -38,6 +38,15 @@ def test_help(command):
     assert result.exit_code == 0 and "Usage:" in result.output
 
 
+@pytest.mark.parametrize("group", [[], ["train"], ["bench"]], ids=lambda group: " ".join(group) or "fastac")
+def test_no_summary_of_a_command_is_cut(group, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    words = invoke(*group, "--help").output
+    listed = words.partition("Commands:\n")[2].splitlines()
+    assert len(listed) >= 2 and max(map(len, listed)) < 80
+    assert [line for line in listed if line.endswith("...") or len(line.split()) < 3] == []
+
+
 def test_help_tells_default_unit_and_range():
     words = " ".join(invoke("train", "a3c", "--help").output.split())
     assert (

@@ -47,7 +47,10 @@ _PAGE_COLUMNS = 124  # of a table that goes into a file
 
 @click.group()
 def bench() -> None:
-    """Measure; every table says minimum, median and maximum over interleaved rounds."""
+    """Measure speed, memory and time to solve.
+
+    Every table says minimum, median and maximum over interleaved rounds.
+    """
 
 
 @bench.command("env")
@@ -65,7 +68,10 @@ def bench() -> None:
 @_peers_option
 @run_options
 def bench_env(sizes: tuple[int, ...], rounds: int, round_s: float, peers: bool, name: str | None, runs: Path) -> None:
-    """The native CartPole against Gymnasium's sync, async and vector-entry-point CartPole and EnvPool's, in one run."""
+    """The native CartPole against Gymnasium's and EnvPool's.
+
+    Gymnasium's sync, async and vector-entry-point CartPole, all in one run.
+    """
     with ends_in_order():
         from fastac.bench import env
 
@@ -81,7 +87,10 @@ def bench_env(sizes: tuple[int, ...], rounds: int, round_s: float, peers: bool, 
 @_peers_option
 @run_options
 def bench_train(rounds: int, round_s: float, peers: bool, name: str | None, runs: Path) -> None:
-    """Env steps per second of training: both engines, a plain torch worker, Stable-Baselines3 and JAX, in one run."""
+    """Env steps per second of training.
+
+    Both engines, a plain torch worker, Stable-Baselines3 and JAX, in one run.
+    """
     with ends_in_order():
         from fastac.bench import train
 
@@ -119,7 +128,10 @@ def bench_train(rounds: int, round_s: float, peers: bool, name: str | None, runs
 def bench_updates(
     workers: tuple[int, ...], n_params: int, rounds: int, n_updates: int, name: str | None, runs: Path
 ) -> None:
-    """What read, push and apply cost under every update scheme, and how many additions get lost."""
+    """What read, push and apply cost under every update scheme.
+
+    And how many additions get lost; and what a push costs against a plain copy plus an addition.
+    """
     with ends_in_order():
         from fastac.bench import updates
 
@@ -150,7 +162,11 @@ def bench_updates(
 @_round_s_option(0.5)
 @run_options
 def bench_scaling(workers: int, rounds: int, round_s: float, name: str | None, runs: Path) -> None:
-    """Env steps per second of 1, 2, 4, ... native workers, and of as many runs that share nothing, with a picture."""
+    """Env steps per second of ever more native workers.
+
+    Of 1, 2, 4 and so on, and of as many runs that share nothing, with a picture; and what one more worker thread keeps
+    in memory.
+    """
     with ends_in_order():
         from fastac.bench import memory, plots, scaling
 
@@ -199,10 +215,10 @@ def bench_solve(
     name: str | None,
     runs: Path,
 ) -> None:
-    """Time to a mean return of 475 over 100 episodes: A2C and A3C, default presets, against JAX and Stable-Baselines3.
+    """Time to a mean return of 475 over 100 episodes.
 
-    Seconds are of training. Start-up, of the process, its imports and its compilation, stands apart, and so does the
-    time that `import torch` takes.
+    A2C and A3C, default presets, against JAX and Stable-Baselines3. Seconds are of training. Start-up, of the
+    process, its imports and its compilation, stands apart, and so does the time that `import torch` takes.
     """
     with ends_in_order():
         from fastac.bench import solve

@@ -68,11 +68,11 @@ def compare(
     runs: Path,
     **options: Any,
 ) -> None:
-    """A3C against A2C, with everything equal that can be: table, CSV, JSON and pictures in runs/<name>/.
+    """A3C against A2C, with everything equal that can be.
 
-    Both play the same envs with the same policy, initial weights, optimizer and seeds. A third arm, A2C split,
-    updates in turn from one env each, as A3C does, but without staleness: it separates what small updates do from
-    what asynchrony does.
+    Table, CSV, JSON and pictures go to runs/<name>/. Both play the same envs with the same policy, initial weights,
+    optimizer and seeds. A third arm, A2C split, updates in turn from one env each, as A3C does, but without
+    staleness: it separates what small updates do from what asynchrony does.
 
     \b
     fastac compare --quick

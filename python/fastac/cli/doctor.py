@@ -26,7 +26,7 @@ _STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 @workers_option("worker processes that the machine shall carry")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object instead of lines for people")
 def doctor(workers: int, as_json: bool) -> None:
-    """Is this machine ready for a run, and what is to be done where it is not?
+    """Is this machine ready for a run, and what to do where not?
 
     Tries what a run needs: a shared region, the update schemes, the env against Gymnasium's, a worker process.
     Exit code 0: no problem; notes do not count. 1: at least one problem.

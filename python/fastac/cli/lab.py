@@ -106,10 +106,10 @@ def staleness_command(
     runs: Path,
     **options: Any,
 ) -> None:
-    """What staleness alone does to learning: each gradient is applied exactly tau updates late.
+    """What staleness alone does to learning.
 
-    Virtual workers in turn on one core, with the native engine; no result depends on the machine's load. Table, CSV,
-    JSON and picture in runs/<name>/.
+    Each gradient is applied exactly tau updates late. Virtual workers in turn on one core, with the native engine;
+    no result depends on the machine's load. Table, CSV, JSON and picture in runs/<name>/.
 
     \b
     fastac staleness --quick
@@ -192,10 +192,10 @@ def stragglers_command(
     runs: Path,
     **options: Any,
 ) -> None:
-    """What waiting for the slowest worker costs A2C, against A3C, which does not wait: in virtual time.
+    """What waiting for the slowest worker costs A2C.
 
-    Env steps have costs, nobody sleeps: the training is real, the clock is not, and no result depends on the machine's
-    load. Table, CSV, JSON and picture in runs/<name>/.
+    Against A3C, which does not wait, in virtual time. Env steps have costs, nobody sleeps: the training is real,
+    the clock is not, and no result depends on the machine's load. Table, CSV, JSON and picture in runs/<name>/.
 
     \b
     fastac stragglers --quick

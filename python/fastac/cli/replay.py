@@ -41,10 +41,11 @@ _EPISODES = 10
 )
 @click.option("--force", is_flag=True, default=False, show_default=True, help="let --save overwrite what is there")
 def replay(folder: Path, at: int | None, staleness: int | None, save_to: Path | None, force: bool) -> None:
-    """Replay a run that was recorded (`fastac train a3c --record`): RUN is its runs/<name>.
+    """Make a recorded run again, to the last bit.
 
-    One thread computes every update again, from whatever version its worker had read, in the recorded order: the
-    model is that of the run to the last bit, or the command fails and says where they part.
+    RUN is the runs/<name> of `fastac train a3c --record`. One thread computes every update again, from whatever
+    version its worker had read, in the recorded order: the model is that of the run to the last bit, or the command
+    fails and says where they part.
 
     \b
     fastac replay runs/NAME                    is it the same, to the last bit?

@@ -59,12 +59,12 @@ def search(
     name: str | None,
     runs: Path,
 ) -> None:
-    """Random search with equal budgets: the same candidates, seeds and env steps for A2C and A3C.
+    """Random search with equal budgets for A2C and A3C.
 
-    All candidates are tried on 3 seeds, the best fourth on 5, one in 16 on 10 and one in 32 on 30; who solves more of
-    them is better, then who needs fewer env steps. The winner of each case is then compared with the defaults on seeds
-    that the search has not seen. All is kept in runs/<name>/search.json; what was found before has names: `fastac
-    presets`.
+    The same candidates, seeds and env steps for both. All candidates are tried on 3 seeds, the best fourth on 5,
+    one in 16 on 10 and one in 32 on 30; who solves more of them is better, then who needs fewer env steps. The
+    winner of each case is then compared with the defaults on seeds that the search has not seen. All is kept in
+    runs/<name>/search.json; what was found before has names: `fastac presets`.
 
     \b
     fastac search

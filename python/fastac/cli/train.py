@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 @click.group()
 def train() -> None:
-    """Train one model; its tables and its checkpoint go to runs/<name>/."""
+    """Train one model.
+
+    Its tables and its checkpoint go to runs/<name>/.
+    """
 
 
 @train.command("a2c")
@@ -40,7 +43,7 @@ def train() -> None:
 @checkpoint_option
 @run_options
 def train_a2c(**options: Any) -> None:
-    """Synchronous: all envs in one batch, one update for each rollout of all.
+    """Synchronous: one batch, one update for each rollout of all envs.
 
     \b
     fastac train a2c --n-envs 4
@@ -59,7 +62,7 @@ def train_a2c(**options: Any) -> None:
 @checkpoint_option
 @run_options
 def train_a3c(**options: Any) -> None:
-    """Asynchronous: workers with envs of their own, each updating the shared parameters.
+    """Asynchronous: each worker updates the shared parameters itself.
 
     \b
     fastac train a3c --workers 4 --update lockfree --backend process
