@@ -128,6 +128,9 @@ def ratio_of_medians(x: Floats, y: Floats) -> Estimate:
     """median(x) / median(y) of independent runs; infinity stands for one that never solved. Where both medians are, the
     ratio may be anything: such a resample counts against either end of the interval.
 
+    Runs of one seed are independent here: it fixes weights and envs, not the schedule of an asynchronous run, and arms
+    may have other seeds. Where all is fixed, in virtual time, they are pairs: see lab.statistics.paired_ratio.
+
     Of fewer than FEWEST_FOR_INTERVAL values on either side the ends are the smallest and the largest ratio that there
     is, as of one median. NaN where a side is empty or holds a NaN.
     """
