@@ -100,27 +100,37 @@ def _search(searches: Sequence[Search], path: Path, where: dict[str, Any]) -> No
         stopped(f"{done:,} of {counted(total, 'trainings')} done" + (f"; they are in {path}" if done else ""), stop)
     console = Console()
     for search in searches:
-        found = ", ".join(f"{key}={value!r}" for key, value in search.fresh["found"].options.items())
-        console.print(f"{search.case.name}: {found}", highlight=False, soft_wrap=True)
+        console.print(f"{search.case.name}: {_found(search)}", highlight=False, soft_wrap=True)
     console.print(_table(searches))
     console.print(f"Written: {path}", highlight=False, soft_wrap=True)
 
 
+def _found(search: Search) -> str:
+    winner = search.winner()
+    if winner is None:
+        tried = counted(search.n_candidates, "candidates")
+        return f"none of {tried} solved ({SOLVED:g}) on any seed within {search.total_timesteps:,} env steps: no winner"
+    return ", ".join(f"{key}={value!r}" for key, value in winner.options.items())
+
+
 def _table(searches: Sequence[Search]) -> Table:
     from fastac.compare.statistics import median_interval
-    from fastac.compare.tables import interval_text
+    from fastac.compare.tables import interval_text, intervals_of
 
     first = searches[0]
     table = Table(
-        title=f"Env steps to a mean return of {SOLVED:g}: median and 95 % interval over "
-        f"{counted(first.n_fresh, 'fresh seeds')}, at most {2 * first.total_timesteps:,}; "
-        f"{counted(first.n_candidates, 'candidates')}"
+        title=f"Env steps to a mean return of {SOLVED:g}, {counted(first.n_fresh, 'fresh seeds')}, "
+        f"at most {2 * first.total_timesteps:,}, {counted(first.n_candidates, 'candidates')}; "
+        f"{intervals_of(first.n_fresh)}"
     )
     for heading in ("", "found: solved", "env steps", "defaults: solved", "env steps"):
         table.add_column(heading, justify="right")
     for search in searches:
         cells = [search.case.name]
-        for candidate in (search.fresh["found"], search.fresh["defaults"]):
+        for candidate in (search.fresh.get("found"), search.fresh["defaults"]):
+            if candidate is None:
+                cells += ["-", "-"]
+                continue
             cells.append(f"{candidate.solved} of {len(candidate.env_steps)}")
             cells.append(interval_text(median_interval(list(candidate.env_steps.values())), 0))
         table.add_row(*cells)

@@ -47,11 +47,8 @@ def summarize(results: Sequence[Result], arm: str) -> dict[str, Any]:
 def terminal_table(results: Sequence[Result], plan: Plan) -> Table:
     """Medians over the seeds, their 95 % bootstrap intervals below them."""
     seeds = len({result.seed for result in results})
-    intervals = "medians, 95 % bootstrap intervals below them"
-    if seeds < FEWEST_FOR_INTERVAL:
-        intervals = "medians, smallest and largest below them" if seeds > 1 else "no interval from one"
     what = f"CartPole-v1, {counted(seeds, 'seeds')}, {counted(plan.n_envs, 'envs')}, {plan.total_timesteps:,} env steps"
-    table = Table(title=f"{what} (A3C: {plan.update}, {plan.backend}); {intervals}")
+    table = Table(title=f"{what} (A3C: {plan.update}, {plan.backend}); {intervals_of(seeds)}")
     table.add_column("")
     arms = [arm for arm in plan.arms if of_arm(results, arm)]
     summaries = {arm: summarize(results, arm) for arm in arms}
@@ -78,6 +75,13 @@ def terminal_table(results: Sequence[Result], plan: Plan) -> Table:
     line("staleness, mean", "staleness_mean", 2)
     line("env steps per second", "env_steps_per_s", 0)
     return table
+
+
+def intervals_of(seeds: int) -> str:
+    """What the cells of a table over so many seeds hold."""
+    if seeds < FEWEST_FOR_INTERVAL:
+        return "medians, smallest and largest below them" if seeds > 1 else "no interval from one"
+    return "medians, 95 % bootstrap intervals below them"
 
 
 def sentences(results: Sequence[Result], plan: Plan) -> list[str]:
