@@ -16,6 +16,7 @@ PACKAGE = Path(fastac.__file__).parent
 FLOORS = [
     ["_core", "errors"],
     [
+        "words",
         "config",
         "presets",
         "seeding",
@@ -61,6 +62,7 @@ FLOORS = [
         "bench.env",
         "bench.updates",
         "bench.train",
+        "bench.memory",
         "bench.scaling",
         "bench.solve",
         "bench.plots",

@@ -358,7 +358,7 @@ def test_fastac_stragglers(tmp_path):
         (["staleness", "--tau", "0.5"], "expected a whole number for constant"),
         (["staleness", "--workers", "1025"], "workers: expected 1 to 1,024"),
         (["staleness", "--distribution", "normal"], "expected one of constant"),
-        (["staleness", "--learning-rate", "0"], "learning_rate: expected > 0"),
+        (["staleness", "--learning-rate", "0"], "--learning-rate: expected > 0"),
         (["stragglers", "--costs", "slow", "--spread", "0"], "expected a number >= 1"),
         (["stragglers", "--workers", "1025"], "workers: expected 1 to 1,024"),
     ],

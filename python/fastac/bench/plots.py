@@ -15,6 +15,7 @@ from fastac.bench import solve
 from fastac.bench.rounds import Spread
 from fastac.bench.scaling import A2C_OPTIONS, A2C_THREADS, A3C_OPTIONS, APART, PROCESSES, THREADS, Results
 from fastac.compare.plots import STYLE, save
+from fastac.words import counted
 
 _COLORS = {THREADS: "#D55E00", PROCESSES: "#E69F00", A2C_THREADS: "#0072B2", APART: "0.35"}
 _BESIDE = {THREADS: 0.99, PROCESSES: 1.01, A2C_THREADS: 0.97, APART: 1.03}
@@ -109,7 +110,7 @@ def draw_scaling(path: Path, results: Results, machine_cores: int) -> None:
         ax.minorticks_off()
         ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y / 1e6:g} M"))
         ax.set_ylim(bottom=0)
-        ax.set_xlabel(f"workers W ({machine_cores} cores)")
+        ax.set_xlabel(f"workers W ({counted(machine_cores, 'cores')})")
         ax.set_ylabel("env steps per second")
         ax.legend(loc="best")
         titles = [f"A3C: {A3C_OPTIONS['n_envs']} envs a worker, T = {A3C_OPTIONS['n_steps']}"]

@@ -21,6 +21,7 @@ from fastac.bench.rounds import Tick
 from fastac.compare.statistics import Interval, median_interval
 from fastac.compare.tables import interval_text
 from fastac.compare.verdicts import ratio_of_medians
+from fastac.words import counted
 
 A2C, A3C, IMPORT = "fastac A2C, native", "fastac A3C, native", "import torch"
 _TRAIN = ("train", "a3c", "--solve", f"{THRESHOLD:.0f}")
@@ -140,7 +141,9 @@ def censored(results: Results) -> list[str]:
     for name, figures in results.items():
         cut = [run["trained_s"] for run in figures["runs"] if not math.isfinite(run["wall_s"])]
         if cut:
-            lines.append(f"{name}: {len(cut)} of {figures['seeds']} runs unsolved after {min(cut):,.3g} s: censored.")
+            lines.append(
+                f"{name}: {len(cut)} of {counted(figures['seeds'], 'runs')} unsolved after {min(cut):,.3g} s: censored."
+            )
     return lines
 
 

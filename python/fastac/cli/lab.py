@@ -19,6 +19,7 @@ from fastac.cli.options import comma_separated, config_options, new_folder, run_
 from fastac.config import A3CConfig
 from fastac.progress import WaitingProgress
 from fastac.signals import signals_deferred
+from fastac.words import counted
 
 _PAGE_COLUMNS = 110  # of a table that goes into a file
 _CHOSEN_HERE = ("seed", "learning_rate", "workers", "update", "backend", "on_worker_death", "engine")
@@ -105,10 +106,10 @@ def staleness_command(
     runs: Path,
     **options: Any,
 ) -> None:
-    """What staleness alone does to learning: each gradient is applied exactly tau updates late.
+    """What staleness alone does to learning.
 
-    Virtual workers in turn on one core, with the native engine; no result depends on the machine's load. Table, CSV,
-    JSON and picture in runs/<name>/.
+    Each gradient is applied exactly tau updates late. Virtual workers in turn on one core, with the native engine;
+    no result depends on the machine's load. Table, CSV, JSON and picture in runs/<name>/.
 
     \b
     fastac staleness --quick
@@ -191,10 +192,10 @@ def stragglers_command(
     runs: Path,
     **options: Any,
 ) -> None:
-    """What waiting for the slowest worker costs A2C, against A3C, which does not wait: in virtual time.
+    """What waiting for the slowest worker costs A2C.
 
-    Env steps have costs, nobody sleeps: the training is real, the clock is not, and no result depends on the machine's
-    load. Table, CSV, JSON and picture in runs/<name>/.
+    Against A3C, which does not wait, in virtual time. Env steps have costs, nobody sleeps: the training is real,
+    the clock is not, and no result depends on the machine's load. Table, CSV, JSON and picture in runs/<name>/.
 
     \b
     fastac stragglers --quick
@@ -262,7 +263,7 @@ class _Work:
 
     def _done(self) -> str:
         tables_in = f", tables in {self.folder}" if self.runs else ""
-        return f"{len(self.runs)} of {self._total} runs done{tables_in}"
+        return f"{len(self.runs)} of {counted(self._total, 'runs')} done{tables_in}"
 
     @signals_deferred()
     def _write(self) -> None:

@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 from fastac.compare.plots import STYLE, save
 from fastac.lab import staleness, stragglers
 from fastac.lab.tables import Cell
+from fastac.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +51,10 @@ def draw_staleness(path: Path, cells: Sequence[Cell], plan: staleness.Plan) -> N
         below.set_xlabel(f"staleness tau, updates ({plan.distribution})")
         below.set_xticks(list(at.values()), [f"{tau:g}" for tau in at])
         _legend(above)
-        figure.suptitle(f"CartPole-v1, {plan.workers} virtual workers, {len(plan.seeds)} seeds; bars: 95 % intervals")
+        figure.suptitle(
+            f"CartPole-v1, {counted(plan.workers, 'virtual workers')}, {counted(len(plan.seeds), 'seeds')}; "
+            "bars: 95 % intervals"
+        )
         save(figure, path)
 
 
@@ -75,7 +79,7 @@ def draw_stragglers(path: Path, cells: Sequence[Cell], plan: stragglers.Plan) ->
             highest = 1.2 * max([c.against.high for c in ratios if math.isfinite(c.against.high)], default=2.0)
             _draw(below, [at[c.key["spread"]] for c in ratios], [c.against for c in ratios], 2, "", highest)
             below.axhline(1.0, color="0.4", lw=0.8, ls=":")
-            above.set_title(f"{workers:,} workers")
+            above.set_title(counted(workers, "workers"))
             above.set_ylim(bottom=0)
             below.set_ylim(bottom=0)
             below.set_xticks(list(at.values()), [f"{spread:g}" for spread in at])
@@ -84,7 +88,8 @@ def draw_stragglers(path: Path, cells: Sequence[Cell], plan: stragglers.Plan) ->
         figure.supxlabel(stragglers.COSTS[plan.costs][0], fontsize=10)
         _legend(axes[0, 0])
         figure.suptitle(
-            f"CartPole-v1, {len(plan.seeds)} seeds; bars: 95 % intervals, open marks: the median is never reached"
+            f"CartPole-v1, {counted(len(plan.seeds), 'seeds')}; "
+            "bars: 95 % intervals, open marks: the median is never reached"
         )
         save(figure, path)
 

@@ -15,6 +15,7 @@ from fastac import rundir
 from fastac.compare.verdicts import Estimate
 from fastac.lab import staleness, stragglers
 from fastac.lab.statistics import fraction, mean_interval, median_time, paired_ratio
+from fastac.words import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +80,8 @@ def straggler_cells(runs: Sequence[stragglers.Run], plan: stragglers.Plan) -> li
 
 def staleness_table(cells: Sequence[Cell], plan: staleness.Plan) -> Table:
     title = (
-        f"CartPole-v1, {plan.workers} virtual workers, {plan.distribution} staleness, {len(plan.seeds)} seeds, "
-        f"{plan.total_timesteps:,} env steps; 95 % intervals below"
+        f"CartPole-v1, {counted(plan.workers, 'virtual workers')}, {plan.distribution} staleness, "
+        f"{counted(len(plan.seeds), 'seeds')}, {plan.total_timesteps:,} env steps; 95 % intervals below"
     )
     headings = ["rate", "tau", "solved (475)", "env steps to 475", "/ tau 0", "final return"]
     rows = [
@@ -99,8 +100,8 @@ def staleness_table(cells: Sequence[Cell], plan: staleness.Plan) -> Table:
 
 def straggler_table(cells: Sequence[Cell], plan: stragglers.Plan) -> Table:
     title = (
-        f"CartPole-v1, {plan.costs} costs, {len(plan.seeds)} seeds, at most {plan.total_timesteps:,} env steps of "
-        f"{plan.step_s:g} s; 95 % intervals below"
+        f"CartPole-v1, {plan.costs} costs, {counted(len(plan.seeds), 'seeds')}, at most "
+        f"{plan.total_timesteps:,} env steps of {plan.step_s:g} s; 95 % intervals below"
     )
     headings = ["W", "spread", "", "rate", "solved", "virtual s to 475", "A2C / A3C"]
     headings += ["waiting", "stale"]
@@ -149,7 +150,7 @@ def straggler_sentences(cells: Sequence[Cell]) -> list[str]:
             parts.append(f"A3C from spread {a3c[-1].key['spread']:g} on")
         if a2c and a3c:
             parts.append("the lines cross in between")
-        told.append(f"{workers:,} workers: {', '.join(parts) or 'no ratio at either end is apart from 1'}.")
+        told.append(f"{counted(workers, 'workers')}: {', '.join(parts) or 'no ratio at either end is apart from 1'}.")
         for cell in (its[:1] if a2c else []) + (its[-1:] if a3c else []):
             told[-1] += f" At spread {cell.key['spread']:g} A2C takes {_times(cell.against)} A3C's virtual time."
     return told
