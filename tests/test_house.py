@@ -82,6 +82,7 @@ FLOORS = [
         "lab.player",
         "lab.crew",
         "lab.staleness",
+        "lab.mitigations",
         "lab.stragglers",
         "lab.statistics",
         "lab.tables",
