@@ -290,10 +290,10 @@ def test_what_a_plan_of_mitigations_refuses():
 
 
 def test_sentences_on_mitigations():
-    def cell(name, solved, ratio):
+    def cell(name, solved, ratio, mean=(math.nan,) * 3):
         key = {"tau": 7.0, "mitigation": name, "learning_rate": 1e-3, "strength": None}
         nothing = Estimate(math.nan, math.nan, math.nan)
-        return tables.Cell(key, 10, solved, fraction(solved, 10), nothing, Estimate(*ratio), nothing)
+        return tables.Cell(key, 10, solved, fraction(solved, 10), nothing, Estimate(*ratio), Estimate(*mean))
 
     nothing = (math.nan,) * 3
     cells = [cell("none", 10, nothing), cell("DC-ASGD", 9, (0.9, 0.7, 1.1)), cell("V-trace", 10, (0.5, 0.4, 0.6))]
@@ -304,6 +304,12 @@ def test_sentences_on_mitigations():
     assert told.endswith("nothing is claimed.")
     (told,) = tables.mitigation_sentences([cell("none", 1, nothing), cell("V-trace", 9, nothing)])
     assert told == "At staleness 7, V-trace solves 9 of 10 seeds, no mitigation 1 of 10."
+    (told,) = tables.mitigation_sentences(
+        [cell("none", 9, nothing, (500, 490, 500)), cell("V-trace", 9, nothing, (400, 300, 480))]
+    )
+    assert told == (
+        "At staleness 7, V-trace ends at a return of 400 (95 % interval 300 to 480), no mitigation at 500 (490 to 500)."
+    )
 
 
 # ---- stragglers -----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 // Against torch and autograd: tests/test_native.py.
 #include "fastac/gradient.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
@@ -29,27 +30,34 @@ const MlpShape shape{4, 2, {20, 12}, Activation::tanh, false};
 constexpr RolloutConfig config{.n_steps = 40, .n_envs = 3, .max_episode_steps = 17, .gamma = 0.97, .gae_lambda = 0.6, .reward_scale = 0.5};
 
 /// Envs of its own, stepped with the actions that a rollout took: the same observations, ends and episodes, and the returns that
-/// the definition gives, in double.
+/// the definitions give, in double: GAE, then V-trace for other parameters.
 void a_rollout_is_what_its_actions_lead_to() {
     Collector collector(config, seeds(3, 10), seeds(3, 20));
     CartPole envs(3, 17, AutoresetMode::same_step, false);
     for (std::size_t i = 0; i < 3; ++i) envs.seed(i, seeds(3, 10)[i]);
     envs.reset();
-    Mlp policy(shape, collector.rows()), copy(shape, 1);
+    Mlp policy(shape, collector.rows()), copy(shape, 1), later(shape, 1);
     std::vector<std::size_t> length(3);
-    const auto value = [&](const float* obs) {
-        copy.forward(0, 1, obs);
-        return static_cast<double>(copy.outputs(0)[2]);
+    const auto value_by = [](Mlp& mlp, const float* obs) {
+        mlp.forward(0, 1, obs);
+        return static_cast<double>(mlp.outputs(0)[2]);
+    };
+    const auto value = [&](const float* obs) { return value_by(copy, obs); };
+    const auto probability = [](Mlp& mlp, const float* obs, std::int64_t action) {
+        mlp.forward(0, 1, obs);
+        const double d = static_cast<double>(mlp.outputs(0)[1]) - static_cast<double>(mlp.outputs(0)[0]);
+        return 1.0 / (1.0 + std::exp(action == 0 ? d : -d));
     };
     for (std::uint32_t round = 0; round < 5; ++round) {
         const std::vector<float> params = draw(shape, round);
         policy.load(params);
         copy.load(params);
+        later.load(draw(shape, round + 50));
         std::size_t beats = 0, episode = 0, cut = 0;
         collector.collect(policy, [&] { ++beats; });
         CHECK_EQ(beats, config.n_steps);
         // [T, N]: what followed each step, and whether the episode ended there.
-        std::vector<double> following(collector.steps());
+        std::vector<double> following(collector.steps()), following_later(collector.steps());
         std::vector<bool> ended(collector.steps());
         for (std::size_t k = 0; k < collector.steps(); ++k) {
             const std::size_t i = k % 3;
@@ -59,7 +67,9 @@ void a_rollout_is_what_its_actions_lead_to() {
             envs.step(std::span<const std::int64_t>(collector.actions()).subspan(k - 2, 3));
             for (std::size_t e = 0; e < 3; ++e) {
                 ended[k - 2 + e] = envs.terminated()[e] || envs.truncated()[e];
-                following[k - 2 + e] = envs.terminated()[e] ? 0.0 : value(envs.truncated()[e] ? envs.final_obs() + 4 * e : envs.obs() + 4 * e);
+                const float* next = envs.truncated()[e] ? envs.final_obs() + 4 * e : envs.obs() + 4 * e;
+                following[k - 2 + e] = envs.terminated()[e] ? 0.0 : value(next);
+                following_later[k - 2 + e] = envs.terminated()[e] ? 0.0 : value_by(later, next);
                 cut += static_cast<std::size_t>(envs.truncated()[e] && !envs.terminated()[e]);
                 ++length[e];
                 if (!ended[k - 2 + e]) continue;
@@ -79,6 +89,23 @@ void a_rollout_is_what_its_actions_lead_to() {
             }
             CHECK(std::abs(static_cast<double>(collector.advantages()[k]) - advantage) < 1e-4);
             CHECK_EQ(collector.returns()[k], collector.advantages()[k] + collector.values()[k]);
+        }
+        policy.load(draw(shape, round + 50));
+        collector.reweigh(policy);
+        const auto rho = [&](std::size_t k) {
+            const float* obs = collector.obs().data() + 4 * k;
+            return std::min(1.0, probability(later, obs, collector.actions()[k]) / probability(copy, obs, collector.actions()[k]));
+        };
+        for (std::size_t k = 0; k < collector.steps(); ++k) {
+            const double own = value_by(later, collector.obs().data() + 4 * k);
+            double target = own, weight = 1.0;
+            for (std::size_t at = k; at < collector.steps(); at += 3) {
+                target += weight * rho(at) * (config.reward_scale + config.gamma * following_later[at] - value_by(later, collector.obs().data() + 4 * at));
+                if (ended[at]) break;
+                weight *= config.gamma * config.gae_lambda * rho(at);
+            }
+            CHECK(std::abs(static_cast<double>(collector.returns()[k]) - target) < 1e-4);
+            CHECK(std::abs(static_cast<double>(collector.advantages()[k]) - (target - own)) < 1e-4);
         }
     }
 }

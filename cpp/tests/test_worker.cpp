@@ -103,9 +103,9 @@ void any_number_of_members_ends_with_the_same_bits() {
 /// after worker 1's alone. Tried until it did.
 struct Drifted {
     std::vector<float> between, after;
-    std::uint64_t staleness = 0;
+    Snapshot now{};
 };
-Drifted drift(const std::vector<float>& params, std::size_t members, const LoopConfig& loop) {
+Drifted drift(const std::vector<float>& params, std::size_t members, const LoopConfig& loop, float rate = 0.1F) {
     RegionConfig config;
     config.workers = 2;
     config.parameters = static_cast<std::uint32_t>(params.size());
@@ -120,15 +120,13 @@ Drifted drift(const std::vector<float>& params, std::size_t members, const LoopC
         const std::uint64_t started = another.heartbeat(0);
         std::thread thread([&] { worker.run(session, loop, 1h, 1); });
         while (another.heartbeat(0) < started + 10) std::this_thread::yield();  // it has read, and acts
-        another.submit(other, {0, 1, 0.1});
+        another.submit(other, {0, 1, static_cast<double>(rate)});
         const bool before_its_end = another.heartbeat(0) < started + long_batch.n_steps;
         thread.join();
         if (!before_its_end) continue;
-        Drifted found{params, std::vector<float>(params.size()), 0};
-        for (std::size_t i = 0; i < params.size(); ++i) found.between[i] += -0.1F * other[i];
-        const Snapshot now = observer.copy_record(found.after, {});
-        CHECK_EQ(now.version, 2U);
-        found.staleness = now.counts.staleness_sum;
+        Drifted found{params, std::vector<float>(params.size())};
+        for (std::size_t i = 0; i < params.size(); ++i) found.between[i] += -rate * other[i];
+        found.now = observer.copy_record(found.after, {});
         return found;
     }
 }
@@ -143,7 +141,8 @@ void an_update_makes_up_for_what_came_during_its_rollout() {
         loop.v_trace = how == "v_trace";
         for (std::size_t members = 1; members <= 2; ++members) {
             const Drifted found = drift(params, members, loop);
-            CHECK_EQ(found.staleness, how == "v_trace" ? 0U : 1U);  // counted from the reading that the gradient is of
+            CHECK_EQ(found.now.version, 2U);
+            CHECK_EQ(found.now.counts.staleness_sum, how == "v_trace" ? 0U : 1U);  // counted from the reading that the gradient is of
             Worker worker(shape, long_batch, seeds(12, 1), seeds(12, 2));
             std::vector<float> grad(params.size());
             worker.collect(params, [] {});
@@ -157,6 +156,16 @@ void an_update_makes_up_for_what_came_during_its_rollout() {
             }
         }
     }
+}
+
+/// The gradient was finite, what it was compensated to is not.
+void what_compensation_makes_infinite_is_rejected() {
+    const std::vector<float> params = draw(shape.parameters());
+    const LoopConfig loop{.total_timesteps = 1'000'000'000, .learning_rate = {0.1, false}, .ent_coef = {}, .max_grad_norm = 0.5, .delay_compensation = 3e38};
+    const Drifted found = drift(params, 1, loop, 1e6F);
+    CHECK_EQ(found.now.counts.rejected_nonfinite, 1U);
+    CHECK_EQ(found.now.version, 1U);
+    CHECK(found.after == found.between);
 }
 
 void a_run_that_is_over_or_taken_away_ends_for_all_members() {
@@ -196,6 +205,7 @@ int main() {
     the_sum_of_blocks_is_the_gradient_of_the_batch();
     any_number_of_members_ends_with_the_same_bits();
     an_update_makes_up_for_what_came_during_its_rollout();
+    what_compensation_makes_infinite_is_rejected();
     a_run_that_is_over_or_taken_away_ends_for_all_members();
     what_makes_no_team();
     return check_result();

@@ -106,7 +106,7 @@ def draw_stragglers(path: Path, cells: Sequence[Cell], plan: stragglers.Plan) ->
 
 def _aside(i: int, n: int) -> float:
     """Lines stand beside each other, so that their intervals can be told apart."""
-    return 0.12 * (i - (n - 1) / 2)
+    return min(0.12, 0.4 / n) * (i - (n - 1) / 2)
 
 
 def _draw(ax: Axes, x: Sequence[float], estimates: Sequence[Any], i: int, label: str, end: float) -> None:

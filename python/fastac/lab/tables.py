@@ -177,17 +177,23 @@ def staleness_sentences(cells: Sequence[Cell]) -> list[str]:
 
 def mitigation_sentences(cells: Sequence[Cell]) -> list[str]:
     """What the data carry: mitigations whose ratio to none has an interval apart from 1, and those that solve more or
-    fewer seeds, where the two fractions' intervals do not meet."""
+    fewer seeds or end at another return, where the two intervals do not meet."""
     none = {cell.key["tau"]: cell for cell in cells if cell.key["mitigation"] == mitigations.NONE}
     told = []
     for cell in cells:
         tau, name, plain = cell.key["tau"], cell.key["mitigation"], none[cell.key["tau"]]
         if _apart(cell.against):
             told.append(f"At staleness {tau:g}, {name} takes {_times(cell.against)} the env steps of no mitigation.")
-        if cell.fraction.low > plain.fraction.high or cell.fraction.high < plain.fraction.low:
+        if _meet_not(cell.fraction, plain.fraction):
             told.append(
                 f"At staleness {tau:g}, {name} solves {cell.solved} of {cell.seeds} seeds, no mitigation "
                 f"{plain.solved} of {plain.seeds}."
+            )
+        if _meet_not(cell.mean, plain.mean):
+            told.append(
+                f"At staleness {tau:g}, {name} ends at a return of {cell.mean.value:.0f} (95 % interval "
+                f"{cell.mean.low:.0f} to {cell.mean.high:.0f}), no mitigation at {plain.mean.value:.0f} "
+                f"({plain.mean.low:.0f} to {plain.mean.high:.0f})."
             )
     return told or ["No mitigation has a 95 % interval apart from no mitigation's: nothing is claimed."]
 
@@ -261,6 +267,11 @@ def _paired(above: dict[int, float], below: dict[int, float]) -> Estimate:
 def _apart(ratio: Estimate) -> bool:
     """Whether the interval says on which side of 1 the ratio lies. Not where all of it is beyond the runs' end."""
     return 1 < ratio.low < math.inf or ratio.high < 1
+
+
+def _meet_not(one: Estimate, other: Estimate) -> bool:
+    """Whether two intervals have nothing in common."""
+    return one.low > other.high or one.high < other.low
 
 
 def _times(ratio: Estimate) -> str:
