@@ -84,6 +84,7 @@ FLOORS = [
         "lab.player",
         "lab.crew",
         "lab.staleness",
+        "lab.mitigations",
         "lab.stragglers",
         "lab.statistics",
         "lab.tables",

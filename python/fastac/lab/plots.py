@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib import pyplot as plt
 
 from fastac.compare.plots import STYLE, save
-from fastac.lab import staleness, stragglers
+from fastac.lab import mitigations, staleness, stragglers
 from fastac.lab.tables import Cell
 from fastac.words import counted
 
@@ -24,15 +24,30 @@ _MARKERS = "os^Dv*"
 
 def draw_staleness(path: Path, cells: Sequence[Cell], plan: staleness.Plan) -> None:
     """Env steps to solve and solved fraction against staleness, a line for each learning rate."""
-    at = {tau: place for place, tau in enumerate(plan.cells())}
+    lines = {
+        f"learning rate {rate:g}": [cell for cell in cells if cell.key["learning_rate"] == rate]
+        for rate in plan.learning_rates
+    }
+    _draw_against_tau(path, lines, plan.cells(), plan)
+
+
+def draw_mitigations(path: Path, cells: Sequence[Cell], plan: mitigations.Plan) -> None:
+    """The same, a line for each mitigation."""
+    lines = {name: [cell for cell in cells if cell.key["mitigation"] == name] for name in mitigations.MITIGATIONS}
+    _draw_against_tau(path, lines, plan.taus, plan)
+
+
+def _draw_against_tau(
+    path: Path, lines: dict[str, list[Cell]], taus: Sequence[float], plan: staleness.Plan | mitigations.Plan
+) -> None:
+    at = {tau: place for place, tau in enumerate(taus)}
     with plt.rc_context(STYLE):
         figure, (above, below) = plt.subplots(
             2, 1, figsize=(9, 7.4), height_ratios=(2, 1), sharex=True, layout="constrained"
         )
-        for i, rate in enumerate(plan.learning_rates):
-            its = [cell for cell in cells if cell.key["learning_rate"] == rate]
-            x = [at[cell.key["tau"]] + _aside(i, len(plan.learning_rates)) for cell in its]
-            _draw(above, x, [cell.time for cell in its], i, f"learning rate {rate:g}", plan.total_timesteps)
+        for i, (label, its) in enumerate(lines.items()):
+            x = [at[cell.key["tau"]] + _aside(i, len(lines)) for cell in its]
+            _draw(above, x, [cell.time for cell in its], i, label, plan.total_timesteps)
             _draw(below, x, [cell.fraction for cell in its], i, "", 1.0)
         above.axhline(plan.total_timesteps, color="0.4", lw=0.8, ls=":")
         above.annotate(
@@ -96,7 +111,7 @@ def draw_stragglers(path: Path, cells: Sequence[Cell], plan: stragglers.Plan) ->
 
 def _aside(i: int, n: int) -> float:
     """Lines stand beside each other, so that their intervals can be told apart."""
-    return 0.12 * (i - (n - 1) / 2)
+    return min(0.12, 0.4 / n) * (i - (n - 1) / 2)
 
 
 def _draw(ax: Axes, x: Sequence[float], estimates: Sequence[Any], i: int, label: str, end: float) -> None:
