@@ -281,7 +281,7 @@ def test_what_a_plan_of_mitigations_refuses():
         ({"seeds": (999, 1000)}, "seeds: expected none of 1000 to 1002"),
         ({"lag": -1}, "lag"),
         ({"limits": (-1.0,)}, "limits"),
-        ({"compensations": (-1.0,)}, "--delay-compensation: expected >= 0"),
+        ({"compensations": (-1.0,)}, "delay_compensation: expected >= 0"),
         ({"learning_rates": (0.0,)}, "learning_rate"),
         ({"workers": 1025}, "workers"),
     ]:
