@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter
 
 from fastac.bench import solve
+from fastac.bench.pace import THRESHOLD
 from fastac.bench.rounds import Spread
 from fastac.bench.scaling import A2C_OPTIONS, A2C_THREADS, A3C_OPTIONS, APART, PROCESSES, THREADS, Results
 from fastac.compare.plots import STYLE, save
@@ -86,7 +87,7 @@ def draw_solve(path: Path, results: solve.Results) -> None:
         ax.set_ylim(len(names) - 0.4, -0.8)
         ax.grid(axis="y", visible=False)
         ax.set_xlabel("seconds; bar: start-up, which is not part of the dot")
-        ax.set_title(f"CartPole-v1, training to a mean return of {solve.THRESHOLD:.0f}: median and 95 % interval")
+        ax.set_title(f"CartPole-v1, training to a mean return of {THRESHOLD:.0f}: median and 95 % interval")
         save(figure, path)
 
 
