@@ -153,7 +153,7 @@ def test_rows_and_sentences():
     assert any("measurably better or worse" in line for line in sentences(diagnosis("run", n, 1, 8, table)))
     assert math.isnan(diagnosis("run", n, 1, 8, {**table, "staleness": np.zeros(n)}).parts[0].cosine.value)
     few = {name: column[:40] for name, column in table.items()}
-    assert sentences(diagnosis("run", 40, 1, 8, few))[0].startswith("20 stale gradients were measured: too few")
+    assert sentences(diagnosis("run", 40, 1, 8, few))[0].startswith("20 stale gradients measured: too few")
 
 
 def test_the_command_and_the_page(tmp_path):

@@ -201,7 +201,7 @@ def test_the_command(tmp_path):
         (["--updates", 150], "expected a multiple of 100 up to 10,000, got 150"),
         (["--updates", 0], "expected a multiple of 100 up to 10,000, got 0"),
         (["--updates", 10_100], "expected a multiple of 100 up to 10,000, got 10100"),
-        (["--n-steps", 0], "n_steps: expected >= 1"),
+        (["--n-steps", 0], "--n-steps: expected >= 1"),
         (["--workers", 0], "0 is not in the range"),
     ],
 )

@@ -16,6 +16,7 @@ PACKAGE = Path(fastac.__file__).parent
 FLOORS = [
     ["_core", "errors"],
     [
+        "words",
         "config",
         "presets",
         "seeding",
@@ -32,7 +33,7 @@ FLOORS = [
         "watch",
         "exclusive",
     ],
-    ["env", "policy", "shared", "checkpoint", "recording"],
+    ["env.common", "env.arguments", "env.single", "env.vector", "env", "policy", "shared", "checkpoint", "recording"],
     ["rollout", "objective", "updates", "torch_engine", "engines", "forking", "worker", "launch"],
     ["algorithm", "a2c", "a3c", "evaluation", "preload"],
     [
@@ -61,6 +62,7 @@ FLOORS = [
         "bench.env",
         "bench.updates",
         "bench.train",
+        "bench.memory",
         "bench.scaling",
         "bench.solve",
         "bench.plots",
@@ -83,6 +85,7 @@ FLOORS = [
         "lab.player",
         "lab.crew",
         "lab.staleness",
+        "lab.mitigations",
         "lab.stragglers",
         "lab.statistics",
         "lab.tables",
@@ -113,7 +116,7 @@ FLOORS = [
 ]
 ORDER = [room for floor in FLOORS for room in floor]
 DOORS = {
-    "gymnasium": {"env", "bench.plain_a3c"},
+    "gymnasium": {"env.common", "env.arguments", "env.single", "env.vector", "env", "bench.plain_a3c"},
     "matplotlib": {"compare.plots", "bench.plots", "lab.plots", "exercise.plots"},  # the latter for a type alone
     "scipy": {"compare.statistics", "compare.verdicts", "lab.statistics"},
     "safetensors": {"checkpoint"},

@@ -118,13 +118,23 @@ def test_the_command(tmp_path):
     words = ["search", "--envs", "1", "--candidates", 2, "--fresh", 1, "--total-timesteps", 300, "--runs", tmp_path]
     result = invoke(*words, "--name", "s")
     assert result.exit_code == 0, result.output
-    assert "0 of 1" in result.output and "unsolved" in result.output and "a3c-1: hidden_sizes=" in result.output
+    words = " ".join(result.output.split())
+    assert "a3c-1: none of 2 candidates solved (475) on any seed within 300 env steps: no winner" in words
+    assert "0 of 1" in words and "unsolved" in words and "1 fresh seed, at most 600, 2 candidates; no interval" in words
     record = json.loads((tmp_path / "s" / "search.json").read_text())
     assert [case["case"] for case in record["cases"]] == ["a2c-1", "a3c-1"]
     assert record["budget"] == {"candidates": 2, "total_timesteps": 300, "seed": 0}
     assert [len(one["env_steps"]) for one in record["cases"][0]["candidates"]] == [30, 3]
     assert record["cases"][0]["candidates"][0]["env_steps"]["1000"] is None  # never solved
+    assert list(record["cases"][0]["fresh"]) == ["defaults"]
     assert invoke("search", "--envs", 1_000_000).exit_code == 2
+
+
+def test_the_winner_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "env_steps_to_solve", lambda case, options, seed, most: 1000.0 + seed)
+    words = ["search", "--envs", "1", "--candidates", 2, "--fresh", 3, "--runs", tmp_path]
+    output = " ".join(invoke(*words).output.split())
+    assert "a2c-1: hidden_sizes=" in output and "3 of 3" in output and "medians, smallest and largest below" in output
 
 
 @pytest.mark.parametrize(("after", "left"), [(0, False), (3, True)])

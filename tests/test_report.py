@@ -385,7 +385,7 @@ def spoil(path, damage):
         ({"status": "stopped", "num_timesteps": 1234}, "This run was interrupted (stopped): 1,234 of 4,000 env steps"),
         ({"status": "failed: OSError"}, "This run was interrupted (failed: OSError)"),
         ({"status": "running", "ledger": None}, "This run has not ended: it was still going on"),
-        ({"earlier_parts": [{"status": "killed"}]}, "Interrupted and resumed: 1 earlier part(s)"),
+        ({"earlier_parts": [{"status": "killed"}]}, "Interrupted and resumed: 1 earlier part. Ledger"),
         ({"ledger": {"begun": 5, "published": 4, "aborted": 0}}, "THE BOOKS DO NOT BALANCE"),
         ({"ledger": 7, "config": [], "machine": "x", "solved_475": 3, "algorithm": None}, "Not recorded"),
     ],

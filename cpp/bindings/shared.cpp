@@ -89,6 +89,42 @@ std::tuple<double, double, double> submit_many(Session& session, std::span<const
     return {s(spent[0]), s(spent[1]), s(spent[2])};
 }
 
+FASTAC_CLONES static void add(float* sum, const float* grad, std::size_t n) noexcept {
+    FASTAC_INDEPENDENT
+    for (std::size_t i = 0; i < n; ++i) sum[i] += grad[i];
+}
+
+/// n times a push of a gradient float32[P] that nobody contends for (read before it, settled after it, outside of the
+/// clock), and beside each the plain way to hand it over: memcpy to one array, addition to another. Which of the two
+/// comes first, and brings the gradient into the cache, changes. Returns the seconds spent in each, one look at the
+/// clock in every time.
+std::pair<double, double> push_beside_copy_and_add(std::uint32_t p, std::uint64_t n) {
+    const SharedRegion region = SharedRegion::create({.parameters = p, .optimizer = {.kind = OptimizerKind::sgd}}, 0);
+    std::vector<float> params(p), copied(p), sum(p);
+    const std::vector<float> grad(p, 1.0F);
+    Session(region, 1).initialize(params, {}, 0, 0);
+    Session session(region, 0);
+    Clock::duration spent[2] = {};
+    for (std::uint64_t i = 0; i < n; ++i) {
+        const GradientTag tag{session.read(params).version, 1, 1.0, 1, false, false};
+        std::uint64_t sequence = 0;
+        for (const std::uint64_t which : {i % 2, 1 - i % 2}) {
+            const auto started = Clock::now();
+            if (which == 0) {
+                sequence = session.push(grad, tag).value();
+            } else {
+                std::memcpy(copied.data(), grad.data(), p * sizeof(float));
+                __asm__ volatile("" : : "r"(copied.data()) : "memory");  // somebody reads it, for all the compiler knows
+                add(sum.data(), grad.data(), p);
+            }
+            spent[which] += Clock::now() - started;
+        }
+        session.settle(sequence);
+    }
+    const auto s = [](Clock::duration d) { return std::chrono::duration<double>(d).count(); };
+    return {s(spent[0]), s(spent[1])};
+}
+
 void bind_region(py::module_& m) {
     py::class_<PyRegion, std::shared_ptr<PyRegion>> regions(m, "Region");
     refuse_copies(regions, "it is shared; another process attaches to it by its `fd` and `nonce`");
@@ -114,6 +150,7 @@ void bind_region(py::module_& m) {
         .def_property_readonly("nbytes", [](const PyRegion& r) { return r.layout().bytes; })
         .def_property_readonly("workers", [](const PyRegion& r) { return r.layout().workers; })
         .def_property_readonly("parameters", [](const PyRegion& r) { return r.layout().parameters; })
+        .def_property_readonly("slots", [](const PyRegion& r) { return r.layout().slots; })
         .def_property_readonly("state_vectors", [](const PyRegion& r) { return state_vectors(r.config().optimizer.kind); })
         .def_property_readonly("scheme", [](const PyRegion& r) { return scheme_names[static_cast<std::size_t>(r.config().scheme)].text; });
 }
@@ -262,4 +299,5 @@ void bind_shared(py::module_& m) {
             return clip_grad_norm(g.data(), g.size(), max_norm);
         },
         py::arg("grad"), py::arg("max_norm"));
+    m.def("push_beside_copy_and_add", &push_beside_copy_and_add, py::arg("parameters"), py::arg("n"), py::call_guard<py::gil_scoped_release>());
 }

@@ -26,9 +26,10 @@ public:
     }
 
 private:
-    void start_worker(std::size_t w, std::size_t lane, std::size_t parent) {
+    void start_worker(std::size_t w, std::size_t lane, std::size_t parent) { start_worker(w, lane, parent, draw_death()); }
+    void start_worker(std::size_t w, std::size_t lane, std::size_t parent, Death death) {
         workers_[w].lane = lane;
-        start(lane, parent, draw_death(), [this, w, lane] { work(w, lane); });
+        start(lane, parent, death, [this, w, lane] { work(w, lane); });
     }
     void start_learner(std::size_t parent) {
         start(learner(), parent, draw_death(), [this] { learn(); });
@@ -114,10 +115,13 @@ private:
         return row;
     }
 
+    /// Leaves in order, and tells nobody. Where its heir dies before it sits down, the observer takes the seat back from one
+    /// who never had it, and has not seen the last holder leave: an old `taken` would tell it that the seat is held, and
+    /// `begun` beside an older `published` that a gradient was aborted.
     void hand_over(std::size_t w, std::size_t lane) {
         handed_over_ = true;
         leave(lane);
-        start_worker(w, heir, none);
+        start_worker(w, heir, none, scenario_.heir_dies ? Death{.at_step = 1} : draw_death());
     }
 
     /// Lives, and is declared dead while it does nothing. When it goes on, its seat is another's.

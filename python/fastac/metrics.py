@@ -11,11 +11,13 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastac._core import LOG_COLUMNS
+from fastac.errors import ConfigError
 
 Floats = npt.NDArray[np.float64]
 Table = dict[str, Floats]
@@ -192,6 +194,19 @@ class HistoryBuilder:
         history.episodes, history.updates = table(EPISODE, EPISODE_COLUMNS), table(UPDATE, UPDATE_COLUMNS)
         history.train_s = float(rows[-1, 1]) - self.start.wall_s
         return history
+
+
+def expect_reachable(solve: Any, max_episode_steps: int) -> float | None:
+    """A mean return to end at, or None. Raises ConfigError for one that no episode has: each step is rewarded 1."""
+    if solve is None:
+        return None
+    number = isinstance(solve, (int, float, np.integer, np.floating)) and not isinstance(solve, bool)
+    if not number or not 0 <= solve <= max_episode_steps:
+        raise ConfigError(
+            f"solve: expected None or a mean return from 0 to {max_episode_steps:,}, as each of at most "
+            f"{max_episode_steps:,} env steps of an episode is rewarded with 1, got {solve!r}"
+        )
+    return float(solve)
 
 
 class Solving:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from fastac import _core
 from fastac.config import A3CConfig, Config
 from fastac.errors import LedgerError
+from fastac.words import counted
 
 Float32 = npt.NDArray[np.float32]
 
@@ -155,5 +156,5 @@ class Ledger:
         if self.lost_fraction is not None:
             parts.append(f"hogwild lost {self.lost_fraction:.3%} of its additions")
         if self.deaths:
-            parts.append(f"{self.deaths} deaths, {self.restarts} restarts")
+            parts.append(f"{counted(self.deaths, 'deaths')}, {counted(self.restarts, 'restarts')}")
         return "; ".join(parts)

@@ -71,6 +71,14 @@ inline void add_blocks(float* grads, std::size_t blocks, std::size_t pitch, std:
     }
 }
 
+/// Delay compensation: grad float32[P], taken at parameters `read`, becomes an estimate of the gradient at `now`,
+///     grad + strength grad^2 (now - read), element by element,
+/// a Taylor step with the squared gradient for the diagonal of the Hessian: Zheng et al. 2017, arXiv:1609.08326, equation 10.
+inline void compensate_delay(std::span<float> grad, std::span<const float> now, std::span<const float> read, double strength) noexcept {
+    const auto s = static_cast<float>(strength);
+    for (std::size_t i = 0; i < grad.size(); ++i) grad[i] += s * grad[i] * grad[i] * (now[i] - read[i]);
+}
+
 // The gradient of the advantage actor-critic loss over the M = T N steps of a rollout,
 //     mean(-advantage log pi(action | obs)) + vf_coef mean((return - V(obs))^2) - ent_coef mean(entropy),
 // with advantages and returns as constants: Mnih et al. 2016, arXiv:1602.01783. python/fastac/objective.py takes the same by autograd.

@@ -17,6 +17,7 @@ from fastac.cli.options import new_folder, workers_option
 from fastac.config import Config
 from fastac.progress import WaitingProgress
 from fastac.signals import signals_deferred
+from fastac.words import counted
 
 
 @click.command()
@@ -44,11 +45,12 @@ from fastac.signals import signals_deferred
 def exercise(
     quick: bool, workers: int, updates: int, n_steps: int, seeds: int, first_seed: int, limit: int, out: Path | None
 ) -> None:
-    """The classroom exercise: A3C in processes, logged every 100 updates, and A2C beside it.
+    """The classroom exercise: logs, pictures, answers.
 
-    Then the challenge: one batched update against as many small ones (A2C split), what batch size and what staleness do
-    to the gradients, env steps and seconds to a mean return of 195; and A3C under a lock, one queue, without any
-    lock (hogwild) and with the lock-free buffer. docs/exercise.md goes through it.
+    A3C in processes, logged every 100 updates, and A2C beside it. Then the challenge: one batched update against as
+    many small ones (A2C split), what batch size and what staleness do to the gradients, env steps and seconds to a
+    mean return of 195; and A3C under a lock, one queue, without any lock (hogwild) and with the lock-free buffer.
+    docs/exercise.md goes through it.
 
     \b
     fastac exercise
@@ -80,7 +82,7 @@ def _do(asked: Any, folder: Path, where: dict[str, Any]) -> None:
 
     def done() -> str:
         ended = len(runs.first) + len(runs.later)
-        return f"{ended} of {total} runs done" + (f", files in {folder}" if ended else "")
+        return f"{ended} of {counted(total, 'runs')} done" + (f", files in {folder}" if ended else "")
 
     try:
         with WaitingProgress(total, "the exercise", "runs") as progress:

@@ -1,4 +1,4 @@
-"""`fastac staleness` and `fastac stragglers`: asynchrony in virtual time."""
+"""`fastac staleness`, `fastac mitigations` and `fastac stragglers`: asynchrony in virtual time."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from fastac.cli.options import comma_separated, config_options, new_folder, run_
 from fastac.config import A3CConfig
 from fastac.progress import WaitingProgress
 from fastac.signals import signals_deferred
+from fastac.words import counted
 
 _PAGE_COLUMNS = 110  # of a table that goes into a file
 _CHOSEN_HERE = ("seed", "learning_rate", "workers", "update", "backend", "on_worker_death", "engine")
+_MITIGATIONS = ("staleness_lr", "max_staleness", "delay_compensation", "v_trace")
 
 
 def numbers(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[float, ...] | None:
@@ -37,7 +39,9 @@ def numbers(context: click.Context, parameter: click.Parameter, text: str | None
     return given
 
 
-def _shared_options(seeds: int, timesteps: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _shared_options(
+    seeds: int, timesteps: int, leave_out: tuple[str, ...] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         jobs = click.IntRange(1, 64)
         for option in (
@@ -58,9 +62,18 @@ def _shared_options(seeds: int, timesteps: int) -> Callable[[Callable[..., None]
             click.option("--jobs", type=jobs, default=None, help="runs at a time  [default: the number of cores]"),
         ):
             command = option(command)
-        return config_options(A3CConfig, leave_out=_CHOSEN_HERE)(run_options(command))
+        return config_options(A3CConfig, leave_out=_CHOSEN_HERE + leave_out)(run_options(command))
 
     return decorate
+
+
+_lag_option = click.option(
+    "--lag",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="DC-ASGD and V-trace: age of the second reading when the gradient is applied, at most tau [updates]",
+)
 
 
 @click.command("staleness")
@@ -90,12 +103,14 @@ def _shared_options(seeds: int, timesteps: int) -> Callable[[Callable[..., None]
     metavar="NAME",
     help="of the staleness: constant, uniform, geometric, or trace:FILE, a staleness a line",
 )
+@_lag_option
 @_shared_options(20, 200_000)
 def staleness_command(
     taus: tuple[float, ...],
     learning_rates: tuple[float, ...],
     workers: int,
     distribution: str,
+    lag: int,
     quick: bool,
     seeds: int,
     first_seed: int,
@@ -105,10 +120,10 @@ def staleness_command(
     runs: Path,
     **options: Any,
 ) -> None:
-    """What staleness alone does to learning: each gradient is applied exactly tau updates late.
+    """What staleness alone does to learning.
 
-    Virtual workers in turn on one core, with the native engine; no result depends on the machine's load. Table, CSV,
-    JSON and picture in runs/<name>/.
+    Each gradient is applied exactly tau updates late. Virtual workers in turn on one core, with the native engine;
+    no result depends on the machine's load. Table, CSV, JSON and picture in runs/<name>/.
 
     \b
     fastac staleness --quick
@@ -124,7 +139,7 @@ def staleness_command(
             timesteps = timesteps if _given("timesteps") else staleness.QUICK_TIMESTEPS
         kind, trace = staleness.parse_distribution(distribution)
         all_seeds = tuple(range(first_seed, first_seed + seeds))
-        plan = staleness.Plan(taus, learning_rates, workers, kind, trace, all_seeds, timesteps, options)
+        plan = staleness.Plan(taus, learning_rates, workers, kind, trace, all_seeds, timesteps, options, lag)
         total = seeds * len(plan.cells()) * len(learning_rates)
         work = _Work("staleness", plan, new_folder(runs, name, "staleness"), total)
         with signals_raised(), work.kept():
@@ -132,6 +147,101 @@ def staleness_command(
             cells = tables.staleness_cells(work.runs, plan)
             plots.draw_staleness(work.folder / "staleness.png", cells, plan)
             work.show(tables.staleness_table(cells, plan), tables.staleness_sentences(cells))
+
+
+@click.command("mitigations")
+@click.option(
+    "--tau",
+    "taus",
+    default="7,15,31",
+    show_default=True,
+    callback=numbers,
+    metavar="TAU,...",
+    help="mean staleness, each at least 1 [updates]",
+)
+@click.option(
+    "--learning-rate",
+    "learning_rates",
+    default="3e-4,4e-4,5.5e-4,7.5e-4,1e-3,1.4e-3,1.9e-3,2.6e-3,3.5e-3,4.8e-3,6.6e-3,9e-3",
+    show_default=True,
+    callback=numbers,
+    metavar="RATE,...",
+    help="step sizes to choose from, a trial each; strengths take turns from one to the next",
+)
+@click.option(
+    "--delay-compensation",
+    "compensations",
+    default="100,1000,10000",
+    show_default=True,
+    callback=numbers,
+    metavar="LAMBDA,...",
+    help="strengths of DC-ASGD to choose from",
+)
+@click.option(
+    "--max-staleness",
+    "limits",
+    default="0.5,1,2",
+    show_default=True,
+    callback=numbers,
+    metavar="LIMIT,...",
+    help="limits of the staleness to choose from [multiples of tau]",
+)
+@click.option("--workers", type=int, default=8, show_default=True, help="virtual workers, 1 to 1,024, in turn")
+@click.option(
+    "--distribution",
+    type=click.Choice(("constant", "uniform", "geometric")),
+    default="geometric",
+    show_default=True,
+    help="of the staleness",
+)
+@_lag_option
+@_shared_options(20, 200_000, leave_out=(*_MITIGATIONS, "record"))
+def mitigations_command(
+    taus: tuple[float, ...],
+    learning_rates: tuple[float, ...],
+    compensations: tuple[float, ...],
+    limits: tuple[float, ...],
+    workers: int,
+    distribution: str,
+    lag: int,
+    quick: bool,
+    seeds: int,
+    first_seed: int,
+    timesteps: int,
+    jobs: int | None,
+    name: str | None,
+    runs: Path,
+    **options: Any,
+) -> None:
+    """What helps against staleness: smaller steps, DC-ASGD, a limit, V-trace, and nothing, each tuned alike.
+
+    The virtual workers of `fastac staleness`. Each mitigation chooses rate and strength from as many trials, on seeds
+    of their own (1000 to 1002). Table, CSV, JSON and picture in runs/<name>/.
+
+    \b
+    fastac mitigations --quick
+    fastac mitigations --tau 15 --lag 5
+    """
+    with ends_in_order():
+        from fastac.lab import mitigations, plots, tables
+
+        if quick:
+            taus = taus if _given("taus") else tuple(map(float, mitigations.QUICK_TAUS))
+            learning_rates = learning_rates if _given("learning_rates") else mitigations.QUICK_LEARNING_RATES
+            seeds = seeds if _given("seeds") else mitigations.QUICK_SEEDS
+            timesteps = timesteps if _given("timesteps") else mitigations.QUICK_TIMESTEPS
+        all_seeds = tuple(range(first_seed, first_seed + seeds))
+        plan = mitigations.Plan(
+            taus, learning_rates, compensations, limits, workers, distribution, lag, all_seeds, timesteps, options
+        )
+        work = _Work("mitigations", plan, new_folder(runs, name, "mitigations"), seeds * len(plan.cells()))
+        with signals_raised(), work.kept():
+            with WaitingProgress(len(mitigations.tuning_tasks(plan)), "tuning", "runs") as progress:
+                choices = mitigations.tune(plan, jobs or _cores(), progress.update)
+            work.collect(lambda tick: mitigations.run(plan, choices, jobs or _cores(), tick))
+            cells = tables.mitigation_cells(work.runs, plan)
+            plots.draw_mitigations(work.folder / "mitigations.png", cells, plan)
+            work.show(tables.mitigation_table(cells, plan), tables.mitigation_sentences(cells))
 
 
 @click.command("stragglers")
@@ -191,10 +301,10 @@ def stragglers_command(
     runs: Path,
     **options: Any,
 ) -> None:
-    """What waiting for the slowest worker costs A2C, against A3C, which does not wait: in virtual time.
+    """What waiting for the slowest worker costs A2C.
 
-    Env steps have costs, nobody sleeps: the training is real, the clock is not, and no result depends on the machine's
-    load. Table, CSV, JSON and picture in runs/<name>/.
+    Against A3C, which does not wait, in virtual time. Env steps have costs, nobody sleeps: the training is real,
+    the clock is not, and no result depends on the machine's load. Table, CSV, JSON and picture in runs/<name>/.
 
     \b
     fastac stragglers --quick
@@ -262,7 +372,7 @@ class _Work:
 
     def _done(self) -> str:
         tables_in = f", tables in {self.folder}" if self.runs else ""
-        return f"{len(self.runs)} of {self._total} runs done{tables_in}"
+        return f"{len(self.runs)} of {counted(self._total, 'runs')} done{tables_in}"
 
     @signals_deferred()
     def _write(self) -> None:
@@ -271,8 +381,13 @@ class _Work:
 
         try:
             if self.runs:
-                of = tables.staleness_cells if self._name == "staleness" else tables.straggler_cells
-                tables.write(self.folder, self._name, self.runs, of(self.runs, self._plan), self._plan, self._where)
+                of: dict[str, Callable[..., Any]] = {
+                    "staleness": tables.staleness_cells,
+                    "mitigations": tables.mitigation_cells,
+                    "stragglers": tables.straggler_cells,
+                }
+                cells = of[self._name](self.runs, self._plan)
+                tables.write(self.folder, self._name, self.runs, cells, self._plan, self._where)
         finally:
             rundir.remove_if_empty(self.folder)
 

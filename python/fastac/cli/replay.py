@@ -9,6 +9,7 @@ import click
 import numpy as np
 
 from fastac.cli.endings import ends_in_order, signals_raised, stopped
+from fastac.words import counted
 
 if TYPE_CHECKING:
     from fastac.a3c import A3C
@@ -64,10 +65,11 @@ def replay(
     out: Path | None,
     force: bool,
 ) -> None:
-    """Replay a run that was recorded (`fastac train a3c --record`): RUN is its runs/<name>.
+    """Make a recorded run again, to the last bit.
 
-    One thread computes every update again, from whatever version its worker had read, in the recorded order: the
-    model is that of the run to the last bit, or the command fails and says where they part.
+    RUN is the runs/<name> of `fastac train a3c --record`. One thread computes every update again, from whatever
+    version its worker had read, in the recorded order: the model is that of the run to the last bit, or the command
+    fails and says where they part.
 
     \b
     fastac replay runs/NAME                    is it the same, to the last bit?
@@ -120,12 +122,13 @@ def replay(
 def _tell_whole(folder: Path, recording: Recording, replayed: Replayed) -> None:
     entries = np.concatenate([part.entries for part in recording.parts])
     took_part, of = len(np.unique(entries["worker"])), recording.config.workers
-    workers = f"{of} workers" if took_part == of else f"{took_part} of {of} workers"
+    workers = ("" if took_part == of else f"{took_part} of ") + counted(of, "workers")
     replaced = len(np.unique(entries[["worker", "incarnation"]])) - took_part
     deaths = f" and {replaced} that replaced one" if replaced else ""
     calls = "one learn()" if len(recording.parts) == 1 else f"{len(recording.parts)} calls of learn() and resume()"
     click.echo(
-        f"{folder}: {replayed.updates:,} updates of {workers}{deaths} and {replayed.rejected:,} rejected gradients "
+        f"{folder}: {counted(replayed.updates, 'updates')} of {workers}{deaths} and "
+        f"{counted(replayed.rejected, 'rejected gradients')} "
         f"of {calls} replayed; parameters and optimizer state are equal to the last bit"
     )
 
@@ -177,8 +180,9 @@ def _compare(as_it_was: Replayed, other: Replayed, staleness: int) -> None:
         solved = one.solved_after()
         when = "not solved (475)" if solved is None else f"solved (475) after {solved:,} env steps"
         click.echo(
-            f"{label}: {when}, return of the last 100 episodes {one.final_return():.1f}, {one.updates:,} updates and "
-            f"{one.rejected:,} rejected gradients in {one.env_steps:,} env steps"
+            f"{label}: {when}, return of the last 100 episodes {one.final_return():.1f}, "
+            f"{counted(one.updates, 'updates')} and {counted(one.rejected, 'rejected gradients')} in "
+            f"{one.env_steps:,} env steps"
         )
 
 
@@ -191,7 +195,7 @@ def _show(model: A3C, replayed: Replayed, recording: Recording) -> None:
 
     greedy, sampled = (evaluate_policy(model, _EPISODES, deterministic=best, seed=0) for best in (True, False))
     click.echo(
-        f"after {replayed.updates:,} of {recording.updates:,} updates and {replayed.env_steps:,} env steps: "
+        f"after {replayed.updates:,} of {counted(recording.updates, 'updates')} and {replayed.env_steps:,} env steps: "
         f"greedy return {greedy[0]:.1f} +- {greedy[1]:.1f}, of sampled actions as in training {sampled[0]:.1f} +- "
         f"{sampled[1]:.1f}, over {_EPISODES} episodes each"
     )

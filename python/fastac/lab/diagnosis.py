@@ -15,6 +15,7 @@ from fastac import rundir
 from fastac.compare.verdicts import Estimate
 from fastac.lab.statistics import in_blocks
 from fastac.metrics import Table
+from fastac.words import counted
 
 _PARTS = 5
 _FRESH, _LATE = "0", "1 or more"
@@ -166,7 +167,7 @@ def sentences(of: Diagnosis) -> list[str]:
         )
     if not known:
         told.append(
-            f"{of.late.n:,} stale gradients were measured: too few to say what staleness costs. --every 1 "
+            f"{counted(of.late.n, 'stale gradients')} measured: too few to say what staleness costs. --every 1 "
             "measures all; a larger network and more workers make more of them."
         )
     return told

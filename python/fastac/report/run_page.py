@@ -18,6 +18,7 @@ from fastac.report.drawing import AXES, Chart, Series, bars, figure, figures
 from fastac.report.page import Page
 from fastac.report.parts import Html, element, section, shown, table
 from fastac.report.reading import RunSource, number, part, parts
+from fastac.words import counted
 
 _POINTS = 150
 _CHARTS = (  # column of the table updates, title, unit, zero
@@ -61,7 +62,9 @@ def interruption(record: dict[str, Any]) -> list[str]:
     else:
         lines = [f"This run was interrupted ({status}): {done} of {asked} env steps were done."]
     if earlier := len(parts(record, "earlier_parts")):
-        lines.append(f"Interrupted and resumed: {earlier} earlier part(s). Ledger and machine are those of the latest.")
+        lines.append(
+            f"Interrupted and resumed: {counted(earlier, 'earlier parts')}. Ledger and machine are those of the latest."
+        )
     return lines
 
 
