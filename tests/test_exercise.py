@@ -1,6 +1,7 @@
 """The classroom exercise: exactly the rows that were asked for, true to the history; answers that the runs carry."""
 
 import csv
+import importlib
 import json
 import math
 import os
@@ -191,8 +192,9 @@ def test_the_command(tmp_path):
     assert "The main advantage of A3C?" in result.output and "seed 7" in result.output
     written = {"a3c.csv", "a2c.csv", "a2c_split.csv", "exercise.json", "exercise.png", "exercise_challenge.png"}
     assert {path.name for path in (tmp_path / "x").iterdir()} == written
-    again = invoke(*COMMAND, "--out", tmp_path / "x")
-    assert again.exit_code == 2 and "exists already" in again.output
+    for words in (["--out", tmp_path / "x"], ["--runs", tmp_path, "--name", "x"]):
+        again = invoke(*COMMAND, *words)
+        assert again.exit_code == 2 and f"{tmp_path}/x exists already" in again.output
 
 
 @pytest.mark.parametrize(
@@ -203,12 +205,24 @@ def test_the_command(tmp_path):
         (["--updates", 10_100], "expected a multiple of 100 up to 10,000, got 10100"),
         (["--n-steps", 0], "--n-steps: expected >= 1"),
         (["--workers", 0], "0 is not in the range"),
+        (["--name", "y"], "--out: expected without --runs and --name"),
+        (["--runs", "runs"], "--out: expected without --runs and --name"),
     ],
 )
 def test_bad_options(words, message, tmp_path):
     result = invoke(*words, "--out", tmp_path / "x")
     assert result.exit_code == 2 and message in " ".join(result.output.split())
     assert not (tmp_path / "x").exists()
+
+
+def test_its_folder_is_named_as_that_of_other_experiments(tmp_path, monkeypatch):
+    asked = []
+    command = importlib.import_module("fastac.cli.exercise")
+    monkeypatch.setattr(command, "_do", lambda exercise, folder, where: asked.append(folder))
+    for words in (["--runs", tmp_path, "--name", "x"], ["--runs", tmp_path / "of"], ["--out", tmp_path / "y"]):
+        assert invoke(*COMMAND, *words).exit_code == 0
+    assert asked[0] == tmp_path / "x" and asked[2] == tmp_path / "y"
+    assert asked[1].parent == tmp_path / "of" and asked[1].name.startswith("exercise-")
 
 
 @pytest.mark.parametrize(("ended", "left"), [(0, None), (2, 2)])
