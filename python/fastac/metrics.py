@@ -1,7 +1,7 @@
 """What a run tells about itself: rows that workers log, and the History the parent makes of them.
 
-In: rows float64[16] from the event log, snapshots of the parameter store. Out: tables by episode, by update and by
-moment, with the three x-axes: updates, env steps, wall-clock.
+In: rows float64[LOG_COLUMNS] from the event log, snapshots of the parameter store. Out: tables by episode, by update
+and by moment, with the three x-axes: updates, env steps, wall-clock.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ RETURN = len(_HEAD) + EPISODE_COLUMNS.index("episode_return")
 UPDATE_COLUMNS = (
     "version_read",
     "grad_norm",
+    "grad_norm_clipped",  # by the worker; the same where it does not clip
     "policy_loss",
     "value_loss",
     "entropy",
@@ -38,6 +39,7 @@ UPDATE_COLUMNS = (
     "explained_variance",
     "learning_rate",
     "ent_coef",
+    "staleness",  # NaN for one that was not applied, or only after its worker had left
     "applied",
 )
 _COUNTED = ("wall_s", "env_steps", "updates", "worker")
@@ -47,7 +49,7 @@ assert len(_HEAD) + max(len(EPISODE_COLUMNS), len(UPDATE_COLUMNS)) <= LOG_COLUMN
 
 
 def row(kind: float, wall_s: float, worker: int, new_env_steps: int, new_updates: int, *values: float) -> Floats:
-    """One event as the log carries it, float64[16].
+    """One event as the log carries it, float64[LOG_COLUMNS].
 
     new_env_steps, new_updates: those since the worker's row before. Not its counts, which begin again with the next
     one in its seat.
@@ -146,7 +148,7 @@ class HistoryBuilder:
         self._before = (0.0, 0.0)  # sum of staleness and applied updates at the last moment
 
     def add_rows(self, rows: Floats) -> None:
-        """rows float64[n, 16] of one worker, in its order."""
+        """rows float64[n, LOG_COLUMNS] of one worker, in its order."""
         if len(rows):
             self._rows.append(rows)
 
@@ -218,7 +220,7 @@ class Solving:
         self._waiting: list[tuple[float, float]] = []  # (time, return) of episodes that do not count yet
 
     def add_rows(self, worker: int, rows: Floats) -> None:
-        """rows float64[n, 16] of one worker, in its order."""
+        """rows float64[n, LOG_COLUMNS] of one worker, in its order."""
         if len(rows):
             self._told_until[worker] = float(rows[-1, 1])
             self._has_told[worker] = True

@@ -255,7 +255,7 @@ MUTANTS = [
         RECORD,
         [("if (tag.nonfinite) {", "if (tag.nonfinite || (w == 1 && header.counts.applied > 2)) {")],
     ),
-    seeded("stale ones are not told to their worker", RECORD, [("++region_->stale(target)[w];", "")]),
+    seeded("stale ones are not told to their worker", RECORD, [("++its.sums.rejected_stale;", "")]),
     seeded(
         "a record of rejections alone has no parameters",
         RECORD,
