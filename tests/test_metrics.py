@@ -97,6 +97,9 @@ def test_staleness_of_a_moment_is_that_of_the_updates_since_the_one_before():
     assert moments["updates"].tolist() == [3.0, 3.0, 5.0]
 
 
-def test_a_row_that_is_too_long_is_an_error():
-    with pytest.raises(ValueError):
-        row(UPDATE, 0.0, 0, 0, 0, *range(20))
+@pytest.mark.parametrize(("kind", "fits"), [(UPDATE, 13), (EPISODE, 2)])
+def test_a_row_of_another_length_is_an_error(kind, fits):
+    row(kind, 0.0, 0, 0, 0, *range(fits))
+    for n in (fits - 1, fits + 1):
+        with pytest.raises(ValueError, match=f"row: expected {fits} values, got {n}"):
+            row(kind, 0.0, 0, 0, 0, *range(n))

@@ -52,8 +52,11 @@ def row(kind: float, wall_s: float, worker: int, new_env_steps: int, new_updates
     """One event as the log carries it, float64[LOG_COLUMNS].
 
     new_env_steps, new_updates: those since the worker's row before. Not its counts, which begin again with the next
-    one in its seat.
+    one in its seat. Raises ValueError where `values` are not those of EPISODE_COLUMNS or UPDATE_COLUMNS.
     """
+    fits = len(UPDATE_COLUMNS if kind == UPDATE else EPISODE_COLUMNS)
+    if len(values) != fits:
+        raise ValueError(f"row: expected {fits} values, got {len(values)}")
     out = np.zeros(LOG_COLUMNS)
     out[: len(_HEAD) + len(values)] = (kind, wall_s, worker, new_env_steps, new_updates, *values)
     return out

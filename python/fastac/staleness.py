@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ class WorkerShare:
     worker: int
     updates: int
     env_steps: int
-    env_steps_per_s: float
+    env_steps_per_s: float = field(compare=False)  # the books are the same at any pace
     rejected_nonfinite: int
     rejected_stale: int
     staleness_mean: float
