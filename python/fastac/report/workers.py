@@ -34,8 +34,8 @@ def staleness_bars(ledger: Mapping[str, Any]) -> Html:
         return element("p", "No histogram: the ledger holds none.")
     workers = {f"worker {shown(number(its, 'worker'))}": _in_bins(part(its, "staleness")) for its in _workers(ledger)}
     last = int(np.flatnonzero(whole)[-1]) + 1
-    names = [shown(low) if low + 1 == high else f"{low}-{high - 1}" for low, high in itertools.pairwise(_BINS)]
-    labels = [*names, f"{_BINS[-1]}+"][:last]
+    bins = [*itertools.pairwise(_BINS), (_BINS[-1], None)][:last]
+    labels = {str(low): _in_words(low, high) for low, high in bins}
     columns = {name: (100 * counts[:last] / applied).tolist() for name, counts in {"all": whole, **workers}.items()}
     stacked = list(workers) if 1 < len(workers) <= SLOTS else ["all"]
     note = f"Of all {shown(int(applied))} updates, those that the log leaves out, too."
@@ -49,6 +49,12 @@ def workers_table(ledger: Mapping[str, Any]) -> Html:
         for its in _workers(ledger)
     ]
     return table("By worker, with those before it in its seat", ["", *_COLUMNS.values()], rows) if rows else Html()
+
+
+def _in_words(low: int, high: int | None) -> str:
+    if high is None:
+        return f"{low} or more"
+    return str(low) if low + 1 == high else f"{low}-{high - 1}"
 
 
 def _workers(ledger: Mapping[str, Any]) -> list[dict[str, Any]]:
