@@ -22,7 +22,7 @@ from fastac.compare.experiment import ARMS
 from fastac.exercise import plots, runs, tables
 from fastac.exercise.answers import answers, compared
 from fastac.exercise.figures import counts, of_first, of_later, reached
-from fastac.exercise.runs import LATER_ARMS, Exercise, Runs, first_runs, later_runs, log, staleness
+from fastac.exercise.runs import LATER_ARMS, Exercise, Runs, first_runs, later_runs, log
 from fastac.metrics import EPISODE, UPDATE, HistoryBuilder, row
 
 SMALL = Exercise(2, 300, 5, (0, 1), 2_000, "thread")
@@ -39,7 +39,7 @@ def history_of(updates, episodes=()):
     builder = HistoryBuilder(0.0)
     rows = []
     for i in range(1, updates + 1):
-        rows.append(row(UPDATE, i, 0, 5, 1, i - 1, *[0.0] * 9, 1))
+        rows.append(row(UPDATE, i, 0, 5, 1, i - 1, *[0.0] * 11, 1))
         rows += [row(EPISODE, i, 0, 0, 0, result, 9) for at, result in episodes if at == i]
     builder.add_rows(np.stack(rows))
     return builder.build()
@@ -69,13 +69,6 @@ def test_the_mean_is_over_the_latest_100_episodes():
 def test_a_log_that_lacks_rows_is_refused():
     with pytest.raises(fastac.FastacError, match="update 200 is missing in the log"):
         log(history_of(199), 200)
-
-
-def test_staleness_by_hand():
-    """Three updates that all read version 0 have 0, 1 and 2 others in between; a rejected one has none."""
-    builder = HistoryBuilder(0.0)
-    builder.add_rows(np.stack([row(UPDATE, i, i, 5, i < 4, 0, *[0.0] * 9, i < 4) for i in (1, 2, 3, 4)]))
-    assert staleness(builder.build()).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("backend", ["thread", "process"])
@@ -109,13 +102,6 @@ def test_arms_and_seeds(done):
     updates = [its.config["update"] for its in done.later if "update" in its.config]
     assert updates == ["lockfree", "lock", "queue", "hogwild"] * 2
     assert all(its.history.updates["env_steps"][-1] >= 2_000 for its in done.later)
-
-
-def test_staleness_of_the_rows_is_that_of_the_ledger(done):
-    for result in done.later:
-        assert staleness(result.history).mean() == pytest.approx(result.ledger.staleness_mean, abs=1e-12)
-        if result.arm.startswith("A2C"):
-            assert not staleness(result.history).any()
 
 
 def test_figures(done):
