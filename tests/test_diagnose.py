@@ -182,3 +182,19 @@ def test_the_command_and_the_page(tmp_path):
     for wrong in (("--every", 2), ("--diagnose", "--staleness", 0), ("--diagnose", "--at", 0)):
         told = run("replay", folder, *wrong)
         assert told.exit_code == 2 and "expected" in told.output
+
+
+def test_what_was_measured_is_kept_when_it_is_interrupted(tmp_path, monkeypatch):
+    fastac.A3C(**SMALL, workers=1).learn(800, checkpoint=tmp_path / "model.safetensors")
+    after = Diagnostics.after
+
+    def stop(self, turn, grad, norm):
+        after(self, turn, grad, norm)
+        if self.measured == 30:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Diagnostics, "after", stop)
+    told = CliRunner().invoke(main, ["replay", str(tmp_path), "--diagnose"])
+    assert told.exit_code == 130 and "stopped: 30 of 100 updates replayed" in told.output
+    assert len((tmp_path / "diagnose.csv").read_text().splitlines()) == 31
+    assert "last bit" not in told.output

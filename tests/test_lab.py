@@ -430,6 +430,7 @@ def test_a_mean_and_its_interval():
     assert mean_interval([4.0] * 6) == Estimate(4.0, 4.0, 4.0)
     it = mean_interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     assert 1 < it.low < 3 < it.value == 3.5 < 4 < it.high < 6
+    assert mean_interval([5.0, 1.0, 6.0, 3.0, 2.0, 4.0]) == it
     assert math.isnan(mean_interval([]).value)
 
 

@@ -11,7 +11,7 @@ from fastac.cli import main
 from fastac.compare import search
 from fastac.compare.search import Candidate, Case, Search
 from fastac.metrics import SOLVED
-from fastac.presets import PRESETS, presets_of
+from fastac.presets import PRESETS, presets_of, tuned_for_another_size
 
 
 def invoke(*words):
@@ -56,6 +56,26 @@ def test_options_win_over_the_preset(tmp_path):
         assert config == {**expected, "hidden_sizes": list(expected["hidden_sizes"])}
     result = invoke("train", "a2c", "--preset", "a3c-8")
     assert result.exit_code == 2 and "a2c-4" in result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "notice"),
+    [
+        ("a3c-8", {"workers": 8, "n_envs": 1}, None),
+        ("a3c-8", {"workers": 2, "n_envs": 1}, "8 workers with 1 env each, not for 2 workers with 1 env each"),
+        ("a3c-4", {"workers": 4, "n_envs": 2}, "4 workers with 1 env each, not for 4 workers with 2 envs each"),
+        ("a2c-8", {"workers": 1, "n_envs": 8}, None),
+        ("a2c-8", {"workers": 2, "n_envs": 16}, "8 envs, not for 16 envs"),
+    ],
+)
+def test_another_size_than_it_was_tuned_for_is_told(name, options, notice, tmp_path):
+    expected = None if notice is None else f"preset {name} was tuned for {notice}"
+    assert tuned_for_another_size(name, options) == expected
+    given = [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", value)]
+    words = ["train", name[:3], "--preset", name, *given, "--total-timesteps", 1, "--runs", tmp_path]
+    result = invoke(*words, *(["--backend", "thread"] if name.startswith("a3c") else []))
+    told = [line for line in result.stderr.splitlines() if line.startswith("notice: ")]
+    assert result.exit_code == 0 and told == ([] if expected is None else [f"notice: {expected}"])
 
 
 def test_the_table_shows_all_of_them():

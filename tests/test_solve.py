@@ -61,7 +61,7 @@ def test_workers_are_heard_in_the_order_of_time():
     assert len(solving.returns) == 0
     solving.add_rows(1, episodes(1, (0.0505, 0.0)))
     assert not solving.look(now_s) and list(solving.returns) == [100.0] * 50 + [0.0]
-    solving.add_rows(1, np.stack([row(UPDATE, 0.15, 1, 8, 1, *[0.0] * 11)]))
+    solving.add_rows(1, np.stack([row(UPDATE, 0.15, 1, 8, 1, *[0.0] * 13)]))
     assert not solving.look(now_s) and solving.returns[49] == 0.0  # the first of 101 is gone, the bad one is not
     solving.add_rows(0, episodes(0, *[(0.11 + t / 10_000, 100.0) for t in range(49)]))
     assert not solving.look(now_s) and solving.returns[0] == 0.0

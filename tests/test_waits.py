@@ -273,7 +273,7 @@ def test_log_rows_that_nobody_reads(stopped, constant, monkeypatch):
     observer, session = observer_of(region), _core.Session(region, 0)
     recorder = Recorder(session, 0)
     rollout = Rollout(*[np.zeros((1, 1))] * 5, episodes=[(1.0, 1)] * 5)
-    recorder.record(rollout, GradientStats(*[0.0] * 7), 0, 0.1, 0.0, "applied")
+    recorder.record(rollout, GradientStats(*[0.0] * 8), 0, 0.1, 0.0, "applied")
     if stopped:
         observer.request_stop()
     before = observer.heartbeat(0)

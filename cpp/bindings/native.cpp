@@ -118,7 +118,7 @@ public:
         expect_collected("gradient");
         const std::span<float> to = expect_array<float>(grad, "grad", {parameters()}, Access::write);
         const GradientStats s = worker_.gradient({vf_coef, ent_coef, max_grad_norm}, to);
-        return py::make_tuple(s.grad_norm, s.policy_loss, s.value_loss, s.entropy, s.return_mean, s.return_var, s.explained_variance);
+        return py::make_tuple(s.grad_norm, s.grad_norm_clipped, s.policy_loss, s.value_loss, s.entropy, s.return_mean, s.return_var, s.explained_variance);
     }
 
     [[nodiscard]] py::dict rollout() {

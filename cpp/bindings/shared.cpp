@@ -42,17 +42,22 @@ py::tuple texts(const Name<Enum> (&names)[N]) {
     return all;
 }
 
-py::dict to_dict(const Snapshot& s) {
+py::dict to_dict(const Counts& counts, std::uint64_t env_steps) {
     py::dict d;
+    d["env_steps"] = env_steps;
+    d["applied"] = counts.applied;
+    d["merged"] = counts.merged;
+    d["rejected_nonfinite"] = counts.rejected_nonfinite;
+    d["rejected_stale"] = counts.rejected_stale;
+    d["staleness_sum"] = counts.staleness_sum;
+    d["staleness_max"] = counts.staleness_max;
+    d["staleness"] = py::array_t<std::uint64_t>(staleness_buckets, counts.staleness);
+    return d;
+}
+
+py::dict to_dict(const Snapshot& s) {
+    py::dict d = to_dict(s.counts, s.env_steps);
     d["version"] = s.version;
-    d["env_steps"] = s.env_steps;
-    d["applied"] = s.counts.applied;
-    d["merged"] = s.counts.merged;
-    d["rejected_nonfinite"] = s.counts.rejected_nonfinite;
-    d["rejected_stale"] = s.counts.rejected_stale;
-    d["staleness_sum"] = s.counts.staleness_sum;
-    d["staleness_max"] = s.counts.staleness_max;
-    d["staleness"] = py::array_t<std::uint64_t>(staleness_buckets, s.counts.staleness);
     return d;
 }
 
@@ -242,6 +247,17 @@ void bind_session(py::module_& m) {
                  d["canaries_lost"] = ledger.canaries_lost;
                  return d;
              })
+        .def("tallies",
+             [](const PySession& s) {
+                 const auto session = s.get();
+                 py::list all;
+                 for (std::size_t w = 0; w < session->region().layout().workers; ++w) {
+                     const Tally tally = session->tally(w);
+                     all.append(to_dict(tally.counts, tally.env_steps));
+                 }
+                 return all;
+             })
+        .def_property_readonly("staleness", [](const PySession& s) { return s.worker()->staleness(); })
         .def("read_log",
              [](const PySession& s, std::size_t w) {
                  const auto session = s.observer();
@@ -269,6 +285,9 @@ void bind_session(py::module_& m) {
 
 void bind_shared(py::module_& m) {
     m.attr("LOG_COLUMNS") = log_columns;
+    py::tuple from(staleness_buckets);
+    for (std::size_t k = 0; k < staleness_buckets; ++k) from[k] = staleness_from(k);
+    m.attr("STALENESS_BUCKETS") = from;
     m.attr("MAX_WORKERS") = max_workers;
     m.attr("MAX_TRACE_ENTRIES") = max_trace_entries;
     m.attr("UPDATE_SCHEMES") = texts(scheme_names);

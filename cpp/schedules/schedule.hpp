@@ -99,6 +99,7 @@ private:
             last = *sequence;
         }
         if (pushed.empty()) return false;
+        settled_alone_ = settled_alone_ && pushed.size() == 1;
         expect(count_retries(w, [&] { return session.settle(last); }), "a settle was stopped and nobody has asked for it");
         for (const std::size_t id : pushed) books_.consumed(id);
         return true;
@@ -258,7 +259,11 @@ private:
         for (const Worker& worker : workers_) expect(worker.rows == worker.rows_read, "the end of a log was not read");
         Session session(region_, observer());
         session.drain();
-        books_.check_end(session.ledger());
+        const fastac::Ledger ledger = session.ledger();
+        books_.check_end(ledger);
+        std::vector<fastac::Tally> tallies;
+        for (std::size_t w = 0; w < workers_.size(); ++w) tallies.push_back(session.tally(w));
+        Books::check_tallies(tallies, ledger.at, reaped_ == 0 && settled_alone_);
         std::vector<float> params(scenario_.config.parameters);
         const fastac::Snapshot at = session.read(params);
         check_read(observer(), params, at);
@@ -267,6 +272,7 @@ private:
 
     bool seat_lost_ = false;
     bool handed_over_ = false;
+    bool settled_alone_ = true;  // each gradient before the next one was pushed
     bool learner_done_ = false;
 };
 

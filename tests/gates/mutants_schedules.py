@@ -58,6 +58,9 @@ TALLY_LOAD = "(&from)[i]).load(std::memory_order_acquire);"
 SAME_TALLY = "if (words.published.load(std::memory_order_relaxed) == published) return tally;"
 LEDGER_AT = "sum.at = hogwild() ? hogwild_.snapshot() : store_.snapshot(record);"
 POOL = "records(2 * (c.workers + 2) + 2)"
+COUNTED_BEFORE = "counted_ = region.worker(seat).staleness_counted.load(std::memory_order_relaxed);"
+COUNTING = "words.staleness_counted.store(counted_ = known_.sums.applied, std::memory_order_relaxed);"
+COUNTED_ONE = "bucket.store(bucket.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);"
 
 
 MUTANTS = [
@@ -262,7 +265,19 @@ MUTANTS = [
         RECORD,
         [("if (tag.nonfinite) {", "if (tag.nonfinite || (w == 1 && header.counts.applied > 2)) {")],
     ),
-    seeded("stale ones are not told to their worker", RECORD, [("++region_->stale(target)[w];", "")]),
+    seeded("stale ones are not told to their worker", RECORD, [("++its.sums.rejected_stale;", "")]),
+    # each worker's share, and the staleness of its gradients
+    seeded(
+        "a worker's share is not carried over", RECORD, [("shares(from), workers * sizeof(Share)", "shares(from), 0")]
+    ),
+    seeded("a worker is not told the staleness", RECORD, [("        its.staleness = staleness;\n", "")]),
+    seeded("an heir counts what was counted", UPDATES, [(COUNTED_BEFORE, "counted_ = 0;")]),
+    seeded(
+        "a staleness is counted before it is said to be",
+        UPDATES,
+        [(COUNTING, ""), (COUNTED_ONE, f"{COUNTED_ONE}\n        {COUNTING}")],
+        schedules=20_000,
+    ),
     seeded(
         "a record of rejections alone has no parameters",
         RECORD,

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <limits>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -262,6 +263,7 @@ private:
     GradientStats stats_and_clip(double max_grad_norm) noexcept {
         GradientStats stats = stats_of(sums_);
         stats.grad_norm = clip_grad_norm(grads_.at(0), parameters(), max_grad_norm);
+        stats.grad_norm_clipped = stats.grad_norm * clip_factor(stats.grad_norm, max_grad_norm);
         return stats;
     }
 
@@ -269,8 +271,9 @@ private:
         const double now = std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
         // One that was published when the run was stopped is applied by the last drain.
         const bool applied = submitted == Submitted::applied || submitted == Submitted::stopped;
-        reports_.update(now, session.seat(), steps(), applied, version, s.grad_norm, s.policy_loss, s.value_loss, s.entropy, s.return_mean, s.return_var,
-                        s.explained_variance, learning_rate, weights_.ent_coef);
+        const double staleness = submitted == Submitted::applied ? static_cast<double>(session.staleness()) : std::numeric_limits<double>::quiet_NaN();
+        reports_.update(now, session.seat(), steps(), applied, version, s.grad_norm, s.grad_norm_clipped, s.policy_loss, s.value_loss, s.entropy, s.return_mean,
+                        s.return_var, s.explained_variance, learning_rate, weights_.ent_coef, staleness);
         for (const Collector& block : blocks_)
             for (const Episode& episode : block.episodes()) reports_.episode(episode);
         reports_.write(session);

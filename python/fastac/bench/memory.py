@@ -26,6 +26,7 @@ from fastac.shared import create_region, observer_of
 from fastac.worker import READY, Report
 
 FEW, MANY = 1, 17
+_MOST_ROUNDS = 3  # memory hardly varies, and each takes two new processes
 _UPDATES = 400  # of each worker: rows for the whole ring of its log, and hardly more, which it would have to keep
 _TARGET = "fastac.bench.memory:holder"
 
@@ -33,7 +34,7 @@ _TARGET = "fastac.bench.memory:holder"
 def measure(options: dict[str, Any], rounds: int) -> dict[str, Spread]:
     """Bytes of one more worker: all that is resident, its slots and its rollout as computed, what is beyond them."""
     figures: dict[str, list[float]] = {name: [] for name in ("resident", "slots", "rollout", "beyond")}
-    for _ in range(rounds):
+    for _ in range(min(rounds, _MOST_ROUNDS)):
         few, many = (_resident(workers, options) for workers in (FEW, MANY))
         slots, rollout = many[1:]
         resident = (many[0] - few[0]) / (MANY - FEW)

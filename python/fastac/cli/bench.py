@@ -33,7 +33,7 @@ def _round_s_option(default: float) -> Callable[[Command], Command]:
         type=click.FloatRange(min=0, min_open=True),
         default=default,
         show_default=True,
-        help="length of a round of one case [s]",
+        help="length of a round of one case; all take about rounds x rows of the table x that [s]",
     )
 
 

@@ -249,4 +249,6 @@ def _report(model: Algorithm, folder: RunFolder, threshold: float, path: Path) -
     )
     resumed = len(np.unique(history.updates["part"])) > 1
     click.echo(f"ledger{' since it was resumed' if resumed else ''}: {model.ledger.text()}")
+    if len(model.ledger.workers) > 1:
+        click.echo(model.ledger.workers_text())
     click.echo(f"saved: {path}")

@@ -17,6 +17,7 @@ from fastac.cli.options import (
     preset_option,
     run_options,
     solve_option,
+    tell_of_another_size,
     timesteps_option,
 )
 from fastac.cli.runs import RunFolder, train_in
@@ -84,6 +85,7 @@ def _train(
     with ends_in_order():
         config = {"a2c": A2CConfig, "a3c": A3CConfig}[kind](**options)  # a bad value is an error before any import
         expect_reachable(solve, config.max_episode_steps)
+        tell_of_another_size(options)
         import fastac
         from fastac.engines import import_engine
 

@@ -161,4 +161,4 @@ def _draw(ax: Axes, x: Sequence[float], estimates: Sequence[Any], i: int, label:
 
 def _legend(ax: Axes) -> None:
     if ax.get_legend_handles_labels()[1]:
-        ax.legend()
+        ax.legend(frameon=True, facecolor="white", edgecolor="none")
