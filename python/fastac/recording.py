@@ -39,7 +39,7 @@ class Part:
         entries: ENTRY[n], one for each gradient in the order in which they were applied or rejected. `read_at` is how
             many of them had been when its worker read the parameters for it, `incarnation` how many workers had died in
             its seat.
-        id: drawn for each part; a model names that of its latest one (algorithm.Standing).
+        id: drawn for each part; a model names that of its latest one (algorithm.Standing). Empty in older files.
     """
 
     call: int
@@ -50,7 +50,7 @@ class Part:
     params: Float32
     state: Float32
     entries: npt.NDArray[Any]
-    id: str
+    id: str = ""
 
     @property
     def updates(self) -> int:
