@@ -110,7 +110,7 @@ def test_a_ledger_that_is_off_by_one(field, by, scheme):
 
 def test_more_unfinished_pushes_than_kills():
     (fault,) = faults_of(kills=0)
-    assert "1 pushes were aborted, expected at most one for each of 0 kills" in fault
+    assert "1 push was aborted, expected at most one for each of 0 kills" in fault
 
 
 def silent(task, session, report):

@@ -32,6 +32,15 @@ def test_restart_puts_another_in_its_place(scheme):
     assert children() == []
 
 
+def test_who_dies_before_its_last_word_dies_in_its_seat():
+    """All its work is done, and nobody was told: the next one there is of another incarnation."""
+    with pytest.warns(WorkerDeathWarning, match=REPLACED):
+        outcome = run("process", "die at its last word", "end", on_death="restart")
+    assert "error" not in outcome and outcome["ledger"].published == 3 + 3 + 3
+    assert (outcome["ledger"].deaths, outcome["ledger"].restarts) == (1, 1)
+    assert outcome["observer"].incarnation(0) >= 1
+
+
 def test_a_worker_may_die_again_and_again_as_long_as_it_works():
     class Enough(Exception):
         pass

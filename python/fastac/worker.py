@@ -200,22 +200,28 @@ class ProcessWorker:
 def _run(
     work: Work, task: Any, open_session: Callable[[], _core.Session], name: str, report: Report, cpus: set[int]
 ) -> None:
-    """What a worker does, thread or process: the work, then its last message."""
+    """What a worker does, thread or process: the work, then its last message, and then it leaves its seat.
+
+    In this order: whoever is killed before the message is dead in its seat, which is reaped, and the next one there is
+    of another incarnation, with random streams of its own. Whoever is killed after it has come to its end.
+    """
     last: Done | Failed
+    session: _core.Session | None = None
     with contextlib.suppress(OSError):  # they were taken away meanwhile
         os.sched_setaffinity(0, cpus)
     try:
         session = open_session()
-        try:
-            last = Done(work(task, session, report))
-        finally:
-            session.close()
+        last = Done(work(task, session, report))
     except FastacError as error:
         last = Failed(error)
     except BaseException as error:  # travels as the text of its traceback, which always pickles
         trace = "".join(traceback.format_exception(error)).rstrip()[-_TRACE_CHARS:]
         last = Failed(WorkerError(f"{name} failed:\n{trace}"))
-    report(last)
+    try:
+        report(last)
+    finally:
+        if session is not None:
+            session.close()
 
 
 def _process_main(
