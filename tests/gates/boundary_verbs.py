@@ -217,6 +217,9 @@ class Verbs:
         assert ledger["begun"] == ledger["published"] == sum(place.published) and ledger["aborted"] == 0, ledger
         assert ledger["published"] == ledger["applied"] + rejected and ledger["pending"] == 0, ledger
         assert ledger["version"] == (place.version + ledger["applied"]) % UINT64, ledger
+        tallies = self.call(h.session.tallies, raises=raises)
+        for name in ("applied", "merged", "rejected_nonfinite", "rejected_stale", "staleness_sum"):
+            assert sum(tally[name] for tally in tallies) == ledger[name], name
         if place.plain:
             params = np.empty(place.parameters, np.float32)
             h.session.read(params)

@@ -277,7 +277,7 @@ MUTANTS = [
     ),
     Mutant(
         "a single gradient is counted as merged",
-        (("next_record.hpp", "counts.merged += tag.n_summed - 1;", "counts.merged += tag.n_summed;"),),
+        (("next_record.hpp", "sums.merged += tag.n_summed - 1;", "sums.merged += tag.n_summed;"),),
         "gate_stops",
         says="merged == 0U",
         arguments=("stops=10", "stop_ms=5"),
