@@ -12,6 +12,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -20,6 +21,7 @@
 #include "fastac/rollout.hpp"
 #include "fastac/team.hpp"
 #include "fastac/updates.hpp"
+#include "fastac/wait.hpp"
 
 namespace fastac {
 
@@ -101,7 +103,11 @@ private:
 // differentiated by itself, by whichever member, and the gradients of the blocks are added in their order: each
 // member adds a part of the parameters, over all blocks. A batch of up to `block_envs` envs is one block.
 //
-// Who may call: one thread at a time. What may wait: `run`, as `Session::submit` does.
+// With `pauses` it is as if its envs were slow: a rollout of block b takes at least pauses[update, b] seconds with all that is done
+// for it, whoever does it; the list begins anew at its end. So workers can be slower than each other, without using a core.
+//
+// Who may call: one thread at a time. What may wait: `run`, as `Session::submit` does, and for the pauses, but for no
+// longer than `poll_interval` once the run is stopped.
 class Worker {
 public:
     enum class Ended : std::uint8_t {
@@ -112,13 +118,18 @@ public:
     };
     static constexpr std::uint64_t most_nonfinite = 10;  // in a row
     static constexpr std::size_t block_envs = 8;
+    static constexpr double longest_pause_s = 86'400.0;
 
-    Worker(const MlpShape& shape, const RolloutConfig& rollout, const std::vector<Pcg64::Words>& env_seeds, const std::vector<Pcg64::Words>& action_seeds, std::size_t members = 1)
-        : config_(checked(rollout)), pitch_(align_up(checked(shape).parameters(), hogwild_block)), grads_(pitch_ * blocks_of(rollout.n_envs)) {
+    Worker(const MlpShape& shape, const RolloutConfig& rollout, const std::vector<Pcg64::Words>& env_seeds, const std::vector<Pcg64::Words>& action_seeds,
+           std::size_t members = 1, std::vector<double> pauses = {})
+        : config_(checked(rollout)), pauses_(std::move(pauses)), pitch_(align_up(checked(shape).parameters(), hogwild_block)), grads_(pitch_ * blocks_of(rollout.n_envs)) {
         if (env_seeds.size() != rollout.n_envs || action_seeds.size() != rollout.n_envs) throw std::invalid_argument("seeds: expected one for each env");
         const std::size_t n_blocks = blocks_of(rollout.n_envs);
         if (members < 1 || members > n_blocks)
             throw std::invalid_argument("members: expected 1 to " + std::to_string(n_blocks) + ", one for each " + std::to_string(block_envs) + " envs, got " + std::to_string(members));
+        if (pauses_.size() % n_blocks != 0) throw std::invalid_argument("pauses: expected one for each of " + std::to_string(n_blocks) + " blocks");
+        for (const double pause : pauses_)
+            if (!(0.0 <= pause && pause <= longest_pause_s)) throw std::invalid_argument("pauses: expected 0 to 86,400 s, got " + std::to_string(pause));
         const auto some = [](const std::vector<Pcg64::Words>& all, std::size_t first, std::size_t n) {
             return std::vector<Pcg64::Words>(all.begin() + static_cast<std::ptrdiff_t>(first), all.begin() + static_cast<std::ptrdiff_t>(first + n));
         };
@@ -136,8 +147,8 @@ public:
         Ended ended = Ended::stopped;
         together(members_.size(), [&](Barrier& barrier, std::size_t m) {
             if (m == 0) ended = lead(barrier, session, config, std::chrono::steady_clock::now() + duration, most);
-            else while (barrier.meet() && take_part(barrier, m, [] {})) {}
-        });
+            else while (barrier.meet() && take_part(barrier, session, m, [] {})) {}
+        }, !pauses_.empty());
         return ended;
     }
 
@@ -191,7 +202,7 @@ private:
             const double learning_rate = config.learning_rate.at(progress);
             weights_ = {config.vf_coef, config.ent_coef.at(progress), config.max_grad_norm};
 
-            if (!barrier.meet() || !take_part(barrier, 0, [&] { session.beat(); })) break;
+            if (!barrier.meet() || !take_part(barrier, session, 0, [&] { session.beat(); })) break;
             const GradientStats stats = stats_and_clip(config.max_grad_norm);
             // The norm is a sum of squares in double, which no finite floats overflow: it is finite if all of them are.
             const Submitted submitted =
@@ -207,20 +218,37 @@ private:
     /// Member m's part in an update, from the parameters that the first has read to the batch's gradient, which is whole
     /// when this returns true.
     template <class Beat>
-    bool take_part(Barrier& barrier, std::size_t m, Beat beat) {
+    bool take_part(Barrier& barrier, const Session& session, std::size_t m, Beat beat) {
         Member& mine = members_[m];
         if (m == 0) mine.policy.take_params();
         else mine.policy.load(members_.front().policy.params());
         const auto share = [&](std::size_t of, std::size_t member) { return of * member / members_.size(); };
         for (std::size_t b = share(blocks_.size(), m); b < share(blocks_.size(), m + 1); ++b) {
+            const Clock::time_point begun = Clock::now();
             blocks_[b].collect(mine.policy, beat);
             sums_[b] = mine.gradient.compute(mine.policy, blocks_[b], weights_, steps(), gradient_of(b));
+            if (!pauses_.empty()) wait_until(begun + pause_of(b), session, beat);
         }
         if (!barrier.meet()) return false;
         // By whole cache lines, so that no two members write to one.
         const std::size_t lines = pitch_ / hogwild_block;
         add_blocks(grads_.at(0), blocks_.size(), pitch_, share(lines, m) * hogwild_block, share(lines, m + 1) * hogwild_block);
         return barrier.meet();
+    }
+
+    /// How long block b's rollout of the update under way takes.
+    [[nodiscard]] Clock::duration pause_of(std::size_t b) const noexcept {
+        const std::size_t row = static_cast<std::size_t>(updates()) % (pauses_.size() / blocks_.size());
+        return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(pauses_[row * blocks_.size() + b]));
+    }
+
+    /// Sleeps, with signs of life, unless the run is stopped.
+    template <class Beat>
+    static void wait_until(Clock::time_point until, const Session& session, Beat beat) {
+        for (Clock::time_point now = Clock::now(); now < until && !session.stop_requested(); now = Clock::now()) {
+            beat();
+            std::this_thread::sleep_until(std::min(until, now + poll_interval));
+        }
     }
 
     GradientStats stats_and_clip(double max_grad_norm) noexcept {
@@ -240,7 +268,8 @@ private:
         reports_.write(session);
     }
 
-    RolloutConfig config_;  // of the whole batch
+    RolloutConfig config_;        // of the whole batch
+    std::vector<double> pauses_;  // [updates, blocks]
     std::deque<Collector> blocks_;
     std::deque<Member> members_;
     // Of the update under way: what its members have found for each block.
