@@ -107,7 +107,7 @@ private:
 // for it, whoever does it; the list begins anew at its end. So workers can be slower than each other, without using a core.
 //
 // Who may call: one thread at a time. What may wait: `run`, as `Session::submit` does, and for the pauses, but for no
-// longer than `poll_interval` once the run is stopped.
+// longer than `poll_interval` once the run is stopped or, with other workers in it, its env steps are done.
 class Worker {
 public:
     enum class Ended : std::uint8_t {
@@ -147,7 +147,7 @@ public:
         Ended ended = Ended::stopped;
         together(members_.size(), [&](Barrier& barrier, std::size_t m) {
             if (m == 0) ended = lead(barrier, session, config, std::chrono::steady_clock::now() + duration, most);
-            else while (barrier.meet() && take_part(barrier, session, m, [] {})) {}
+            else while (barrier.meet() && take_part(barrier, m, [] {}, [&] { return session.stop_requested(); })) {}
         }, !pauses_.empty());
         return ended;
     }
@@ -202,7 +202,8 @@ private:
             const double learning_rate = config.learning_rate.at(progress);
             weights_ = {config.vf_coef, config.ent_coef.at(progress), config.max_grad_norm};
 
-            if (!barrier.meet() || !take_part(barrier, session, 0, [&] { session.beat(); })) break;
+            const auto is_over = [&] { return session.stop_requested() || session.snapshot().env_steps >= config.total_timesteps; };
+            if (!barrier.meet() || !take_part(barrier, 0, [&] { session.beat(); }, is_over)) break;
             const GradientStats stats = stats_and_clip(config.max_grad_norm);
             // The norm is a sum of squares in double, which no finite floats overflow: it is finite if all of them are.
             const Submitted submitted =
@@ -217,8 +218,8 @@ private:
 
     /// Member m's part in an update, from the parameters that the first has read to the batch's gradient, which is whole
     /// when this returns true.
-    template <class Beat>
-    bool take_part(Barrier& barrier, const Session& session, std::size_t m, Beat beat) {
+    template <class Beat, class IsOver>
+    bool take_part(Barrier& barrier, std::size_t m, Beat beat, IsOver is_over) {
         Member& mine = members_[m];
         if (m == 0) mine.policy.take_params();
         else mine.policy.load(members_.front().policy.params());
@@ -227,7 +228,7 @@ private:
             const Clock::time_point begun = Clock::now();
             blocks_[b].collect(mine.policy, beat);
             sums_[b] = mine.gradient.compute(mine.policy, blocks_[b], weights_, steps(), gradient_of(b));
-            if (!pauses_.empty()) wait_until(begun + pause_of(b), session, beat);
+            if (!pauses_.empty()) wait_until(begun + pause_of(b), beat, is_over);
         }
         if (!barrier.meet()) return false;
         // By whole cache lines, so that no two members write to one.
@@ -242,10 +243,10 @@ private:
         return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(pauses_[row * blocks_.size() + b]));
     }
 
-    /// Sleeps, with signs of life, unless the run is stopped.
-    template <class Beat>
-    static void wait_until(Clock::time_point until, const Session& session, Beat beat) {
-        for (Clock::time_point now = Clock::now(); now < until && !session.stop_requested(); now = Clock::now()) {
+    /// Sleeps, with signs of life, unless the run is over.
+    template <class Beat, class IsOver>
+    static void wait_until(Clock::time_point until, Beat beat, IsOver is_over) {
+        for (Clock::time_point now = Clock::now(); now < until && !is_over(); now = Clock::now()) {
             beat();
             std::this_thread::sleep_until(std::min(until, now + poll_interval));
         }
