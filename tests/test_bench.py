@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fastac import _core
 from fastac._core import UPDATE_SCHEMES
-from fastac.bench import env, pace, peers, plots, racer, scaling, solve, train, updates
+from fastac.bench import env, memory, pace, peers, plots, racer, scaling, solve, train, updates
 from fastac.bench.pace import Pace, Solved
 from fastac.bench.racer import Racer, RacerError, closing, cores
 from fastac.bench.rounds import Spread, as_json, interleave, ratio
@@ -182,6 +183,28 @@ def test_updates():
     assert updates.table(results, 100).row_count == 8
 
 
+def test_a_push_beside_a_copy_and_an_addition(monkeypatch):
+    asked = []
+
+    def native(n_params, n):  # 1, 2, ... 21 us a push in the pieces of a round, and 10 us for the plain way
+        asked.append((n_params, n))
+        return (len(asked) - 1) % 21 * n * 1e-6 + n * 1e-6, n * 1e-5
+
+    monkeypatch.setattr(updates._core, "push_beside_copy_and_add", native)
+    push = updates.measure_push(4675, rounds=2, n_updates=100)
+    assert asked == [(4675, 5)] * 42
+    assert push["push_us"].median == pytest.approx(11.0) and push["copy_and_add_us"].median == pytest.approx(10.0)
+    line = "A push of 4,675 floats that nobody contends for: 11.00 us, 1.10 (1.10-1.10) times a plain copy plus "
+    assert updates.push_line(push, 4675).startswith(line)
+
+
+def test_the_native_side_of_a_push():
+    spent = _core.push_beside_copy_and_add(parameters=33, n=50)
+    assert min(spent) > 0 and _core.push_beside_copy_and_add(33, 0) == (0.0, 0.0)
+    with pytest.raises(ValueError, match="parameters: expected at least 1, got 0"):
+        _core.push_beside_copy_and_add(0, 1)
+
+
 @pytest.mark.parametrize("scheme", UPDATE_SCHEMES)
 def test_what_is_missing_from_the_sum_is_called_lost(scheme, monkeypatch):
     """The measure itself: with one addition in four withheld from the parameters it says a quarter."""
@@ -256,16 +279,62 @@ def test_scaling(tmp_path):
     assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_picture_of_the_env_has_a_line_for_each_form(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure.axes[0]))
+    figures = {"ns_per_env_step": Spread(5.0, 10.0, 20.0)}
+    plots.draw_env(tmp_path / "env.png", {1: {"ours": figures, "EnvPool, 2 threads": figures}, 8: {"ours": figures}})
+    lines = {container.get_label(): container.lines[0] for container in drawn[0].containers}
+    assert {name: len(line.get_xdata()) for name, line in lines.items()} == {"ours": 2, "EnvPool": 1}
+    assert list(lines["ours"].get_ydata()) == [1e8, 1e8] and list(lines["ours"].get_xdata()) == [1, 8]
+
+
+def test_the_picture_of_the_time_to_solve_says_what_was_not_solved(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure.axes[0]))
+    ours = [Solved(1e5, 2.0, 1.0, 9.0), Solved(1e5, 4.0, 1.0, 9.0)]
+    theirs = [Solved(math.inf, math.inf, math.inf, 50.0), Solved(math.inf, math.inf, math.inf, 60.0)]
+    results = {name: solve._figures(runs, ours) | {"ready_s": 1.0} for name, runs in ((solve.A2C, ours), ("X", theirs))}
+    plots.draw_solve(tmp_path / "solve.png", results)
+    assert [text.get_text() for text in drawn[0].texts] == ["3 s", "not within 50 s"]
+    assert [label.get_text() for label in drawn[0].get_yticklabels()] == [solve.A2C, "X"]
+
+
+def test_memory_of_one_more_worker(monkeypatch):
+    found = {memory.FEW: (50_000_000, 75_000, 1_500), memory.MANY: (54_800_000, 75_000, 1_500)}  # 16 take 4.8 MB
+    monkeypatch.setattr(memory, "_resident", lambda workers, options: found[workers])
+    figures = memory.measure({}, rounds=2)
+    assert figures["resident"] == Spread(300_000, 300_000, 300_000)
+    assert figures["beyond"] == Spread(223_500, 223_500, 223_500)
+    line = (
+        "One more worker thread (8 envs, T = 5), trained a little and idle: 300 kB resident, 224 kB (224-224) beyond "
+    )
+    assert memory.line(figures, scaling.A3C_OPTIONS).startswith(line)
+
+
+def test_what_is_resident():
+    before = memory._resident_bytes()
+    held = np.ones(8_000_000, np.uint8)
+    assert memory._resident_bytes() - before >= 0.9 * held.nbytes
+
+
+def test_workers_hold_their_slots_and_rollout_while_their_memory_is_read():
+    few, slots, rollout = memory.holder(1, {"n_envs": 2, "n_steps": 3, "hidden_sizes": (8,)})()
+    # 67 parameters (4 to 8 to 2 + 1), in 4 slots; 6 steps of 4 floats, an action of 8 bytes, and 3 floats.
+    assert (slots, rollout) == (4 * 67 * 4, 6 * (16 + 8 + 12)) and few > 10_000_000
+
+
 def test_solve(monkeypatch):
-    monkeypatch.setattr(solve, "_IMPORTS", 1)
+    monkeypatch.setattr(solve, "_TIMES", 1)
     ticks = []
     results = solve.measure(solve.Plan(2, 300, 1, 1.0, with_peers=False), lambda: ticks.append(1))
-    assert list(results) == [solve.A2C, solve.A3C, solve.IMPORT] and len(ticks) == 2
+    assert list(results) == [solve.A2C, solve.A3C, solve.COMMAND, solve.IMPORT] and len(ticks) == 2
     for name in (solve.A2C, solve.A3C):  # 300 env steps are too few
         assert (results[name]["seeds"], results[name]["solved"]) == (2, 0) and results[name]["ready_s"] > 0
         assert all(run["wall_s"] == math.inf and 0 < run["trained_s"] < math.inf for run in results[name]["runs"])
-    assert results[solve.IMPORT]["wall_s"]["median"] > 0
-    assert solve.table(results).row_count == 3
+    assert all(results[name]["wall_s"]["median"] > 0 for name in solve.WHOLE_PROCESSES)
+    assert solve.table(results).row_count == 4
+    assert 10 < results[solve.COMMAND]["peak_mb"] < 1000 and solve.peak_memory(results).endswith("largest process.")
     lines = solve.censored(results)
     assert [line.split(" runs unsolved")[0] for line in lines] == [f"{solve.A2C}: 2 of 2", f"{solve.A3C}: 2 of 2"]
 

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 import fastac
 from fastac import rundir
 from fastac.cli import main, runs
+from fastac.cli.endings import as_typed
 
 SMALL = ["--n-steps", "8", "--hidden-sizes", "16", "--total-timesteps", "600", "--seed", "3"]
 
@@ -35,6 +36,15 @@ def invoke(*words):
 def test_help(command):
     result = invoke(*command, "--help")
     assert result.exit_code == 0 and "Usage:" in result.output
+
+
+@pytest.mark.parametrize("group", [[], ["train"], ["bench"]], ids=lambda group: " ".join(group) or "fastac")
+def test_no_summary_of_a_command_is_cut(group, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    words = invoke(*group, "--help").output
+    listed = words.partition("Commands:\n")[2].splitlines()
+    assert len(listed) >= 2 and max(map(len, listed)) < 80
+    assert [line for line in listed if line.endswith("...") or len(line.split()) < 3] == []
 
 
 def test_help_tells_default_unit_and_range():
@@ -104,12 +114,18 @@ def test_a_folder_is_never_mixed(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train", "a3c", "--workers", "0"], "workers: expected >= 1 and <= 64, got 0"),
-        (["train", "a2c", "--gamma", "2"], "gamma: expected >= 0 and <= 1, got 2.0"),
-        (["train", "a2c", "--split", "3"], "split: expected a divisor of n_envs=4, got 3"),
+        (["train", "a3c", "--workers", "0"], "--workers: expected >= 1 and <= 64, got 0"),
+        (["train", "a2c", "--gamma", "2"], "--gamma: expected >= 0 and <= 1, got 2.0"),
+        (["train", "a2c", "--split", "3"], "--split: expected a divisor of --n-envs=4, got 3"),
         (["train", "a2c", "--hidden-sizes", "64,x"], "expected whole numbers between commas"),
+        (["train", "a3c", "--solve", "501"], "--solve: expected None or a mean return from 0 to 500, as each of"),
+        (["train", "a2c", "--solve", "nan"], "of an episode is rewarded with 1, got nan"),
+        (["train", "a2c", "--n-steps", "0"], "--n-steps: expected >= 1 and <= 100000, got 0"),
         (["train", "a2c", "--total-timesteps", "0"], "0 is not in the range x>=1"),
-        (["compare", "--learning-rate", "-1"], "learning_rate: expected > 0, got -1.0"),
+        (["compare", "--learning-rate", "-1"], "--learning-rate: expected > 0, got -1.0"),
+        (["staleness", "--tau", "-1"], "--tau: expected a number >= 0, got -1.0"),
+        (["stragglers", "--workers", "9999"], "--workers: expected 1 to 1,024, got 9999"),
+        (["bench", "env", "--name", "a/b"], "--name: expected the name of a folder in "),
         (["bench", "env", "--envs", "8,x"], "expected whole numbers between commas"),
         (["bench", "env", "--envs", "8,0"], "expected at least one number, each >= 1, got '8,0'"),
         (["bench", "updates", "--workers", "2,65"], "--workers: expected 1 to 64, got 65"),
@@ -120,6 +136,22 @@ def test_a_wrong_value_is_a_usage_error_before_anything_starts(words, message, t
     result = invoke(*words, "--runs", tmp_path)
     assert result.exit_code == 2 and message in " ".join(result.output.split())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("message", "typed"),
+    [
+        ("n_steps: expected >= 1, got 0", "--n-steps: expected >= 1, got 0"),
+        ("split: expected a divisor of n_envs=4, got 3", "--split: expected a divisor of --n-envs=4, got 3"),
+        ("take longer rollouts (n_steps, n_envs)", "take longer rollouts (--n-steps, --n-envs)"),
+        ("workers: expected 1 with engine=torch", "--workers: expected 1 with --engine=torch"),
+        ("name: no env of that name: x", "--name: no env of that name: x"),  # the word, not the option
+        ("runs/n_steps.txt: expected one number", "runs/n_steps.txt: expected one number"),
+        ("hidden_size: no such field", "hidden_size: no such field"),
+    ],
+)
+def test_errors_name_options_as_they_are_typed(message, typed):
+    assert as_typed(message, main.commands["train"].commands["a2c"]) == typed
 
 
 def test_a_failed_run_is_one_message_and_exit_code_1(tmp_path):
@@ -242,7 +274,10 @@ def test_bench(tmp_path):
         "u",
     )
     assert result.exit_code == 0, result.output
-    assert set(json.loads((tmp_path / "u" / "bench-updates.json").read_text())["figures"]["2"]) == {
+    assert "\nA push of 64 floats that nobody contends for: " in result.output
+    figures = json.loads((tmp_path / "u" / "bench-updates.json").read_text())["figures"]
+    assert figures["uncontended_push"]["times_copy_and_add"]["median"] > 0
+    assert set(figures["2"]) == {
         "lockfree",
         "lock",
         "queue",
@@ -257,16 +292,18 @@ def test_bench_scaling_leaves_a_picture(tmp_path):
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["bench-scaling.json", "bench-scaling.png"]
     record = json.loads((tmp_path / "s" / "bench-scaling.json").read_text())
     assert record["rounds"] == 1 and record["machine"]["cores"] >= 1 and "W runs apart" in record["figures"]
+    assert "\nOne more worker thread (8 envs, T = 5), trained a little and idle: " in result.output
+    assert record["figures"]["bytes_of_one_more_worker_thread"]["slots"]["median"] == 4 * 4675 * 4
 
 
 def test_bench_solve_says_what_is_censored(tmp_path, monkeypatch):
     from fastac.bench import solve
 
-    monkeypatch.setattr(solve, "_IMPORTS", 1)
+    monkeypatch.setattr(solve, "_TIMES", 1)
     words = ("--no-peers", "--seeds", 1, "--total-timesteps", 300, "--runs", tmp_path, "--name", "v")
     result = invoke("bench", "solve", *words)
     assert result.exit_code == 0, result.output
-    assert "fastac A2C, native: 1 of 1 runs unsolved after " in result.output
+    assert "fastac A2C, native: 1 of 1 run unsolved after " in result.output
     figures = json.loads((tmp_path / "v" / "bench-solve.json").read_text())["figures"]
     assert figures["fastac A2C, native"]["runs"][0]["wall_s"] is None  # never
 

@@ -70,7 +70,7 @@ def test_a_curve_by_hand():
     rows = []
     for i in range(1, 11):  # ten updates of 10 env steps, one a second; an episode of return i ends in each
         rows += [
-            row(UPDATE, i, 0, 10, 1, i - 1, 2.0 * i, 0, 0, 0.5, 0, 0, 0, 0, 0, 1),
+            row(UPDATE, i, 0, 10, 1, i - 1, 2.0 * i, 0, 0, 0, 0.5, 0, 0, 0, 0, 0, 0, 1),
             row(EPISODE, i, 0, 0, 0, i, 10),
         ]
         builder.add_moment(i, {"staleness_sum": i, "applied": i, "env_steps": 10 * i, "staleness_max": 1}, 0)

@@ -53,6 +53,17 @@ def test_refused_by_each_algorithm():
     with pytest.raises(ConfigError, match="max_staleness: expected >= 0 and <= 1e\\+09, got -1"):
         A3CConfig(max_staleness=-1)
     assert A3CConfig().max_staleness is None and A3CConfig(max_staleness=0).max_staleness == 0
+    with pytest.raises(ConfigError, match=r"delay_compensation: expected >= 0, got -1\.0"):
+        A3CConfig(delay_compensation=-1)
+    with pytest.raises(ConfigError, match=r"delay_compensation: expected 0 with v_trace, .*, got 2"):
+        A3CConfig(delay_compensation=2, v_trace=True)
+    for name, value in (("delay_compensation", 1.0), ("v_trace", True)):
+        with pytest.raises(ConfigError, match=f"{name}: expected engine=native, .*, got torch"):
+            A3CConfig(**{name: value}, engine="torch")
+        with pytest.raises(ConfigError, match=f"record: expected False with {name}, .*, got True"):
+            A3CConfig(**{name: value}, record=True)
+        with pytest.raises(TypeError, match=name):
+            A2CConfig(**{name: value})
     with pytest.raises(ConfigError, match="split: expected a divisor of n_envs=4, got 3"):
         A2CConfig(split=3)
     with pytest.raises(ConfigError, match="lr: no such field; known are env"):

@@ -28,7 +28,7 @@ def test_restart_puts_another_in_its_place(scheme):
     assert "error" not in outcome
     assert outcome["ledger"].published == 3 + 3 + 3
     assert (outcome["ledger"].deaths, outcome["ledger"].restarts) == (1, 1)
-    assert "1 deaths, 1 restarts" in outcome["ledger"].text()
+    assert "1 death, 1 restart" in outcome["ledger"].text()
     assert children() == []
 
 

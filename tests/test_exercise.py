@@ -1,6 +1,7 @@
 """The classroom exercise: exactly the rows that were asked for, true to the history; answers that the runs carry."""
 
 import csv
+import importlib
 import json
 import math
 import os
@@ -21,7 +22,7 @@ from fastac.compare.experiment import ARMS
 from fastac.exercise import plots, runs, tables
 from fastac.exercise.answers import answers, compared
 from fastac.exercise.figures import counts, of_first, of_later, reached
-from fastac.exercise.runs import LATER_ARMS, Exercise, Runs, first_runs, later_runs, log, staleness
+from fastac.exercise.runs import LATER_ARMS, Exercise, Runs, first_runs, later_runs, log
 from fastac.metrics import EPISODE, UPDATE, HistoryBuilder, row
 
 SMALL = Exercise(2, 300, 5, (0, 1), 2_000, "thread")
@@ -38,7 +39,7 @@ def history_of(updates, episodes=()):
     builder = HistoryBuilder(0.0)
     rows = []
     for i in range(1, updates + 1):
-        rows.append(row(UPDATE, i, 0, 5, 1, i - 1, *[0.0] * 9, 1))
+        rows.append(row(UPDATE, i, 0, 5, 1, i - 1, *[0.0] * 11, 1))
         rows += [row(EPISODE, i, 0, 0, 0, result, 9) for at, result in episodes if at == i]
     builder.add_rows(np.stack(rows))
     return builder.build()
@@ -68,13 +69,6 @@ def test_the_mean_is_over_the_latest_100_episodes():
 def test_a_log_that_lacks_rows_is_refused():
     with pytest.raises(fastac.FastacError, match="update 200 is missing in the log"):
         log(history_of(199), 200)
-
-
-def test_staleness_by_hand():
-    """Three updates that all read version 0 have 0, 1 and 2 others in between; a rejected one has none."""
-    builder = HistoryBuilder(0.0)
-    builder.add_rows(np.stack([row(UPDATE, i, i, 5, i < 4, 0, *[0.0] * 9, i < 4) for i in (1, 2, 3, 4)]))
-    assert staleness(builder.build()).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("backend", ["thread", "process"])
@@ -108,13 +102,6 @@ def test_arms_and_seeds(done):
     updates = [its.config["update"] for its in done.later if "update" in its.config]
     assert updates == ["lockfree", "lock", "queue", "hogwild"] * 2
     assert all(its.history.updates["env_steps"][-1] >= 2_000 for its in done.later)
-
-
-def test_staleness_of_the_rows_is_that_of_the_ledger(done):
-    for result in done.later:
-        assert staleness(result.history).mean() == pytest.approx(result.ledger.staleness_mean, abs=1e-12)
-        if result.arm.startswith("A2C"):
-            assert not staleness(result.history).any()
 
 
 def test_figures(done):
@@ -191,8 +178,9 @@ def test_the_command(tmp_path):
     assert "The main advantage of A3C?" in result.output and "seed 7" in result.output
     written = {"a3c.csv", "a2c.csv", "a2c_split.csv", "exercise.json", "exercise.png", "exercise_challenge.png"}
     assert {path.name for path in (tmp_path / "x").iterdir()} == written
-    again = invoke(*COMMAND, "--out", tmp_path / "x")
-    assert again.exit_code == 2 and "exists already" in again.output
+    for words in (["--out", tmp_path / "x"], ["--runs", tmp_path, "--name", "x"]):
+        again = invoke(*COMMAND, *words)
+        assert again.exit_code == 2 and f"{tmp_path}/x exists already" in again.output
 
 
 @pytest.mark.parametrize(
@@ -201,14 +189,26 @@ def test_the_command(tmp_path):
         (["--updates", 150], "expected a multiple of 100 up to 10,000, got 150"),
         (["--updates", 0], "expected a multiple of 100 up to 10,000, got 0"),
         (["--updates", 10_100], "expected a multiple of 100 up to 10,000, got 10100"),
-        (["--n-steps", 0], "n_steps: expected >= 1"),
+        (["--n-steps", 0], "--n-steps: expected >= 1"),
         (["--workers", 0], "0 is not in the range"),
+        (["--name", "y"], "--out: expected without --runs and --name"),
+        (["--runs", "runs"], "--out: expected without --runs and --name"),
     ],
 )
 def test_bad_options(words, message, tmp_path):
     result = invoke(*words, "--out", tmp_path / "x")
     assert result.exit_code == 2 and message in " ".join(result.output.split())
     assert not (tmp_path / "x").exists()
+
+
+def test_its_folder_is_named_as_that_of_other_experiments(tmp_path, monkeypatch):
+    asked = []
+    command = importlib.import_module("fastac.cli.exercise")
+    monkeypatch.setattr(command, "_do", lambda exercise, folder, where: asked.append(folder))
+    for words in (["--runs", tmp_path, "--name", "x"], ["--runs", tmp_path / "of"], ["--out", tmp_path / "y"]):
+        assert invoke(*COMMAND, *words).exit_code == 0
+    assert asked[0] == tmp_path / "x" and asked[2] == tmp_path / "y"
+    assert asked[1].parent == tmp_path / "of" and asked[1].name.startswith("exercise-")
 
 
 @pytest.mark.parametrize(("ended", "left"), [(0, None), (2, 2)])

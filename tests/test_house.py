@@ -16,6 +16,7 @@ PACKAGE = Path(fastac.__file__).parent
 FLOORS = [
     ["_core", "errors"],
     [
+        "words",
         "config",
         "presets",
         "seeding",
@@ -23,6 +24,7 @@ FLOORS = [
         "groups",
         "returns",
         "metrics",
+        "staleness",
         "machine",
         "limits",
         "rundir",
@@ -32,7 +34,7 @@ FLOORS = [
         "watch",
         "exclusive",
     ],
-    ["env", "policy", "shared", "checkpoint", "recording"],
+    ["env.common", "env.arguments", "env.single", "env.vector", "env", "policy", "shared", "checkpoint", "recording"],
     ["rollout", "objective", "updates", "torch_engine", "engines", "forking", "worker", "launch"],
     ["algorithm", "a2c", "a3c", "evaluation", "preload"],
     [
@@ -61,6 +63,7 @@ FLOORS = [
         "bench.env",
         "bench.updates",
         "bench.train",
+        "bench.memory",
         "bench.scaling",
         "bench.solve",
         "bench.plots",
@@ -74,6 +77,7 @@ FLOORS = [
         "report.page",
         "report.commands",
         "report.books",
+        "report.workers",
         "report.run_page",
         "report.comparison_page",
         "report.write",
@@ -82,6 +86,7 @@ FLOORS = [
         "lab.player",
         "lab.crew",
         "lab.staleness",
+        "lab.mitigations",
         "lab.stragglers",
         "lab.real",
         "lab.statistics",
@@ -105,6 +110,7 @@ FLOORS = [
         "cli.bench",
         "cli.doctor",
         "cli.check",
+        "cli.experiments",
         "cli.lab",
         "cli",
         "__main__",
@@ -112,7 +118,7 @@ FLOORS = [
 ]
 ORDER = [room for floor in FLOORS for room in floor]
 DOORS = {
-    "gymnasium": {"env", "bench.plain_a3c"},
+    "gymnasium": {"env.common", "env.arguments", "env.single", "env.vector", "env", "bench.plain_a3c"},
     "matplotlib": {"compare.plots", "bench.plots", "lab.plots", "exercise.plots"},  # the latter for a type alone
     "scipy": {"compare.statistics", "compare.verdicts", "lab.statistics"},
     "safetensors": {"checkpoint"},
@@ -130,6 +136,7 @@ DOORS = {
                 "search",
                 "replay",
                 "compare",
+                "experiments",
                 "lab",
                 "exercise",
                 "report",
@@ -158,7 +165,7 @@ DOORS = {
         "cli.replay",
         "lab.tables",
         "lab.real_tables",
-        "cli.lab",
+        "cli.experiments",
     },
     "jax": {"bench.jax_cartpole", "bench.jax_a2c", "bench.jax_ppo"},
     "stable_baselines3": {"bench.sb3_a2c"},

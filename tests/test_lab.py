@@ -17,7 +17,7 @@ from fastac.cli import main
 from fastac.compare.verdicts import Estimate
 from fastac.config import A3CConfig, schedule
 from fastac.engines import native_worker
-from fastac.lab import crew, staleness, stragglers, tables
+from fastac.lab import crew, mitigations, staleness, stragglers, tables
 from fastac.lab.player import Player, draw_taus, play
 from fastac.lab.statistics import fraction, mean_interval, median_time, paired_ratio
 from fastac.mlp import initial_params
@@ -84,6 +84,42 @@ def test_in_lockstep_each_worker_reads_what_its_own_update_made():
         readings[turn % 4] = player.now
     assert player.now.params.tobytes() == play(config, 4, 960, [3]).now.params.tobytes()
     assert player.ledger().staleness_max == 3
+
+
+@pytest.mark.parametrize("option", [{"delay_compensation": 50.0}, {"v_trace": True}])
+def test_a_second_reading_is_plain_arithmetic(option):
+    """Of `lag` updates ago: SGD in numpy, every version kept."""
+    config, taus, lag = A3CConfig(**SMALL, **option, optimizer="sgd", learning_rate=0.5), [0, 3, 1, 5, 2], 2
+    native, weights = native_worker(config, 0, 1), {"vf_coef": 0.5, "ent_coef": 1e-3, "max_grad_norm": 0.5}
+    versions, grad = [initial_params(config)], np.empty(len(initial_params(config)), np.float32)
+    moved, late = 0.0, []
+    for turn in range(40):
+        late.append(min(taus[turn % 5], turn))
+        read, second = versions[-1 - late[-1]], versions[-1 - min(lag, late[-1])]
+        native.collect(read)
+        if config.v_trace:
+            native.reweigh(second)
+        native.gradient(grad, **weights)
+        change = np.float32(config.delay_compensation) * grad * grad * (second - read)
+        moved = max(moved, np.abs(change).max() / np.abs(grad).max())
+        versions.append(versions[-1] + np.float32(-0.5) * (grad + change))
+    player = play(config, 1, 320, taus, lag)
+    assert np.array_equal(player.now.params, versions[-1])
+    assert config.v_trace or moved > 0.01
+    counted = np.minimum(late, lag) if config.v_trace else late
+    assert player.ledger().staleness_mean == np.mean(counted) and player.ledger().applied == 40
+
+
+def test_a_second_reading_that_is_the_first_changes_nothing():
+    """As old as the first, or of staleness 0: the bits of no mitigation. A fresher one: others."""
+    plain = {tau: play(A3CConfig(**SMALL), 4, 2000, [tau]).now.params.tobytes() for tau in (0, 3)}
+    for option in ({"delay_compensation": 1e3}, {"v_trace": True}):
+        config = A3CConfig(**SMALL, **option)
+        assert play(config, 4, 2000, [3], lag=3).now.params.tobytes() == plain[3]
+        assert play(config, 4, 2000, [0]).now.params.tobytes() == plain[0]
+        assert play(config, 4, 2000, [3]).now.params.tobytes() != plain[3]
+    with pytest.raises(ConfigError, match="lag: expected a whole number >= 0, got -1"):
+        play(A3CConfig(**SMALL), 1, 100, [0], -1)
 
 
 def test_a_run_is_a_function_of_its_seed_in_any_process():
@@ -176,6 +212,104 @@ def test_staleness_costs_env_steps_where_steps_are_large():
     runs = list(staleness.run(plan, 1))
     assert [(r.seed, r.tau) for r in runs] == [(0, 0), (0, 7), (1, 0), (1, 7)]
     assert all((r.env_steps_to_475 is None) == (r.tau == 7) for r in runs)
+
+
+# ---- mitigations ----------------------------------------------------------------------------------------------
+
+
+def mitigation_plan(**more):
+    shape = {"n_steps": 4, "hidden_sizes": (8,)}
+    return mitigations.Plan(**{"taus": (4,), "learning_rates": (1e-3, 2e-3, 3e-3), "options": shape} | more)
+
+
+def test_all_mitigations_try_the_same_rates_and_strengths_take_turns():
+    plan = mitigation_plan(compensations=(1e2, 1e3), limits=(0.5, 1, 2))
+    tried = {name: plan.trials(4, name) for name in mitigations.MITIGATIONS}
+    assert all([trial.learning_rate for trial in trials] == [1e-3, 2e-3, 3e-3] for trials in tried.values())
+    assert [trial.strength for trial in tried["DC-ASGD"]] == [1e2, 1e3, 1e2]
+    assert [trial.strength for trial in tried["max staleness"]] == [2, 4, 8]
+    assert {trial.strength for name in ("none", "rate / staleness", "V-trace") for trial in tried[name]} == {None}
+
+
+def test_each_mitigation_is_the_option_it_is_named_after():
+    plan = mitigation_plan()
+    default = A3CConfig().to_dict()
+    told = {}
+    for tau, name in plan.cells():
+        trial = plan.trials(tau, name)[0]
+        config = plan.staleness_plan(tau, name, trial).config(1e-3, 0).to_dict()
+        told[name] = {k: v for k, v in config.items() if v != default[k]}.items() - {"n_steps": 4}.items()
+        told[name] = {k: v for k, v in told[name] if k not in ("hidden_sizes", "seed", "learning_rate")}
+    assert told == {
+        "none": {},
+        "rate / staleness": {"staleness_lr": "inverse"},
+        "DC-ASGD": {"delay_compensation": 1e2},
+        "max staleness": {"max_staleness": 2},
+        "V-trace": {"v_trace": True},
+    }
+
+
+def test_tuning_takes_what_solves_most_then_fastest_then_returns_most(monkeypatch):
+    steps = {1e-3: (100, 100, None), 2e-3: (900, 800, 850), 3e-3: (900, 850, 990)}
+    told = []
+
+    def run_one(task):
+        rate, k = task.trial.learning_rate, mitigations.TUNING_SEEDS.index(task.seed)
+        time = None if task.mitigation == "V-trace" else steps[rate][k]
+        figures = (time, 1e5 * rate, 0.0, 0, False)
+        return mitigations.Run(task.tau, task.mitigation, rate, task.trial.strength, task.seed, *figures)
+
+    monkeypatch.setattr(mitigations, "_run_one", run_one)
+    choices = mitigations.tune(mitigation_plan(), 1, told.append)
+    assert told[-1] == len(told) == 3 * 3 * 5
+    assert {name: trial.learning_rate for (_, name), trial in choices.items()} == {
+        **dict.fromkeys(mitigations.MITIGATIONS, 2e-3),
+        "V-trace": 3e-3,
+    }
+
+
+def test_mitigations_repeat_on_any_number_of_processes():
+    plan = mitigation_plan(seeds=(0, 1), total_timesteps=800)
+    choices = {(tau, name): plan.trials(tau, name)[1] for tau, name in plan.cells()}
+    one, two = (sorted(map(str, mitigations.run(plan, choices, jobs))) for jobs in (1, 2))
+    assert one == two and len(set(one)) == 2 * 5
+
+
+def test_what_a_plan_of_mitigations_refuses():
+    for bad, words in [
+        ({"taus": (0,)}, "tau: expected a number >= 1"),
+        ({"seeds": (999, 1000)}, "seeds: expected none of 1000 to 1002"),
+        ({"lag": -1}, "lag"),
+        ({"limits": (-1.0,)}, "limits"),
+        ({"compensations": (-1.0,)}, "delay_compensation: expected >= 0"),
+        ({"learning_rates": (0.0,)}, "learning_rate"),
+        ({"workers": 1025}, "workers"),
+    ]:
+        with pytest.raises(ConfigError, match=words):
+            mitigation_plan(**bad)
+
+
+def test_sentences_on_mitigations():
+    def cell(name, solved, ratio, mean=(math.nan,) * 3):
+        key = {"tau": 7.0, "mitigation": name, "learning_rate": 1e-3, "strength": None}
+        nothing = Estimate(math.nan, math.nan, math.nan)
+        return tables.Cell(key, 10, solved, fraction(solved, 10), nothing, Estimate(*ratio), Estimate(*mean))
+
+    nothing = (math.nan,) * 3
+    cells = [cell("none", 10, nothing), cell("DC-ASGD", 9, (0.9, 0.7, 1.1)), cell("V-trace", 10, (0.5, 0.4, 0.6))]
+    assert tables.mitigation_sentences(cells) == [
+        "At staleness 7, V-trace takes 0.50 times (95 % interval 0.40 to 0.60) the env steps of no mitigation."
+    ]
+    (told,) = tables.mitigation_sentences(cells[:2])
+    assert told.endswith("nothing is claimed.")
+    (told,) = tables.mitigation_sentences([cell("none", 1, nothing), cell("V-trace", 9, nothing)])
+    assert told == "At staleness 7, V-trace solves 9 of 10 seeds, no mitigation 1 of 10."
+    (told,) = tables.mitigation_sentences(
+        [cell("none", 9, nothing, (500, 490, 500)), cell("V-trace", 9, nothing, (400, 300, 480))]
+    )
+    assert told == (
+        "At staleness 7, V-trace ends at a return of 400 (95 % interval 300 to 480), no mitigation at 500 (490 to 500)."
+    )
 
 
 # ---- stragglers -----------------------------------------------------------------------------------------------
@@ -296,6 +430,7 @@ def test_a_mean_and_its_interval():
     assert mean_interval([4.0] * 6) == Estimate(4.0, 4.0, 4.0)
     it = mean_interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     assert 1 < it.low < 3 < it.value == 3.5 < 4 < it.high < 6
+    assert mean_interval([5.0, 1.0, 6.0, 3.0, 2.0, 4.0]) == it
     assert math.isnan(mean_interval([]).value)
 
 
@@ -351,6 +486,25 @@ def test_fastac_staleness(tmp_path):
         assert image.width > 800 and len(image.convert("L").getcolors()) > 20
 
 
+def test_fastac_mitigations(tmp_path):
+    words = "mitigations --tau 3 --learning-rate 1e-3,2e-3 --workers 2 --seeds 2 --timesteps 1500 --hidden-sizes 8"
+    told = []
+    for name, jobs in (("one", "1"), ("two", "2")):
+        where = ["--runs", str(tmp_path), "--name", name, "--jobs", jobs]
+        result = CliRunner().invoke(main, [*words.split(), *where])
+        assert result.exit_code == 0, result.output
+        words_told = " ".join(result.output.split())
+        assert "rate / staleness" in words_told and "0 of 2" in words_told and "2 trials each" in words_told
+        told.append((tmp_path / name / "mitigations.csv").read_bytes())
+    assert told[0] == told[1]
+    folder = tmp_path / "one"
+    assert sorted(path.name for path in folder.iterdir()) == ["mitigations.csv", "mitigations.json", "mitigations.png"]
+    report = json.loads((folder / "mitigations.json").read_text())
+    assert len(report["runs"]) == 10 and len(report["summary"]) == 5 and report["plan"]["lag"] == 0
+    with Image.open(folder / "mitigations.png") as image:
+        assert image.width > 800 and len(image.convert("L").getcolors()) > 20
+
+
 def test_fastac_stragglers(tmp_path):
     words = "stragglers --spread 0,2 --learning-rate 1e-3 --workers 2,3 --seeds 2 --timesteps 2000 --jobs 1"
     result = CliRunner().invoke(main, [*words.split(), "--hidden-sizes", "8", "--runs", str(tmp_path), "--name", "one"])
@@ -370,7 +524,11 @@ def test_fastac_stragglers(tmp_path):
         (["staleness", "--tau", "0.5"], "expected a whole number for constant"),
         (["staleness", "--workers", "1025"], "workers: expected 1 to 1,024"),
         (["staleness", "--distribution", "normal"], "expected one of constant"),
-        (["staleness", "--learning-rate", "0"], "learning_rate: expected > 0"),
+        (["staleness", "--learning-rate", "0"], "--learning-rate: expected > 0"),
+        (["mitigations", "--tau", "0"], "tau: expected a number >= 1"),
+        (["mitigations", "--seeds", "1001"], "seeds: expected none of 1000 to 1002"),
+        (["mitigations", "--delay-compensation", "-1"], "--delay-compensation: expected >= 0"),
+        (["staleness", "--v-trace", "--record"], "--record: expected False with --v-trace"),
         (["stragglers", "--costs", "slow", "--spread", "0"], "expected a number >= 1"),
         (["stragglers", "--workers", "1025"], "workers: expected 1 to 1,024"),
     ],

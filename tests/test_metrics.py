@@ -7,7 +7,7 @@ from fastac.metrics import EPISODE, UPDATE, HistoryBuilder, Position, row
 
 
 def update(time_s, worker, new_env_steps, grad_norm, applied=1):
-    return row(UPDATE, time_s, worker, new_env_steps, applied, 0, grad_norm, 0, 0, 0, 0, 0, 0, 0, 0, applied)
+    return row(UPDATE, time_s, worker, new_env_steps, applied, 0, grad_norm, *[0] * 10, applied)
 
 
 def test_a_rejected_gradient_is_no_update():
@@ -23,7 +23,7 @@ def test_a_rejected_gradient_is_no_update():
 def test_rows_tell_what_was_not_logged_in_between():
     builder = HistoryBuilder(0.0)
     builder.add_rows(np.stack([update(1, 0, 5, 1.0), row(EPISODE, 2, 0, 50, 10, 9.0, 9)]))
-    builder.add_rows(np.stack([row(UPDATE, 3, 1, 500, 100, *[0.0] * 10, 1.0)]))
+    builder.add_rows(np.stack([row(UPDATE, 3, 1, 500, 100, *[0.0] * 12, 1.0)]))
     history = builder.build()
     assert history.updates["updates"].tolist() == [1.0, 111.0]
     assert history.updates["env_steps"].tolist() == [5.0, 555.0]
@@ -97,6 +97,9 @@ def test_staleness_of_a_moment_is_that_of_the_updates_since_the_one_before():
     assert moments["updates"].tolist() == [3.0, 3.0, 5.0]
 
 
-def test_a_row_that_is_too_long_is_an_error():
-    with pytest.raises(ValueError):
-        row(UPDATE, 0.0, 0, 0, 0, *range(12))
+@pytest.mark.parametrize(("kind", "fits"), [(UPDATE, 13), (EPISODE, 2)])
+def test_a_row_of_another_length_is_an_error(kind, fits):
+    row(kind, 0.0, 0, 0, 0, *range(fits))
+    for n in (fits - 1, fits + 1):
+        with pytest.raises(ValueError, match=f"row: expected {fits} values, got {n}"):
+            row(kind, 0.0, 0, 0, 0, *range(n))

@@ -1,6 +1,7 @@
 """The native engine against the torch engine: rollouts step by step, gradients entry by entry, and whole runs."""
 
 import copy
+import dataclasses
 import pickle
 import signal
 import threading
@@ -15,6 +16,7 @@ from fastac.config import A2CConfig
 from fastac.mlp import initial_params
 from fastac.objective import compute_gradient
 from fastac.policy import make_policy
+from fastac.returns import successor_values, v_trace
 from fastac.rollout import Collector
 
 SMALL = {"n_steps": 8, "hidden_sizes": (16,), "seed": 11, "engine": "native"}
@@ -98,6 +100,76 @@ def test_rollouts_and_gradients_are_those_of_the_torch_engine(seed):
         for name, column in saved.items():
             assert column.dtype == expected[name].dtype and np.array_equal(column, expected[name]), name
     assert compared >= 25
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_reweighed_rollout_is_that_of_v_trace(seed):
+    """Other parameters than those that acted, for up to 20 envs in blocks; returns and advantages in numpy."""
+    random, cut = np.random.default_rng(seed), 0
+    for _ in range(10):
+        config, n_envs, _ = draw(random)
+        config, n_envs = dataclasses.replace(config, max_episode_steps=9), n_envs * int(random.integers(1, 4))
+        shape = {name: getattr(config, name) for name in ("hidden_sizes", "activation", "shared_trunk")}
+        acted = initial_params(config) + random.normal(0, 0.2, len(initial_params(config))).astype(np.float32)
+        now = acted + random.normal(0, 0.1, len(acted)).astype(np.float32)
+        policy, worker = make_policy(config), worker_of(config, n_envs)
+        policy.params[:] = acted
+        collector = Collector(config, 0, n_envs)
+        collector.collect(policy)
+        worker.collect(acted)
+        worker.reweigh(now)
+        rollout = worker.rollout()
+        obs, actions = rollout["obs"], rollout["actions"]
+
+        def at(params, obs, shape=shape):
+            probabilities, values = _core.act(params, obs.reshape(-1, 4), **shape)
+            return probabilities.reshape(*obs.shape[:-1], 2), values.reshape(obs.shape[:-1])
+
+        (then, _), (probabilities, values) = at(acted, obs), at(now, obs)
+        ratios = np.take_along_axis(probabilities / then, actions[..., None], -1)[..., 0]
+        ends, cuts = collector._terminated, collector._truncated
+        successors = successor_values(
+            values, at(now, collector.envs.obs)[1], at(now, collector._final_obs)[1], ends, cuts
+        )
+        rewards = collector._rewards * np.float32(config.reward_scale)
+        expected = v_trace(rewards, values, successors, ends | cuts, ratios, config.gamma, config.gae_lambda)
+        largest = max(1.0, np.abs(expected).max())
+        np.testing.assert_allclose(rollout["values"], values, atol=1e-5 * largest)
+        np.testing.assert_allclose(rollout["advantages"], expected[0], atol=1e-5 * largest)
+        np.testing.assert_allclose(rollout["returns"], expected[1], atol=1e-5 * largest)
+        assert ratios.min() < 0.99 and ratios.max() > 1.01
+        cut += int(cuts.sum())
+    assert cut > 5
+
+
+@pytest.mark.parametrize("n_envs", [3, 20])
+def test_the_same_parameters_twice_give_the_same_gradient(n_envs):
+    config = A2CConfig(**SMALL, max_episode_steps=11)
+    params, weights = initial_params(config), {"vf_coef": 0.5, "ent_coef": 0.01, "max_grad_norm": 0.5}
+    worker, grads = worker_of(config, n_envs), np.empty((2, len(params)), np.float32)
+    for _ in range(5):
+        worker.collect(params)
+        told = worker.gradient(grads[0], **weights)
+        worker.reweigh(params)
+        assert worker.gradient(grads[1], **weights) == told and np.array_equal(*grads)
+
+
+@pytest.mark.parametrize("option", [{"v_trace": True}, {"delay_compensation": 1e3}])
+def test_one_worker_has_nothing_to_make_up_for(option):
+    """What it reads after its rollout is what it acted with: the same bits as without, with one and with two blocks."""
+    for n_envs in (1, 12):
+        plain, other = (
+            fastac.A3C(**SMALL, workers=1, n_envs=n_envs, backend="thread", **more).learn(4000) for more in ({}, option)
+        )
+        assert bits(plain) == bits(other) and plain.ledger == other.ledger
+
+
+@pytest.mark.parametrize("update", ["lockfree", "queue", "hogwild"])
+@pytest.mark.parametrize("option", [{"v_trace": True}, {"delay_compensation": 1e3}])
+def test_workers_that_read_twice_learn_and_lose_nothing(update, option):
+    model = fastac.A3C(workers=3, backend="thread", seed=3, learning_rate=1e-3, update=update, **option).learn(60_000)
+    assert model.ledger.begun == model.ledger.applied == model.version
+    assert np.mean(model.history.episodes["episode_return"][-50:]) > 60
 
 
 def test_the_first_update_of_both_engines_is_the_same_but_for_rounding():
@@ -214,6 +286,14 @@ def test_what_it_refuses():
     weights = {"vf_coef": 0.5, "ent_coef": 0.0, "max_grad_norm": 0.0}
     with pytest.raises(RuntimeError, match="expected a rollout first"):
         worker.gradient(grad, **weights)
+    with pytest.raises(RuntimeError, match="reweigh: expected a rollout first, and once for each"):
+        worker.reweigh(grad)
+    worker.collect(initial_params(config))
+    with pytest.raises(ValueError, match="params"):
+        worker.reweigh(grad[:-1].copy())
+    worker.reweigh(initial_params(config))
+    with pytest.raises(RuntimeError, match="once for each"):
+        worker.reweigh(initial_params(config))
     with pytest.raises(ValueError, match="params"):
         worker.collect(grad[:-1].copy())
     with pytest.raises(TypeError, match="params"):
@@ -228,6 +308,8 @@ def test_what_it_refuses():
     session, observer = _core.Session(region, 0), _core.Session(region, 1)
     with pytest.raises(ValueError, match="learning_rate"):
         worker.run(session, **run | {"learning_rate": float("inf")}, **weights)
+    with pytest.raises(ValueError, match="delay_compensation: expected a finite number"):
+        worker.run(session, **run, **weights, delay_compensation=float("nan"))
     with pytest.raises(RuntimeError, match="only a worker's session"):
         worker.run(observer, **run, **weights)
     observer.initialize(initial_params(config))

@@ -11,7 +11,7 @@ from fastac.cli import main
 from fastac.compare import search
 from fastac.compare.search import Candidate, Case, Search
 from fastac.metrics import SOLVED
-from fastac.presets import PRESETS, presets_of
+from fastac.presets import PRESETS, presets_of, tuned_for_another_size
 
 
 def invoke(*words):
@@ -56,6 +56,26 @@ def test_options_win_over_the_preset(tmp_path):
         assert config == {**expected, "hidden_sizes": list(expected["hidden_sizes"])}
     result = invoke("train", "a2c", "--preset", "a3c-8")
     assert result.exit_code == 2 and "a2c-4" in result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "notice"),
+    [
+        ("a3c-8", {"workers": 8, "n_envs": 1}, None),
+        ("a3c-8", {"workers": 2, "n_envs": 1}, "8 workers with 1 env each, not for 2 workers with 1 env each"),
+        ("a3c-4", {"workers": 4, "n_envs": 2}, "4 workers with 1 env each, not for 4 workers with 2 envs each"),
+        ("a2c-8", {"workers": 1, "n_envs": 8}, None),
+        ("a2c-8", {"workers": 2, "n_envs": 16}, "8 envs, not for 16 envs"),
+    ],
+)
+def test_another_size_than_it_was_tuned_for_is_told(name, options, notice, tmp_path):
+    expected = None if notice is None else f"preset {name} was tuned for {notice}"
+    assert tuned_for_another_size(name, options) == expected
+    given = [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", value)]
+    words = ["train", name[:3], "--preset", name, *given, "--total-timesteps", 1, "--runs", tmp_path]
+    result = invoke(*words, *(["--backend", "thread"] if name.startswith("a3c") else []))
+    told = [line for line in result.stderr.splitlines() if line.startswith("notice: ")]
+    assert result.exit_code == 0 and told == ([] if expected is None else [f"notice: {expected}"])
 
 
 def test_the_table_shows_all_of_them():
@@ -118,13 +138,23 @@ def test_the_command(tmp_path):
     words = ["search", "--envs", "1", "--candidates", 2, "--fresh", 1, "--total-timesteps", 300, "--runs", tmp_path]
     result = invoke(*words, "--name", "s")
     assert result.exit_code == 0, result.output
-    assert "0 of 1" in result.output and "unsolved" in result.output and "a3c-1: hidden_sizes=" in result.output
+    words = " ".join(result.output.split())
+    assert "a3c-1: none of 2 candidates solved (475) on any seed within 300 env steps: no winner" in words
+    assert "0 of 1" in words and "unsolved" in words and "1 fresh seed, at most 600, 2 candidates; no interval" in words
     record = json.loads((tmp_path / "s" / "search.json").read_text())
     assert [case["case"] for case in record["cases"]] == ["a2c-1", "a3c-1"]
     assert record["budget"] == {"candidates": 2, "total_timesteps": 300, "seed": 0}
     assert [len(one["env_steps"]) for one in record["cases"][0]["candidates"]] == [30, 3]
     assert record["cases"][0]["candidates"][0]["env_steps"]["1000"] is None  # never solved
+    assert list(record["cases"][0]["fresh"]) == ["defaults"]
     assert invoke("search", "--envs", 1_000_000).exit_code == 2
+
+
+def test_the_winner_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "env_steps_to_solve", lambda case, options, seed, most: 1000.0 + seed)
+    words = ["search", "--envs", "1", "--candidates", 2, "--fresh", 3, "--runs", tmp_path]
+    output = " ".join(invoke(*words).output.split())
+    assert "a2c-1: hidden_sizes=" in output and "3 of 3" in output and "medians, smallest and largest below" in output
 
 
 @pytest.mark.parametrize(("after", "left"), [(0, False), (3, True)])

@@ -219,4 +219,4 @@ def test_each_flag_has_defaults_of_its_own(monkeypatch, tmp_path):
         (real.Plan, (3,), 9, 0.1, 3, 8),
     ]
     result = CliRunner().invoke(main, ["stragglers", "--real", "--n-envs", "4", "--runs", str(tmp_path)])
-    assert result.exit_code == 2 and "n_envs: expected 8" in result.output
+    assert result.exit_code == 2 and "--n-envs: expected 8" in result.output

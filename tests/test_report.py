@@ -26,7 +26,8 @@ from fastac.metrics import History
 from fastac.report.commands import compare_command, train_command
 from fastac.report.comparison_page import sentences
 from fastac.report.parts import element, shown, table
-from fastac.report.run_page import _band, staleness_of_updates
+from fastac.report.run_page import _band
+from fastac.report.workers import staleness_bars, workers_table
 
 CHROMIUM = shutil.which("chromium")
 QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
@@ -240,15 +241,21 @@ def test_runs_whose_watch_is_unknown_are_not_left_out(comparison, tmp_path):
 
 
 def test_staleness_by_hand():
-    """Updates in the order of the log, and the version each had read. The fourth was rejected: no update of its own."""
-    updates = {
-        "updates": np.array([1.0, 2, 3, 3, 4, 14]),
-        "version_read": np.array([0.0, 0, 2, 0, 0, 5]),
-        "applied": np.array([1.0, 1, 1, 0, 1, 1]),
-    }
-    assert staleness_of_updates({}, updates).tolist() == [0, 1, 0, 3]  # from the gap of 10 on it is not known
-    with pytest.raises(ValueError, match="workers died"):
-        staleness_of_updates({"ledger": {"deaths": 0}, "earlier_parts": [{"ledger": {"deaths": 1}}]}, updates)
+    """Two workers: 6 updates at staleness 0, 3 in the bin from 4 on (one of them 7), 1 at 48 or more."""
+    ones = [
+        {"worker": 0, "updates": 6, "staleness": {"0": 5, "48": 1}},
+        {"worker": 1, "staleness": {"0": 1, "4": 2, "7": 1}},
+    ]
+    ledger = {"staleness": {"0": 6, "4": 2, "7": 1, "48": 1}, "workers": ones}
+    text = staleness_bars(ledger)
+    for row in (
+        "0</th><td>60.00 %</td><td>50.00 %</td><td>10.00 %",
+        "4-7</th><td>30.00 %</td><td>0.00 %</td><td>30.00 %",
+    ):
+        assert f'<th scope="row">{row}</td>' in text
+    assert '<th scope="row">32-63</th><td>10.00 %</td>' in text and "64-255" not in text
+    assert "worker 1</th><td>-</td>" in workers_table(ledger) and "worker 0</th><td>6</td>" in workers_table(ledger)
+    assert "the ledger holds none" in staleness_bars({"staleness": {"x": 3}}) and workers_table({}) == ""
 
 
 NEVER = math.inf
@@ -385,7 +392,7 @@ def spoil(path, damage):
         ({"status": "stopped", "num_timesteps": 1234}, "This run was interrupted (stopped): 1,234 of 4,000 env steps"),
         ({"status": "failed: OSError"}, "This run was interrupted (failed: OSError)"),
         ({"status": "running", "ledger": None}, "This run has not ended: it was still going on"),
-        ({"earlier_parts": [{"status": "killed"}]}, "Interrupted and resumed: 1 earlier part(s)"),
+        ({"earlier_parts": [{"status": "killed"}]}, "Interrupted and resumed: 1 earlier part. Ledger"),
         ({"ledger": {"begun": 5, "published": 4, "aborted": 0}}, "THE BOOKS DO NOT BALANCE"),
         ({"ledger": 7, "config": [], "machine": "x", "solved_475": 3, "algorithm": None}, "Not recorded"),
     ],

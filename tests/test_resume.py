@@ -256,11 +256,32 @@ def test_a_failed_run_can_be_tried_again(tmp_path):
 
 
 def test_nothing_whole_is_one_message(tmp_path):
-    result = invoke("resume", tmp_path)
-    assert result.exit_code == 1 and "fastac: FileNotFoundError: no checkpoint at" in result.output
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
     result = invoke("resume", tmp_path)
     assert result.exit_code == 1 and "fastac: CheckpointError: " in result.output
+
+
+def test_killed_between_the_last_checkpoint_and_its_tables(tmp_path):
+    """The rows that were not written are told, not made up; the model is done."""
+    assert invoke("train", "a2c", *SMALL, "--total-timesteps", 600, "--runs", tmp_path, "--name", "run").exit_code == 0
+    folder = tmp_path / "run"
+    table = rundir.read_table(folder / "updates.csv")  # 19 updates of 4 envs and 8 steps
+    rundir.write_table(folder / "updates.csv", {name: column[:-3] for name, column in table.items()})
+    rundir.write_json(folder / "run.json", {**record(folder), "status": "running"})
+    result = invoke("resume", folder)
+    assert result.exit_code == 0 and "notice: the tables have no rows between 512 and 608 env steps" in result.output
+    assert record(folder)["status"] == "done" and len(rows(folder, "updates")) == 16
+
+
+def test_a_folder_that_is_no_run_is_a_wrong_command(tmp_path):
+    result = invoke("resume", tmp_path)
+    words = " ".join(result.output.split())
+    assert result.exit_code == 2 and "got one without run.json and model.safetensors" in words
+    rundir.write_json(tmp_path / "run.json", {"status": "running"})
+    result = invoke("resume", tmp_path)
+    words = " ".join(result.output.split())
+    assert result.exit_code == 2 and "this run ended before anything was saved; start it again" in words
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
 def test_a_folder_belongs_to_one_process(tmp_path):

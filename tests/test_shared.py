@@ -117,7 +117,7 @@ def test_state_and_rows_are_checked() -> None:
     worker = _core.Session(region, 0)
     with pytest.raises(ValueError, match=re.escape("state: expected float32[2, 5], got shape [1, 5]")):
         worker.initialize(ones(), np.zeros((1, 5), np.float32))
-    with pytest.raises(TypeError, match=re.escape("row: expected float64[16], got float32")):
+    with pytest.raises(TypeError, match=re.escape("row: expected float64[24], got float32")):
         worker.log(np.zeros(16, np.float32))
     with pytest.raises(ValueError, match=re.escape("got shape [15]")):
         worker.log(np.zeros(15))

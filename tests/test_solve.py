@@ -16,7 +16,7 @@ import fastac
 from fastac import updates
 from fastac.cli import main
 from fastac.config import BACKENDS, ENGINES
-from fastac.metrics import EPISODE, SOLVED, UPDATE, WINDOW, HistoryBuilder, Position, Solving, row
+from fastac.metrics import EPISODE, SOLVED, UPDATE, WINDOW, HistoryBuilder, Position, Solving, expect_reachable, row
 
 SMALL = {"n_steps": 8, "hidden_sizes": (16,), "seed": 11}
 EASY = 40.0  # twice what the untrained policy gets
@@ -61,7 +61,7 @@ def test_workers_are_heard_in_the_order_of_time():
     assert len(solving.returns) == 0
     solving.add_rows(1, episodes(1, (0.0505, 0.0)))
     assert not solving.look(now_s) and list(solving.returns) == [100.0] * 50 + [0.0]
-    solving.add_rows(1, np.stack([row(UPDATE, 0.15, 1, 8, 1, *[0.0] * 11)]))
+    solving.add_rows(1, np.stack([row(UPDATE, 0.15, 1, 8, 1, *[0.0] * 13)]))
     assert not solving.look(now_s) and solving.returns[49] == 0.0  # the first of 101 is gone, the bad one is not
     solving.add_rows(0, episodes(0, *[(0.11 + t / 10_000, 100.0) for t in range(49)]))
     assert not solving.look(now_s) and solving.returns[0] == 0.0
@@ -157,10 +157,18 @@ def test_an_interrupted_run_is_solved_by_the_same_update(engine, tmp_path, monke
     assert solved["env_steps"] == loaded.num_timesteps == whole.num_timesteps and loaded.unfinished is None
 
 
-@pytest.mark.parametrize("solve", [math.nan, math.inf, "475", True, 1j])
+@pytest.mark.parametrize("solve", [math.nan, math.inf, -0.5, 500.1, np.float32(501), "475", True, 1j])
 def test_what_it_refuses(solve):
-    with pytest.raises(fastac.ConfigError, match="solve: expected None or a finite number, got "):
-        fastac.A2C(**SMALL).learn(100, solve=solve)
+    model = fastac.A2C(**SMALL)
+    with pytest.raises(fastac.ConfigError, match=r"solve: expected None or a mean return from 0 to 500, as .*, got "):
+        model.learn(100, solve=solve)
+    assert model.num_timesteps == 0 and model.unfinished is None
+
+
+def test_what_can_be_reached_is_what_an_episode_can_have():
+    assert expect_reachable(None, 20) is None and expect_reachable(np.int64(20), 20) == 20.0
+    with pytest.raises(fastac.ConfigError, match=r"from 0 to 20, as each of at most 20 env steps .* with 1, got 475"):
+        fastac.A3C(**SMALL, max_episode_steps=20).learn(100, solve=475)
 
 
 # ---- the command ----------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ AT_ONCE = "returns at once"
 # (room, function): what reaches its deadline, or why it needs none.
 WAITS = {
     ("a3c", "work"): "the pause between two tries of flush_log",
-    ("a3c", "_wait_for_go"): "test_waits.py::test_a_worker_waits_for_go_no_longer_than_that",
+    ("a3c", "wait_for_go"): "test_waits.py::test_a_worker_waits_for_go_no_longer_than_that",
     ("bench.envpool_env", "_step_of.step"): "its racer's deadline: test_bench.py::test_a_racer_that_does_not_answer",
     ("bench.racer", "Racer.receive"): "test_bench.py::test_a_racer_that_does_not_answer",
     ("bench.racer", "Racer.close"): "its process was killed",  # and a deadline
@@ -264,7 +264,7 @@ def test_a_worker_waits_for_go_no_longer_than_that(monkeypatch):
     monkeypatch.setattr(a3c, "START_DEADLINE_S", 0.05)
     session = _core.Session(_core.Region.create(workers=1, parameters=1), 0)
     with pytest.raises(TimeoutError, match=r"the parent did not start the run within 0\.05 s"):
-        a3c._wait_for_go(session)
+        a3c.wait_for_go(session)
 
 
 @pytest.mark.parametrize(("stopped", "constant"), [(False, "_FLUSH_DEADLINE_S"), (True, "_STOPPED_FLUSH_S")])
@@ -274,7 +274,7 @@ def test_log_rows_that_nobody_reads(stopped, constant, monkeypatch):
     observer, session = observer_of(region), _core.Session(region, 0)
     recorder = Recorder(session, 0)
     rollout = Rollout(*[np.zeros((1, 1))] * 5, episodes=[(1.0, 1)] * 5)
-    recorder.record(rollout, GradientStats(*[0.0] * 7), 0, 0.1, 0.0, "applied")
+    recorder.record(rollout, GradientStats(*[0.0] * 8), 0, 0.1, 0.0, "applied")
     if stopped:
         observer.request_stop()
     before = observer.heartbeat(0)

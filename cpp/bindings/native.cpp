@@ -79,7 +79,9 @@ public:
             throw py::value_error("session: expected a region of " + std::to_string(parameters()) + " parameters, got one of " + std::to_string(session.parameters()));
         expect_rate(config.learning_rate.begin);
         expect_finite({config.vf_coef, config.ent_coef.begin, config.max_grad_norm});
-        collected_ = false;  // it may end with parameters of which there is no rollout
+        if (!std::isfinite(config.delay_compensation))
+            throw py::value_error("delay_compensation: expected a finite number, got " + std::to_string(config.delay_compensation));
+        rollout_ = Rollout::none;  // it may end with parameters of which there is no rollout
         const py::gil_scoped_release unlocked;
         return ended_names[static_cast<std::size_t>(worker_.run(*seat, config, std::chrono::milliseconds(duration_ms), most_updates))];
     }
@@ -94,20 +96,29 @@ public:
         std::optional<PySession::InUse> seat;
         if (session != nullptr) seat.emplace(*session);
         const auto from = expect_array<float>(params, "params", {parameters()});
-        collected_ = true;
+        rollout_ = Rollout::collected;
         const py::gil_scoped_release unlocked;
         worker_.collect(from, [&] {
             if (seat) (*seat)->beat();
         });
     }
 
+    void reweigh(py::handle params) {
+        const InUse mine(*this);
+        if (rollout_ != Rollout::collected) throw std::logic_error("reweigh: expected a rollout first, and once for each");
+        const auto now = expect_array<float>(params, "params", {parameters()});
+        rollout_ = Rollout::reweighed;
+        const py::gil_scoped_release unlocked;
+        worker_.reweigh(now);
+    }
+
     [[nodiscard]] py::tuple gradient(py::handle grad, double vf_coef, double ent_coef, double max_grad_norm) {
         const InUse mine(*this);
         expect_finite({vf_coef, ent_coef, max_grad_norm});
-        if (!collected_) throw std::logic_error("gradient: expected a rollout first");
+        if (rollout_ == Rollout::none) throw std::logic_error("gradient: expected a rollout first");
         const std::span<float> to = expect_array<float>(grad, "grad", {parameters()}, Access::write);
         const GradientStats s = worker_.gradient({vf_coef, ent_coef, max_grad_norm}, to);
-        return py::make_tuple(s.grad_norm, s.policy_loss, s.value_loss, s.entropy, s.return_mean, s.return_var, s.explained_variance);
+        return py::make_tuple(s.grad_norm, s.grad_norm_clipped, s.policy_loss, s.value_loss, s.entropy, s.return_mean, s.return_var, s.explained_variance);
     }
 
     [[nodiscard]] py::dict rollout() {
@@ -201,7 +212,7 @@ public:
             for (std::size_t i = 0; i < n; ++i) block.running()[i] = {returns[first + i], lengths[first + i]};
             first += n;
         }
-        collected_ = false;
+        rollout_ = Rollout::none;
     }
 
     [[nodiscard]] std::uint64_t updates() {
@@ -236,8 +247,10 @@ private:
     [[nodiscard]] py::ssize_t steps() { return static_cast<py::ssize_t>(worker_.config().n_steps); }
     [[nodiscard]] py::ssize_t envs() { return static_cast<py::ssize_t>(worker_.config().n_envs); }
 
+    enum class Rollout : std::uint8_t { none, collected, reweighed };
+
     Worker worker_;
-    bool collected_ = false;
+    Rollout rollout_ = Rollout::none;  // what there is of the parameters that the policy has
     std::atomic<bool> busy_{false};
 };
 
@@ -282,16 +295,20 @@ void bind_native(py::module_& m) {
         .def_property_readonly("updates", &PyWorker::updates, "Gradients submitted so far.")
         .def("run",
              [](PyWorker& self, const PySession& session, std::uint64_t total_timesteps, double learning_rate, bool linear_lr, double ent_coef, bool linear_ent, double vf_coef,
-                double max_grad_norm, std::uint32_t duration_ms, std::uint64_t most_updates) {
-                 return self.run(session, {total_timesteps, {learning_rate, linear_lr}, {ent_coef, linear_ent}, vf_coef, max_grad_norm}, duration_ms, most_updates);
+                double max_grad_norm, std::uint32_t duration_ms, std::uint64_t most_updates, double delay_compensation, bool v_trace) {
+                 return self.run(session, {total_timesteps, {learning_rate, linear_lr}, {ent_coef, linear_ent}, vf_coef, max_grad_norm, delay_compensation, v_trace},
+                                 duration_ms, most_updates);
              },
              py::arg("session"), py::kw_only(), py::arg("total_timesteps"), py::arg("learning_rate"), py::arg("linear_lr"), py::arg("ent_coef"), py::arg("linear_ent"),
-             py::arg("vf_coef"), py::arg("max_grad_norm"), py::arg("duration_ms"), py::arg("most_updates") = 0,
+             py::arg("vf_coef"), py::arg("max_grad_norm"), py::arg("duration_ms"), py::arg("most_updates") = 0, py::arg("delay_compensation") = 0.0,
+             py::arg("v_trace") = false,
              "Reads, rolls out, takes the gradient, submits and reports, again and again, for duration_ms or most_updates (0: no limit).\n"
              "Returns 'not yet', 'finished' (total_timesteps are done), 'stopped' or 'diverged' (ten gradients in a row held NaN or infinity).")
         .def("flush", &PyWorker::flush, py::arg("session"), "Writes the log rows that had no room; returns how many are left.")
         .def("collect", &PyWorker::collect, py::arg("params"), py::arg("session") = py::none(),
              "One rollout alone, with params float32[P]. Each step of it is a sign of life of the session's seat.")
+        .def("reweigh", &PyWorker::reweigh, py::arg("params"),
+             "V-trace: the last rollout as if the parameters had been these, float32[P], of which the gradient then is. Once for each rollout.")
         .def("gradient", &PyWorker::gradient, py::arg("grad"), py::kw_only(), py::arg("vf_coef"), py::arg("ent_coef"), py::arg("max_grad_norm"),
              "Writes the gradient of the last rollout to grad float32[P], clipped to max_grad_norm (0: as it is). Returns the norm before,\n"
              "policy loss, value loss, entropy, mean and variance of the returns, and the explained variance.")

@@ -42,17 +42,22 @@ py::tuple texts(const Name<Enum> (&names)[N]) {
     return all;
 }
 
-py::dict to_dict(const Snapshot& s) {
+py::dict to_dict(const Counts& counts, std::uint64_t env_steps) {
     py::dict d;
+    d["env_steps"] = env_steps;
+    d["applied"] = counts.applied;
+    d["merged"] = counts.merged;
+    d["rejected_nonfinite"] = counts.rejected_nonfinite;
+    d["rejected_stale"] = counts.rejected_stale;
+    d["staleness_sum"] = counts.staleness_sum;
+    d["staleness_max"] = counts.staleness_max;
+    d["staleness"] = py::array_t<std::uint64_t>(staleness_buckets, counts.staleness);
+    return d;
+}
+
+py::dict to_dict(const Snapshot& s) {
+    py::dict d = to_dict(s.counts, s.env_steps);
     d["version"] = s.version;
-    d["env_steps"] = s.env_steps;
-    d["applied"] = s.counts.applied;
-    d["merged"] = s.counts.merged;
-    d["rejected_nonfinite"] = s.counts.rejected_nonfinite;
-    d["rejected_stale"] = s.counts.rejected_stale;
-    d["staleness_sum"] = s.counts.staleness_sum;
-    d["staleness_max"] = s.counts.staleness_max;
-    d["staleness"] = py::array_t<std::uint64_t>(staleness_buckets, s.counts.staleness);
     return d;
 }
 
@@ -89,6 +94,42 @@ std::tuple<double, double, double> submit_many(Session& session, std::span<const
     return {s(spent[0]), s(spent[1]), s(spent[2])};
 }
 
+FASTAC_CLONES static void add(float* sum, const float* grad, std::size_t n) noexcept {
+    FASTAC_INDEPENDENT
+    for (std::size_t i = 0; i < n; ++i) sum[i] += grad[i];
+}
+
+/// n times a push of a gradient float32[P] that nobody contends for (read before it, settled after it, outside of the
+/// clock), and beside each the plain way to hand it over: memcpy to one array, addition to another. Which of the two
+/// comes first, and brings the gradient into the cache, changes. Returns the seconds spent in each, one look at the
+/// clock in every time.
+std::pair<double, double> push_beside_copy_and_add(std::uint32_t p, std::uint64_t n) {
+    const SharedRegion region = SharedRegion::create({.parameters = p, .optimizer = {.kind = OptimizerKind::sgd}}, 0);
+    std::vector<float> params(p), copied(p), sum(p);
+    const std::vector<float> grad(p, 1.0F);
+    Session(region, 1).initialize(params, {}, 0, 0);
+    Session session(region, 0);
+    Clock::duration spent[2] = {};
+    for (std::uint64_t i = 0; i < n; ++i) {
+        const GradientTag tag{session.read(params).version, 1, 1.0, 1, false, false};
+        std::uint64_t sequence = 0;
+        for (const std::uint64_t which : {i % 2, 1 - i % 2}) {
+            const auto started = Clock::now();
+            if (which == 0) {
+                sequence = session.push(grad, tag).value();
+            } else {
+                std::memcpy(copied.data(), grad.data(), p * sizeof(float));
+                __asm__ volatile("" : : "r"(copied.data()) : "memory");  // somebody reads it, for all the compiler knows
+                add(sum.data(), grad.data(), p);
+            }
+            spent[which] += Clock::now() - started;
+        }
+        session.settle(sequence);
+    }
+    const auto s = [](Clock::duration d) { return std::chrono::duration<double>(d).count(); };
+    return {s(spent[0]), s(spent[1])};
+}
+
 void bind_region(py::module_& m) {
     py::class_<PyRegion, std::shared_ptr<PyRegion>> regions(m, "Region");
     refuse_copies(regions, "it is shared; another process attaches to it by its `fd` and `nonce`");
@@ -114,6 +155,7 @@ void bind_region(py::module_& m) {
         .def_property_readonly("nbytes", [](const PyRegion& r) { return r.layout().bytes; })
         .def_property_readonly("workers", [](const PyRegion& r) { return r.layout().workers; })
         .def_property_readonly("parameters", [](const PyRegion& r) { return r.layout().parameters; })
+        .def_property_readonly("slots", [](const PyRegion& r) { return r.layout().slots; })
         .def_property_readonly("state_vectors", [](const PyRegion& r) { return state_vectors(r.config().optimizer.kind); })
         .def_property_readonly("scheme", [](const PyRegion& r) { return scheme_names[static_cast<std::size_t>(r.config().scheme)].text; });
 }
@@ -205,6 +247,17 @@ void bind_session(py::module_& m) {
                  d["canaries_lost"] = ledger.canaries_lost;
                  return d;
              })
+        .def("tallies",
+             [](const PySession& s) {
+                 const auto session = s.get();
+                 py::list all;
+                 for (std::size_t w = 0; w < session->region().layout().workers; ++w) {
+                     const Tally tally = session->tally(w);
+                     all.append(to_dict(tally.counts, tally.env_steps));
+                 }
+                 return all;
+             })
+        .def_property_readonly("staleness", [](const PySession& s) { return s.worker()->staleness(); })
         .def("read_log",
              [](const PySession& s, std::size_t w) {
                  const auto session = s.observer();
@@ -232,6 +285,9 @@ void bind_session(py::module_& m) {
 
 void bind_shared(py::module_& m) {
     m.attr("LOG_COLUMNS") = log_columns;
+    py::tuple from(staleness_buckets);
+    for (std::size_t k = 0; k < staleness_buckets; ++k) from[k] = staleness_from(k);
+    m.attr("STALENESS_BUCKETS") = from;
     m.attr("MAX_WORKERS") = max_workers;
     m.attr("MAX_TRACE_ENTRIES") = max_trace_entries;
     m.attr("UPDATE_SCHEMES") = texts(scheme_names);
@@ -262,4 +318,5 @@ void bind_shared(py::module_& m) {
             return clip_grad_norm(g.data(), g.size(), max_norm);
         },
         py::arg("grad"), py::arg("max_norm"));
+    m.def("push_beside_copy_and_add", &push_beside_copy_and_add, py::arg("parameters"), py::arg("n"), py::call_guard<py::gil_scoped_release>());
 }

@@ -120,6 +120,27 @@ public:
         expect(consumed + n[static_cast<std::size_t>(Fate::aborted)] == gradients_.size(), "a gradient is lost or counted twice");
         for (const Gradient& g : gradients_) expect(g.fate != Fate::begun, "a gradient has no fate");
     }
+    /// The workers' shares are the whole; so are their histograms, where `all_counted`, and never more.
+    static void check_tallies(std::span<const fastac::Tally> tallies, const fastac::Snapshot& at, bool all_counted) {
+        fastac::Tally sum{};
+        for (const fastac::Tally& its : tallies) {
+            sum.env_steps += its.env_steps;
+            sum.counts.applied += its.counts.applied;
+            sum.counts.merged += its.counts.merged;
+            sum.counts.rejected_nonfinite += its.counts.rejected_nonfinite;
+            sum.counts.rejected_stale += its.counts.rejected_stale;
+            sum.counts.staleness_sum += its.counts.staleness_sum;
+            for (std::size_t k = 0; k < fastac::staleness_buckets; ++k) {
+                sum.counts.staleness[k] += its.counts.staleness[k];
+                expect(sum.counts.staleness[k] <= at.counts.staleness[k], "a worker has counted a staleness that no gradient had");
+                if (all_counted && &its == &tallies.back()) expect(sum.counts.staleness[k] == at.counts.staleness[k], "a worker has not counted the staleness of a gradient");
+            }
+        }
+        const fastac::Counts& c = at.counts;
+        expect(sum.env_steps == at.env_steps && sum.counts.applied == c.applied && sum.counts.merged == c.merged && sum.counts.rejected_nonfinite == c.rejected_nonfinite &&
+                   sum.counts.rejected_stale == c.rejected_stale && sum.counts.staleness_sum == c.staleness_sum,
+               "the workers' shares are not the whole");
+    }
     /// Exactly the published, finite gradients are in the parameters, but for the stale ones.
     void check_last_read(std::uint32_t bits, const fastac::Counts& counts) const {
         std::uint64_t missing = 0, nonfinite = 0;

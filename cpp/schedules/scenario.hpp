@@ -18,12 +18,13 @@ struct Scenario {
     std::uint64_t first_row = 0;       // log_written, log_read
     std::uint64_t stale_percent = 0;   // of the loads that may return an old value do
     std::uint64_t early_percent = 0;   // of the seq_cst operations stand as early in their order as they may
-    std::uint64_t crashes = 0;         // at most
+    std::uint64_t crashes = 0;         // at most, besides an heir's
     std::uint64_t nonfinite_percent = 0;
     bool observer_drains = false;
     bool learner = false;     // somebody sits in the learner's seat: under `queue` it serves, else it drains now and then
     bool loses_seat = false;  // a worker that lives is declared dead, between two verbs
     bool hands_over = false;  // a worker leaves in order, and another who has heard nothing of it waits for the seat
+    bool heir_dies = false;   // and is killed before it sits down
     Plan plan{};
 
     [[nodiscard]] std::size_t workers() const noexcept { return config.workers; }
@@ -55,6 +56,7 @@ struct Scenario {
         s.loses_seat = random.percent(15);
         s.hands_over = random.percent(15);
         s.draw_plan(random);
+        s.heir_dies = s.hands_over && random.percent(50);
         return s;
     }
 
@@ -66,7 +68,7 @@ struct Scenario {
                number(config.parameters) + ", " + number(config.slots) + " slots, counters from " + number(first_sequence) + ", max_staleness " +
                (config.max_staleness == fastac::no_staleness_limit ? "none" : number(config.max_staleness)) + ", at most " + number(crashes) + " crashes, " +
                number(stale_percent) + " % stale loads" + (observer_drains ? ", observer drains" : "") + (learner ? ", learner" : "") +
-               (loses_seat ? ", a seat is lost" : "") + (hands_over ? ", a seat is handed over" : "") + ", " + strategies[static_cast<std::size_t>(plan.strategy)] + " (" + number(plan.burst) + ")";
+               (loses_seat ? ", a seat is lost" : "") + (hands_over ? ", a seat is handed over" : "") + (heir_dies ? " to one who dies" : "") + ", " + strategies[static_cast<std::size_t>(plan.strategy)] + " (" + number(plan.burst) + ")";
     }
 
 private:

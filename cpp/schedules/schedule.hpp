@@ -26,9 +26,10 @@ public:
     }
 
 private:
-    void start_worker(std::size_t w, std::size_t lane, std::size_t parent) {
+    void start_worker(std::size_t w, std::size_t lane, std::size_t parent) { start_worker(w, lane, parent, draw_death()); }
+    void start_worker(std::size_t w, std::size_t lane, std::size_t parent, Death death) {
         workers_[w].lane = lane;
-        start(lane, parent, draw_death(), [this, w, lane] { work(w, lane); });
+        start(lane, parent, death, [this, w, lane] { work(w, lane); });
     }
     void start_learner(std::size_t parent) {
         start(learner(), parent, draw_death(), [this] { learn(); });
@@ -98,6 +99,7 @@ private:
             last = *sequence;
         }
         if (pushed.empty()) return false;
+        settled_alone_ = settled_alone_ && pushed.size() == 1;
         expect(count_retries(w, [&] { return session.settle(last); }), "a settle was stopped and nobody has asked for it");
         for (const std::size_t id : pushed) books_.consumed(id);
         return true;
@@ -114,10 +116,13 @@ private:
         return row;
     }
 
+    /// Leaves in order, and tells nobody. Where its heir dies before it sits down, the observer takes the seat back from one
+    /// who never had it, and has not seen the last holder leave: an old `taken` would tell it that the seat is held, and
+    /// `begun` beside an older `published` that a gradient was aborted.
     void hand_over(std::size_t w, std::size_t lane) {
         handed_over_ = true;
         leave(lane);
-        start_worker(w, heir, none);
+        start_worker(w, heir, none, scenario_.heir_dies ? Death{.at_step = 1} : draw_death());
     }
 
     /// Lives, and is declared dead while it does nothing. When it goes on, its seat is another's.
@@ -254,7 +259,11 @@ private:
         for (const Worker& worker : workers_) expect(worker.rows == worker.rows_read, "the end of a log was not read");
         Session session(region_, observer());
         session.drain();
-        books_.check_end(session.ledger());
+        const fastac::Ledger ledger = session.ledger();
+        books_.check_end(ledger);
+        std::vector<fastac::Tally> tallies;
+        for (std::size_t w = 0; w < workers_.size(); ++w) tallies.push_back(session.tally(w));
+        Books::check_tallies(tallies, ledger.at, reaped_ == 0 && settled_alone_);
         std::vector<float> params(scenario_.config.parameters);
         const fastac::Snapshot at = session.read(params);
         check_read(observer(), params, at);
@@ -263,6 +272,7 @@ private:
 
     bool seat_lost_ = false;
     bool handed_over_ = false;
+    bool settled_alone_ = true;  // each gradient before the next one was pushed
     bool learner_done_ = false;
 };
 

@@ -71,27 +71,6 @@ void two_workers_by_hand() {
     CHECK_EQ(l.retries, 0U);
 }
 
-/// The last bucket holds everything from 63 on.
-void staleness_buckets_end() {
-    for (const UpdateScheme scheme : {lockfree, hogwild}) {
-        const SharedRegion region = harness::region(harness::config(1, 1, scheme));
-        Session worker(region, 0);
-        worker.initialize(std::vector<float>{0.0F}, {}, 100);
-        const std::vector<float> g{1.0F};
-        for (const std::uint64_t behind : {62U, 63U, 90U}) {
-            std::vector<float> p(1);
-            const std::uint64_t now = worker.read(p).version;
-            CHECK(worker.submit(g, tag(now - behind)) == Submitted::applied);
-        }
-        const Ledger l = worker.ledger();
-        harness::check_ledger(l, 100);
-        CHECK_EQ(l.at.counts.staleness[62], 1U);
-        CHECK_EQ(l.at.counts.staleness[63], 2U);
-        CHECK_EQ(l.at.counts.staleness_sum, 62U + 63U + 90U);
-        CHECK_EQ(l.at.counts.staleness_max, 90U);
-    }
-}
-
 void seats() {
     const SharedRegion region = harness::region(harness::config(1, 1));
     CHECK_THROWS(std::out_of_range, Session(region, 3));
@@ -386,7 +365,6 @@ void counters_wrap_around() {
 
 int main() {
     two_workers_by_hand();
-    staleness_buckets_end();
     seats();
     settle_wants_what_was_pushed();
     hogwild_does_not_push();

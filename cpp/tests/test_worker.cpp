@@ -7,6 +7,7 @@
 #include <cstring>
 #include <random>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -35,6 +36,8 @@ std::vector<float> draw(std::size_t n) {
 }
 
 RolloutConfig batch_of(std::size_t n_envs) { return {.n_steps = 7, .n_envs = n_envs, .max_episode_steps = 12, .gamma = 0.99, .gae_lambda = 0.9, .reward_scale = 0.5}; }
+
+const RolloutConfig long_batch{.n_steps = 1'000, .n_envs = 12, .max_episode_steps = 40, .gamma = 0.99, .gae_lambda = 0.9, .reward_scale = 0.5};
 
 Worker worker_of(std::size_t n_envs, std::size_t members, std::vector<double> pauses = {}) {
     return {shape, batch_of(n_envs), seeds(n_envs, 1), seeds(n_envs, 2), members, std::move(pauses)};
@@ -97,6 +100,75 @@ void any_number_of_members_ends_with_the_same_bits() {
             CHECK(std::memcmp(one.data(), several.data(), one.size() * sizeof(float)) == 0);
         }
     }
+}
+
+/// What an update of worker 0 makes of `params` where worker 1's came in the midst of its rollout: those after both, and those
+/// after worker 1's alone. Tried until it did.
+struct Drifted {
+    std::vector<float> between, after;
+    Snapshot now{};
+};
+Drifted drift(const std::vector<float>& params, std::size_t members, const LoopConfig& loop, float rate = 0.1F) {
+    RegionConfig config;
+    config.workers = 2;
+    config.parameters = static_cast<std::uint32_t>(params.size());
+    config.optimizer.kind = OptimizerKind::sgd;
+    std::vector<float> other(params.size());
+    for (std::size_t i = 0; i < other.size(); ++i) other[i] = static_cast<float>(i % 7) - 3.0F;
+    for (;;) {
+        const SharedRegion region = SharedRegion::create(config, 1);
+        Session observer(region, 2), session(region, 0), another(region, 1);
+        observer.initialize(params, {}, 0);
+        Worker worker(shape, long_batch, seeds(12, 1), seeds(12, 2), members);
+        const std::uint64_t started = another.heartbeat(0);
+        std::thread thread([&] { worker.run(session, loop, 1h, 1); });
+        while (another.heartbeat(0) < started + 10) std::this_thread::yield();  // it has read, and acts
+        another.submit(other, {0, 1, static_cast<double>(rate)});
+        const bool before_its_end = another.heartbeat(0) < started + long_batch.n_steps;
+        thread.join();
+        if (!before_its_end) continue;
+        Drifted found{params, std::vector<float>(params.size())};
+        for (std::size_t i = 0; i < params.size(); ++i) found.between[i] += -rate * other[i];
+        found.now = observer.copy_record(found.after, {});
+        return found;
+    }
+}
+
+/// Against a rollout, its reweighing and its gradient taken one after the other; SGD at rate 0.1.
+void an_update_makes_up_for_what_came_during_its_rollout() {
+    const std::vector<float> params = draw(shape.parameters());
+    LoopConfig loop{.total_timesteps = 1'000'000'000, .learning_rate = {0.1, false}, .ent_coef = {1e-2, false}, .vf_coef = 0.5, .max_grad_norm = 0.5};
+    const LossConfig weights{.vf_coef = 0.5, .ent_coef = 1e-2, .max_grad_norm = 0.5};
+    for (const std::string how : {"plain", "compensated", "v_trace"}) {
+        loop.delay_compensation = how == "compensated" ? 3.0 : 0.0;
+        loop.v_trace = how == "v_trace";
+        for (std::size_t members = 1; members <= 2; ++members) {
+            const Drifted found = drift(params, members, loop);
+            CHECK_EQ(found.now.version, 2U);
+            CHECK_EQ(found.now.counts.staleness_sum, how == "v_trace" ? 0U : 1U);  // counted from the reading that the gradient is of
+            Worker worker(shape, long_batch, seeds(12, 1), seeds(12, 2));
+            std::vector<float> grad(params.size());
+            worker.collect(params, [] {});
+            if (how == "v_trace") worker.reweigh(found.between);
+            worker.gradient(weights, grad);
+            float largest = 0.0F;
+            for (const float g : grad) largest = std::max(largest, std::abs(g));
+            for (std::size_t i = 0; i < grad.size(); ++i) {
+                if (how == "compensated") grad[i] += 3.0F * grad[i] * grad[i] * (found.between[i] - params[i]);
+                CHECK(std::abs(found.after[i] - (found.between[i] - 0.1F * grad[i])) < 1e-5F * largest);
+            }
+        }
+    }
+}
+
+/// The gradient was finite, what it was compensated to is not.
+void what_compensation_makes_infinite_is_rejected() {
+    const std::vector<float> params = draw(shape.parameters());
+    const LoopConfig loop{.total_timesteps = 1'000'000'000, .learning_rate = {0.1, false}, .ent_coef = {}, .max_grad_norm = 0.5, .delay_compensation = 3e38};
+    const Drifted found = drift(params, 1, loop, 1e6F);
+    CHECK_EQ(found.now.counts.rejected_nonfinite, 1U);
+    CHECK_EQ(found.now.version, 1U);
+    CHECK(found.after == found.between);
 }
 
 void a_run_that_is_over_or_taken_away_ends_for_all_members() {
@@ -173,6 +245,8 @@ void what_makes_no_team() {
 int main() {
     the_sum_of_blocks_is_the_gradient_of_the_batch();
     any_number_of_members_ends_with_the_same_bits();
+    an_update_makes_up_for_what_came_during_its_rollout();
+    what_compensation_makes_infinite_is_rejected();
     a_run_that_is_over_or_taken_away_ends_for_all_members();
     pauses_take_their_time_and_change_no_bit();
     a_pause_ends_with_the_run();

@@ -144,7 +144,7 @@ def work(task: Task, session: _core.Session, report: Report) -> float:
         )
         loop = engine.begin(session)
         report(READY)
-        _wait_for_go(session)
+        wait_for_go(session)
         started = time.thread_time()
         while loop.run(task.total_timesteps):
             pass
@@ -152,7 +152,7 @@ def work(task: Task, session: _core.Session, report: Report) -> float:
         return time.thread_time() - started
 
 
-def _wait_for_go(session: _core.Session) -> None:
+def wait_for_go(session: _core.Session) -> None:
     """All workers start together, once the last of them is ready."""
     deadline = time.monotonic() + START_DEADLINE_S
     while not session.go and not session.stop_requested:

@@ -21,7 +21,7 @@ from fastac.checkpoint import Arrays, Checkpoint, load_checkpoint, save_checkpoi
 from fastac.config import Config
 from fastac.engines import at_work
 from fastac.errors import CheckpointError, ConfigError, NothingToResumeError
-from fastac.metrics import History, Position
+from fastac.metrics import History, Position, expect_reachable
 from fastac.mlp import OBS_DIM, act, initial_params, sample
 from fastac.progress import WaitingProgress
 from fastac.shared import Ledger
@@ -174,8 +174,8 @@ class Algorithm(ABC):
             progress_bar: shows one on stderr, under the given label if it is a text.
 
         Raises:
-            ConfigError: total_timesteps is no whole number >= 1, solve no finite number, or checkpoint_every_s no
-                number >= 0.
+            ConfigError: total_timesteps is no whole number >= 1, solve no return that an episode can have (0 to
+                max_episode_steps), or checkpoint_every_s no number >= 0.
             WorkerError, WorkerDiedError, NonFiniteGradientError: a worker failed; which, and why.
             LedgerError: a gradient was lost or applied twice.
             OSError: a checkpoint could not be written. The model has what was learned so far.
@@ -187,13 +187,7 @@ class Algorithm(ABC):
             or total_timesteps < 1
         ):
             raise ConfigError(f"total_timesteps: expected a whole number >= 1, got {total_timesteps!r}")
-        if solve is not None and (
-            isinstance(solve, bool)
-            or not isinstance(solve, (int, float, np.integer, np.floating))
-            or not math.isfinite(solve)
-        ):
-            raise ConfigError(f"solve: expected None or a finite number, got {solve!r}")
-        begin = Position(int(total_timesteps), solve=None if solve is None else float(solve))
+        begin = Position(int(total_timesteps), solve=expect_reachable(solve, self.config.max_episode_steps))
         return self._learn_from(begin, Keeping(checkpoint, checkpoint_every_s, on_checkpoint), progress_bar)
 
     def resume(

@@ -24,6 +24,7 @@ from fastac.config import Config
 from fastac.errors import FastacError, LedgerError, WorkerDiedError, WorkerError
 from fastac.forking import START_DEADLINE_S
 from fastac.shared import Ledger, create_region, observer_of, serve_until_stopped
+from fastac.words import counted
 from fastac.worker import READY, Failed, ProcessWorker, Report, ThreadWorker, Worker
 
 Float32 = npt.NDArray[np.float32]
@@ -106,7 +107,10 @@ def find_faults(scheme: str, kills: int, ledger: Ledger, params: Float32, expect
     except LedgerError as error:
         faults.append(str(error))
     if ledger.aborted > kills:  # who is killed leaves one unfinished push at most
-        faults.append(f"{ledger.aborted} pushes were aborted, expected at most one for each of {kills} kills")
+        faults.append(
+            f"{counted(ledger.aborted, 'pushes were', 'push was')} aborted, expected at most one for each of "
+            f"{counted(kills, 'kills')}"
+        )
     wrong = np.flatnonzero(params != expected)
     if len(wrong) and scheme != "hogwild":
         at = wrong[0]
@@ -181,7 +185,9 @@ class Crew:
         while len(self._ready) < len(self._at):
             if time.monotonic() > deadline:
                 late = len(self._at) - len(self._ready)
-                raise TimeoutError(f"{late} workers were not ready within {START_DEADLINE_S:g} s")
+                raise TimeoutError(
+                    f"{counted(late, 'workers were', 'worker was')} not ready within {START_DEADLINE_S:g} s"
+                )
             self._pause(tick)
 
     def _start(self, seat: int) -> None:

@@ -170,7 +170,20 @@ class A2CConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class A3CConfig(Config):
-    """A3C: each worker has envs of its own and updates the shared parameters by itself."""
+    """A3C: each worker has envs of its own and updates the shared parameters by itself.
+
+    Two ways to bear staleness read the parameters a second time, after the rollout:
+
+    * delay_compensation (DC-ASGD: Zheng et al. 2017, arXiv:1609.08326): once the gradient of the version that acted is
+      there, the worker reads again and pushes gradient + delay_compensation * gradient^2 * (w_now - w_read), element by
+      element. What changed until that second reading is made up for; what happens between it and the update is not, and
+      the staleness still counts from the first. The gradient is clipped before (`clip_at` worker): its square,
+      unbounded, would make one strength mean something else in every update. With `clip_at` apply the clip comes when
+      it is applied.
+    * v_trace (Espeholt et al. 2018, arXiv:1802.01561): the worker reads again after its rollout and takes values,
+      probabilities and the gradient with the newer parameters, returns and advantages by returns.v_trace. Staleness
+      counts from the second reading; learning rate and entropy weight are those of the first.
+    """
 
     workers: int = _field(4, "asynchronous workers", at_least=1, at_most=MAX_WORKERS)
     n_envs: int = _field(1, "envs of each worker", at_least=1, at_most=4096)
@@ -189,6 +202,15 @@ class A3CConfig(Config):
     staleness_lr: str = _field(
         "constant", "learning rate of a gradient; inverse: divided by its staleness, if > 1", choices=STALENESS_LRS
     )
+    delay_compensation: float = _field(
+        0.0,
+        "DC-ASGD: a gradient makes up for the updates during its rollout by this times its square times what they "
+        "changed; native engine",
+        at_least=0,
+    )
+    v_trace: bool = _field(
+        False, "gradients are of parameters read after the rollout, corrected by V-trace; native engine"
+    )
     record: bool = _field(False, "record the order of all updates, 16 bytes each, for `fastac replay`")
 
     def __post_init__(self) -> None:
@@ -197,6 +219,21 @@ class A3CConfig(Config):
             raise ConfigError("record: expected lockfree, lock or queue, got hogwild, whose updates have no order")
         if self.record and self.engine != "native":
             raise ConfigError(f"record: expected the native engine, which is what replays, got {self.engine}")
+        if self.delay_compensation and self.v_trace:
+            raise ConfigError(
+                f"delay_compensation: expected 0 with v_trace, whose gradient is of the newer parameters, "
+                f"got {self.delay_compensation:g}"
+            )
+        for name in ("delay_compensation", "v_trace"):
+            if getattr(self, name):
+                self._check_second_reading(name)
+
+    def _check_second_reading(self, name: str) -> None:
+        """What needs the parameters a second time, after the rollout."""
+        if self.engine != "native":
+            raise ConfigError(f"{name}: expected engine=native, which reads the parameters twice, got {self.engine}")
+        if self.record:
+            raise ConfigError(f"record: expected False with {name}, whose second reading is not recorded, got True")
 
 
 def schedule(name: str, value: float, progress: float) -> float:

@@ -28,6 +28,7 @@ from fastac.launch import launch
 from fastac.mlp import initial_params
 from fastac.shared import create_region, observer_of
 from fastac.signals import signals_deferred
+from fastac.words import counted
 from fastac.worker import READY, Report
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
@@ -139,14 +140,14 @@ def cores(workers: int, cpus: int, quota: float | None) -> Finding:
     usable = min(cpus, quota or cpus)
     if usable >= workers:
         return Finding(OK, "cores", found)
-    remedy = f"{workers} workers will take turns: use {max(1, int(usable))}, or grant more cores"
+    remedy = f"{counted(workers, 'workers')} will take turns: use {max(1, int(usable))}, or grant more cores"
     return Finding(NOTE, "cores", found, remedy)
 
 
 def load(cpus: int) -> Finding:
     """Whether other work is going on."""
     minute = os.getloadavg()[0]
-    found = f"{minute:.2f} over the last minute, on {cpus} cores"
+    found = f"{minute:.2f} over the last minute, on {counted(cpus, 'cores')}"
     if minute <= 0.5 * cpus:
         return Finding(OK, "load", found)
     return Finding(NOTE, "load", found, "other work slows a run: wait for its end before you measure times")
@@ -161,7 +162,7 @@ def shared_memory(workers: int) -> Finding:
         remedy = (
             "the system must allow memfd_create and seals (a container's seccomp profile may not), and have memory free"
         )
-        return Finding(PROBLEM, subject, f"no region for {workers} workers: {error}", remedy)
+        return Finding(PROBLEM, subject, f"no region for {counted(workers, 'workers')}: {error}", remedy)
     with contextlib.suppress(PermissionError):
         os.ftruncate(region.fd, 2 * region.nbytes)
         return Finding(
@@ -242,7 +243,7 @@ def worker_processes(workers: int, cpus: int, root: Path) -> Iterator[Finding]:
 
 def threads(need: Need, cpus: int) -> Finding:
     """Whether workers may spread over the cores: OpenMP ties the process that imports torch, and all that it forks."""
-    found = f"a worker has {need.torch_threads} torch thread, and may run on {need.cpus} of {cpus} cores"
+    found = f"a worker has {need.torch_threads} torch thread, and may run on {need.cpus} of {counted(cpus, 'cores')}"
     if need.cpus == cpus:
         return Finding(OK, "threads", found)
     remedy = "all workers share these: unset OMP_PROC_BIND, OMP_PLACES, GOMP_CPU_AFFINITY and KMP_AFFINITY"
@@ -255,7 +256,7 @@ def memory(workers: int, need: Need, left: int | None) -> Finding:
         found = "what a worker takes is unknown: there is no /proc/self/smaps_rollup"
         return Finding(NOTE, "memory", found, "watch the memory of the worker processes in a first, short run")
     total = _region(workers).nbytes + workers * need.private_bytes
-    found = f"{workers} workers need {total / _MIB:,.0f} MiB"
+    found = f"{counted(workers, 'workers need', 'worker needs')} {total / _MIB:,.0f} MiB"
     found += "" if left is None else f" of {left / _MIB:,.0f} MiB that are left"
     if left is None or total <= left:
         return Finding(OK, "memory", found)
@@ -266,7 +267,7 @@ def descriptors(workers: int, need: Need) -> Finding:
     """Whether this process may open as many files as its workers need."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     total = _open_descriptors() + workers * need.descriptors + _PASSING_DESCRIPTORS
-    found = f"{workers} workers need {total} of {soft:,} that may be open"
+    found = f"{counted(workers, 'workers need', 'worker needs')} {total} of {soft:,} that may be open"
     if total <= soft:
         return Finding(OK, "descriptors", found)
     how = f"ulimit -n {total}" if total <= hard else f"raise the hard limit of {hard} for this user"
@@ -278,7 +279,9 @@ def tasks(workers: int, need: Need, of_cgroup: int | None, of_user: int | None) 
     total = workers * need.tasks
     limits_left = [(of_cgroup, "the cgroup's pids.max"), (of_user, "this user's limit (ulimit -u)")]
     left, limit = min(((left, limit) for left, limit in limits_left if left is not None), default=(None, ""))
-    found = f"{workers} workers need {total}" + (" of an unlimited number" if left is None else f" of {left:,} left")
+    found = f"{counted(workers, 'workers need', 'worker needs')} {total}" + (
+        " of an unlimited number" if left is None else f" of {left:,} left"
+    )
     if left is None or total <= left:
         return Finding(OK, "pids", found)
     return Finding(PROBLEM, "pids", found, f"use fewer workers, or raise {limit}")

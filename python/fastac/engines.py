@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastac import _core
-from fastac.config import Config
+from fastac.config import A3CConfig, Config
 from fastac.errors import ConfigError
 from fastac.groups import Arrays, Groups, native_worker
 from fastac.signals import signals_deferred
@@ -149,6 +149,8 @@ class _NativeLoop:
             max_grad_norm=config.max_grad_norm if config.clip_at == "worker" else 0.0,
             duration_ms=_TURN_MS,
             most_updates=1 if len(self._engine.workers) > 1 else most_updates,
+            delay_compensation=config.delay_compensation if isinstance(config, A3CConfig) else 0.0,
+            v_trace=isinstance(config, A3CConfig) and config.v_trace,
         )
         if worker.updates > updates:
             self._engine.groups.advance()

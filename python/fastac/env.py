@@ -30,6 +30,7 @@ from gymnasium.vector.utils import batch_space
 from fastac import _core
 from fastac.exclusive import exclusive
 from fastac.metrics import SOLVED
+from fastac.words import counted
 
 try:
     from gymnasium.vector import AutoresetMode
@@ -279,7 +280,7 @@ class CartPoleVectorEnv(_NativeEnv, gymnasium.vector.VectorEnv[Float32Array, Int
             # A numpy integer too: Gymnasium refuses it.
             raise TypeError(f"seed: expected None, a Python int or a list of them, got {type(seed).__name__}")
         if len(seed) != self.num_envs:
-            raise ValueError(f"seed: expected {self.num_envs} seeds, one for each env, got {len(seed)}")
+            raise ValueError(f"seed: expected {counted(self.num_envs, 'seeds')}, one for each env, got {len(seed)}")
         return seed
 
     def _seed_streams(self, seeds: dict[int, int | None]) -> None:

@@ -31,6 +31,10 @@ class WorkerStuckWarning(UserWarning):
     """A worker, or the learner, gave no sign of life for a while. Says which, for how long, and its state."""
 
 
+class StalenessWarning(UserWarning):
+    """A worker's gradients are far staler than the number of workers explains. Says which, and what helps."""
+
+
 class NonFiniteGradientError(FastacError, ArithmeticError):
     """Ten gradients in a row of one worker held NaN or infinity. Says the worker and the update."""
 

@@ -20,6 +20,7 @@ from fastac.forking import KILL_DEADLINE_S, START_DEADLINE_S, STOP_DEADLINE_S
 from fastac.shared import Toll, serve_until_stopped
 from fastac.signals import signals_deferred
 from fastac.watch import Watch, is_stopped, kernel_state
+from fastac.words import counted
 from fastac.worker import READY, Done, Failed, ProcessWorker, Report, ThreadWorker, Work, Worker
 
 MAX_DEATHS_IN_A_ROW = 3
@@ -166,7 +167,7 @@ class Crew:
             left = sum(not other.lost for other in self._workers)
             if left == 0:
                 raise WorkerDiedError(f"{words}; it was the last worker")
-            done = f"the run goes on with {left} of {len(self._workers)} workers"
+            done = f"the run goes on with {left} of {counted(len(self._workers), 'workers')}"
         elif seat.deaths_in_a_row == MAX_DEATHS_IN_A_ROW:
             raise WorkerDiedError(f"{words}, like {MAX_DEATHS_IN_A_ROW - 1} before it, and none published a gradient")
         else:

@@ -8,6 +8,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from fastac.words import counted
+
 _PACKAGES = ("fastac", "gymnasium", "numpy", "scipy", "torch")
 
 
@@ -31,8 +33,9 @@ def describe(*others: str) -> dict[str, Any]:
 def summary(machine: dict[str, Any]) -> str:
     """One line for people; warns where other work was going on."""
     line = (
-        f"{machine['processor']}, {machine['cores']} cores, load {machine['load_1min']}; Python {machine['python']}, "
-        f"torch {machine['torch']}, gymnasium {machine['gymnasium']}, fastac {machine['fastac']}"
+        f"{machine['processor']}, {counted(machine['cores'], 'cores')}, load {machine['load_1min']}; "
+        f"Python {machine['python']}, torch {machine['torch']}, gymnasium {machine['gymnasium']}, "
+        f"fastac {machine['fastac']}"
     )
     line += "".join(f", {name} {version}" for name, version in machine.get("others", {}).items())
     return line + ("; the machine was busy: trust ratios, not times" if busy(machine) else "")

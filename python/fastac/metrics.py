@@ -1,7 +1,7 @@
 """What a run tells about itself: rows that workers log, and the History the parent makes of them.
 
-In: rows float64[16] from the event log, snapshots of the parameter store. Out: tables by episode, by update and by
-moment, with the three x-axes: updates, env steps, wall-clock.
+In: rows float64[LOG_COLUMNS] from the event log, snapshots of the parameter store. Out: tables by episode, by update
+and by moment, with the three x-axes: updates, env steps, wall-clock.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastac._core import LOG_COLUMNS
+from fastac.errors import ConfigError
 
 Floats = npt.NDArray[np.float64]
 Table = dict[str, Floats]
@@ -30,6 +32,7 @@ RETURN = len(_HEAD) + EPISODE_COLUMNS.index("episode_return")
 UPDATE_COLUMNS = (
     "version_read",
     "grad_norm",
+    "grad_norm_clipped",  # by the worker; the same where it does not clip
     "policy_loss",
     "value_loss",
     "entropy",
@@ -38,6 +41,7 @@ UPDATE_COLUMNS = (
     "explained_variance",
     "learning_rate",
     "ent_coef",
+    "staleness",  # NaN for one that was not applied, or only after its worker had left
     "applied",
 )
 _COUNTED = ("wall_s", "env_steps", "updates", "worker")
@@ -47,11 +51,14 @@ assert len(_HEAD) + max(len(EPISODE_COLUMNS), len(UPDATE_COLUMNS)) <= LOG_COLUMN
 
 
 def row(kind: float, wall_s: float, worker: int, new_env_steps: int, new_updates: int, *values: float) -> Floats:
-    """One event as the log carries it, float64[16].
+    """One event as the log carries it, float64[LOG_COLUMNS].
 
     new_env_steps, new_updates: those since the worker's row before. Not its counts, which begin again with the next
-    one in its seat.
+    one in its seat. Raises ValueError where `values` are not those of EPISODE_COLUMNS or UPDATE_COLUMNS.
     """
+    fits = len(UPDATE_COLUMNS if kind == UPDATE else EPISODE_COLUMNS)
+    if len(values) != fits:
+        raise ValueError(f"row: expected {fits} values, got {len(values)}")
     out = np.zeros(LOG_COLUMNS)
     out[: len(_HEAD) + len(values)] = (kind, wall_s, worker, new_env_steps, new_updates, *values)
     return out
@@ -146,7 +153,7 @@ class HistoryBuilder:
         self._before = (0.0, 0.0)  # sum of staleness and applied updates at the last moment
 
     def add_rows(self, rows: Floats) -> None:
-        """rows float64[n, 16] of one worker, in its order."""
+        """rows float64[n, LOG_COLUMNS] of one worker, in its order."""
         if len(rows):
             self._rows.append(rows)
 
@@ -194,6 +201,19 @@ class HistoryBuilder:
         return history
 
 
+def expect_reachable(solve: Any, max_episode_steps: int) -> float | None:
+    """A mean return to end at, or None. Raises ConfigError for one that no episode has: each step is rewarded 1."""
+    if solve is None:
+        return None
+    number = isinstance(solve, (int, float, np.integer, np.floating)) and not isinstance(solve, bool)
+    if not number or not 0 <= solve <= max_episode_steps:
+        raise ConfigError(
+            f"solve: expected None or a mean return from 0 to {max_episode_steps:,}, as each of at most "
+            f"{max_episode_steps:,} env steps of an episode is rewarded with 1, got {solve!r}"
+        )
+    return float(solve)
+
+
 class Solving:
     """Whether a run under way is solved: what `History.time_to` will say of it, as soon as that is certain.
 
@@ -218,7 +238,7 @@ class Solving:
         self._waiting: list[tuple[float, float]] = []  # (time, return) of episodes that do not count yet
 
     def add_rows(self, worker: int, rows: Floats) -> None:
-        """rows float64[n, 16] of one worker, in its order."""
+        """rows float64[n, LOG_COLUMNS] of one worker, in its order."""
         if len(rows):
             self._told_until[worker] = float(rows[-1, 1])
             self._has_told[worker] = True

@@ -22,6 +22,7 @@ class GradientStats:
     """What the gradient was made of. Losses and entropy are means over the rollout, before their weights."""
 
     grad_norm: float  # global norm before clipping
+    grad_norm_clipped: float  # and after that of the worker
     policy_loss: float
     value_loss: float
     entropy: float
@@ -57,6 +58,7 @@ def compute_gradient(policy: FlatPolicy, rollout: Rollout, config: Config, ent_c
     return_mean, return_var = returns.mean_and_variance(targets)
     return GradientStats(
         grad_norm,
+        _core.clip_grad_norm(policy.grad, 0.0),
         policy_sum.item() / m,
         value_loss.item(),
         -negative_entropy_sum.item() / m,

@@ -5,9 +5,11 @@ In: a name. Out: keyword arguments of A2C or A3C. How they were found and what t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastac.errors import ConfigError
+from fastac.words import counted
 
 Preset = dict[str, Any]
 
@@ -69,6 +71,17 @@ def preset(name: str) -> Preset:
     if name not in PRESETS:
         raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, got {name!r}")
     return dict(PRESETS[name])
+
+
+def tuned_for_another_size(name: str, options: Mapping[str, Any]) -> str | None:
+    """What is to be said where `options` have another number of envs than the preset was found with; else None."""
+
+    def size(of: Mapping[str, Any]) -> str:
+        envs = counted(of["n_envs"], "envs")
+        return f"{counted(of['workers'], 'workers')} with {envs} each" if name in presets_of("a3c") else envs
+
+    tuned, given = size({"n_envs": 1} | PRESETS[name]), size(options)
+    return None if given == tuned else f"preset {name} was tuned for {tuned}, not for {given}"
 
 
 def presets_of(algorithm: str) -> tuple[str, ...]:

@@ -11,6 +11,8 @@ from types import TracebackType
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from fastac.words import counted
+
 _SILENT_S = 2.0
 _LINE_EVERY_S = 5.0
 _ROOM_FOR_ECHO = 8
@@ -75,14 +77,14 @@ class WaitingProgress:
         elif now >= self._next_line:
             self._next_line = now + _LINE_EVERY_S
             left = f"{max(0, self.total - done) / rate:.0f} s left" if rate > 0 else "time left unknown"
-            parts = [f"{done:,} of {self.total:,} {self.unit}", f"{_rate(rate)} per s", note, left]
+            parts = [f"{done:,} of {counted(self.total, self.unit)}", f"{_rate(rate)} per s", note, left]
             print(f"{self.label}: {', '.join(part for part in parts if part)}", file=sys.stderr, flush=True)
 
     def _open_bar(self) -> _Bar:
         self._bar = _Bar(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + self.unit),
+            TextColumn("{task.completed:,.0f}/" + counted(self.total, self.unit)),
             TextColumn("{task.fields[rate]}/s"),
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),

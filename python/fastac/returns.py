@@ -83,6 +83,52 @@ def gae(
     return advantages, advantages + values
 
 
+def v_trace(
+    rewards: npt.NDArray[Floating],
+    values: npt.NDArray[Floating],
+    successors: npt.NDArray[Floating],
+    done: Bool,
+    ratios: npt.NDArray[Floating],
+    gamma: float,
+    gae_lambda: float,
+) -> tuple[npt.NDArray[Floating], npt.NDArray[Floating]]:
+    """Advantages and returns of a rollout that another policy acted: V-trace with both truncation levels at 1.
+
+        rho[t] = min(1, ratios[t])
+        delta[t] = rewards[t] + gamma * successors[t] - values[t]
+        advantages[t] = rho[t] * (delta[t] + gamma * gae_lambda * (not done[t]) * advantages[t + 1])
+        returns[t] = advantages[t] + values[t]
+
+    The returns are the targets v_s of Espeholt et al. 2018, arXiv:1802.01561, equation 1, with c = gae_lambda * rho.
+    With gae_lambda = 1 the advantages are theirs, too: rho[t] * (rewards[t] + gamma * v[t + 1] - values[t]). With less,
+    that formula would take v[t + 1], itself a lambda-return, at its full weight, and would not be GAE under equal
+    policies; here v[t + 1] and values[t + 1] share it, gae_lambda to 1 - gae_lambda. So with ratios of 1 this is `gae`,
+    for any gae_lambda. The native engine's kernel (Collector::reweigh) is tested against it.
+
+    Args:
+        rewards, values, successors, done: as of `gae`; values of the policy that learns.
+        ratios: pi(action | obs) of the policy that learns to that of the one that acted, [T, N].
+
+    Returns:
+        advantages [T, N] and returns [T, N], new arrays.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if not rewards.shape == values.shape == successors.shape == done.shape == ratios.shape:
+        raise ValueError(
+            "expected rewards, values, successors, done and ratios of one shape [T, N], "
+            f"got {rewards.shape}, {values.shape}, {successors.shape}, {done.shape}, {ratios.shape}"
+        )
+    rho = np.minimum(ratios, ratios.dtype.type(1))
+    decay = np.where(done, 0.0, gamma * gae_lambda).astype(rewards.dtype)
+    advantages = rewards + rewards.dtype.type(gamma) * successors - values
+    advantages[-1:] *= rho[-1:]
+    for t in range(len(rewards) - 2, -1, -1):
+        advantages[t] = rho[t] * (advantages[t] + decay[t] * advantages[t + 1])
+    return advantages, advantages + values
+
+
 def explained_variance(values: npt.NDArray[Floating], returns: npt.NDArray[Floating]) -> float:
     """1 - Var(returns - values) / Var(returns): 1 for a perfect value function, NaN where the returns do not vary."""
     variance = mean_and_variance(returns)[1]

@@ -1,6 +1,6 @@
 """Stage 2. A policy and its envs in -> T steps of N envs, with the final observations of episodes that were cut.
 
-Before it: env.py and policy.py. After it: returns.py and objective.py.
+Before it: env/ and policy.py. After it: returns.py and objective.py.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ rollout reads the new parameters. The work is done in C++ (cpp/include/fastac/up
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ import numpy.typing as npt
 from fastac import _core
 from fastac.config import A3CConfig, Config
 from fastac.errors import LedgerError
+from fastac.staleness import WorkerShare, histogram, p95
+from fastac.words import counted
 
 Float32 = npt.NDArray[np.float32]
 
@@ -85,9 +87,12 @@ class Ledger:
         pending: published and neither applied nor rejected; 0 at the end of a run.
         retries: builds thrown away because another worker committed first (`lockfree`).
         staleness_mean, staleness_max: version when applied - version its worker read, over all applied gradients.
+        staleness_p95: what 95 % of them do not exceed; exact up to 47, within half a doubling above.
+        staleness: how many of them from each staleness on, to the next; those up to 47 are told one by one.
         lost_fraction: `hogwild`: the part of the watched additions that another worker overwrote; None elsewhere.
         deaths: worker processes that died.
         restarts: those of them that were replaced.
+        workers: what each has brought.
     """
 
     begun: int
@@ -104,10 +109,13 @@ class Ledger:
     lost_fraction: float | None
     deaths: int = 0
     restarts: int = 0
+    staleness_p95: int = 0
+    staleness: dict[int, int] = field(default_factory=dict)
+    workers: tuple[WorkerShare, ...] = ()
 
     @classmethod
-    def of(cls, session: _core.Session, update: str, toll: Toll | None = None) -> Ledger:
-        """The books as they stand."""
+    def of(cls, session: _core.Session, update: str, toll: Toll | None = None, seconds: float = float("nan")) -> Ledger:
+        """The books as they stand after `seconds` of training."""
         toll = toll or Toll()
         counts = session.ledger()
         watched = counts["canaries"]
@@ -131,6 +139,9 @@ class Ledger:
             lost_fraction=(counts["canaries_lost"] / watched if watched else 0.0) if update == "hogwild" else None,
             deaths=toll.deaths,
             restarts=toll.restarts,
+            staleness_p95=p95(counts["staleness"], counts["staleness_max"]),
+            staleness=histogram(counts["staleness"]),
+            workers=tuple(WorkerShare.of(w, tally, seconds) for w, tally in enumerate(session.tallies())),
         )
 
     def check(self) -> None:
@@ -150,10 +161,24 @@ class Ledger:
             f" + {self.rejected_stale} stale + {self.pending} pending",
             f"{self.aborted} aborted",
             f"{self.merged} merged",
-            f"staleness mean {self.staleness_mean:.2f} max {self.staleness_max}",
+            f"staleness mean {self.staleness_mean:.2f}, p95 {self.staleness_p95}, max {self.staleness_max}",
         ]
         if self.lost_fraction is not None:
             parts.append(f"hogwild lost {self.lost_fraction:.3%} of its additions")
         if self.deaths:
-            parts.append(f"{self.deaths} deaths, {self.restarts} restarts")
+            parts.append(f"{counted(self.deaths, 'deaths')}, {counted(self.restarts, 'restarts')}")
         return "; ".join(parts)
+
+    def workers_text(self) -> str:
+        """One line for people: how far the workers are apart."""
+
+        def from_to(values: list[float], digits: int = 0) -> str:
+            return " to ".join(dict.fromkeys(f"{end(values):,.{digits}f}" for end in (min, max)))
+
+        its = self.workers
+        return (
+            f"{counted(len(its), 'workers')}, each {from_to([one.updates for one in its])} updates; "
+            f"staleness mean {from_to([one.staleness_mean for one in its], 2)}, "
+            f"p95 {from_to([one.staleness_p95 for one in its])}, max {from_to([one.staleness_max for one in its])} "
+            f"(equally fast: mean {len(its) - 1})"
+        )

@@ -23,6 +23,7 @@ from fastac.errors import NonFiniteGradientError
 from fastac.metrics import EPISODE, UPDATE, History, HistoryBuilder, Position, Solving, row
 from fastac.progress import WaitingProgress, return_note
 from fastac.shared import Ledger, Toll, create_region, observer_of
+from fastac.staleness import StalenessAlarm
 
 if TYPE_CHECKING:
     from fastac.objective import GradientStats
@@ -33,6 +34,7 @@ Float32 = npt.NDArray[np.float32]
 _LOG_ROWS = 1024
 _MOST_LOG_ROWS = 1 << 18  # 32 MiB
 _TICK_S = 0.05  # between two looks at the run
+_ALARM_S = 1.0  # and at the staleness of each worker
 _FLUSH_DEADLINE_S = 600.0  # the parent may be in the user's own code, and saving
 _STOPPED_FLUSH_S = 1.0
 _REST = 20  # a periodic job rests this many times as long as it takes
@@ -126,6 +128,8 @@ class Run:
         self._started = time.monotonic()
         self._cpu = time.process_time()
         self._builder = HistoryBuilder(self._started, self.begin)
+        self._alarm = StalenessAlarm(self.region.workers)
+        self._next_alarm = self._started + _ALARM_S
         self._solving = Solving(self.begin.solve, self.region.workers, self.begin.returns)
 
     @property
@@ -165,6 +169,9 @@ class Run:
         mean_return = sum(returns) / len(returns) if returns else math.nan
         self.progress.update(snapshot["env_steps"], return_note(mean_return))
         if not self.session.stop_requested:
+            if time_s >= self._next_alarm:
+                self._next_alarm = time_s + _ALARM_S
+                self._alarm.look(self.session.tallies())
             for job in self.jobs:
                 job.do_if_due()
 
@@ -196,7 +203,9 @@ class Run:
         self.session.request_stop()
         self.session.drain()
         self.tick(now=True)
-        outcome = Outcome(self.moment(), Ledger.of(self.session, self.update, self.toll), self.history())
+        history = self.history()
+        ledger = Ledger.of(self.session, self.update, self.toll, history.train_s)
+        outcome = Outcome(self.moment(), ledger, history)
         self.session.close()
         return outcome
 
@@ -234,6 +243,7 @@ class Recorder:
                 applied,
                 version,
                 stats.grad_norm,
+                stats.grad_norm_clipped,
                 stats.policy_loss,
                 stats.value_loss,
                 stats.entropy,
@@ -242,6 +252,7 @@ class Recorder:
                 stats.explained_variance,
                 learning_rate,
                 ent_coef,
+                self._session.staleness if submitted == "applied" else math.nan,
                 applied,
             )
         )

@@ -217,6 +217,10 @@ class Envs:
         norm = self.call(_core.clip_grad_norm, grad, max_norm, fits=a and b)
         if not failed(norm) and norm < 1e30 and max_norm > 0:
             assert np.linalg.norm(np.asarray(grad, np.float64)) <= max(max_norm * (1 + 1e-5), 0)
+        parameters, a = d.choice([(1, True), (33, True), (0, False), (-1, False), (2**32, False), (None, False)])
+        n, b = d.choice([(0, True), (5, True), (-1, False), (2**64, False), (None, False)])
+        spent = self.call(_core.push_beside_copy_and_add, parameters, n, fits=a and b)
+        assert failed(spent) or min(spent) >= 0
 
 
 def call_or_get(thing: Any, member: str) -> Any:

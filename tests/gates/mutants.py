@@ -85,8 +85,6 @@ def report(verdicts: Sequence[Verdict]) -> str:
         lines.append(f"| {mutant.name} | {headers} | `{mutant.gate}` | {mutant.build} | {said} |")
     lines += ["", "## Weaker code that is right all the same", "", "The gates pass these, and why they may:", ""]
     lines += [f"- {mutant.name} (`{mutant.changes[0][0]}`): {why}" for mutant, why in mutants_schedules.WEAKER_WOULD_DO]
-    lines += ["", "## Wrong code that no gate catches", ""]
-    lines += [f"- {mutant.name} (`{mutant.changes[0][0]}`): {why}" for mutant, why in mutants_schedules.TOO_RARE]
     return "\n".join(lines) + "\n"
 
 

@@ -53,7 +53,7 @@ KINDS = {
 _SHOWN_BEFORE = re.compile(r"A[23]C .*seed \d+ +return|CartPole-v1, |[┏┃┡│├└ ]|Measured on ")  # by a comparison
 _DONE = re.compile("Written: ")  # its last line
 _SAVED = re.compile(r"stopped: ([\d,]+) of [\d,]+ env steps done(; `fastac resume \S+` does the rest)?; saved in (\S+)")
-_TABLES = re.compile(r"stopped: (\d+) of \d+ runs done, tables in (\S+)")
+_TABLES = re.compile(r"stopped: (\d+) of \d+ runs? done, tables in (\S+)")
 PHASES = IMPORTING, AT_WORK, DRAWING = "importing", "at work", "drawing"
 
 

@@ -1,4 +1,4 @@
-// What workers tell the parent while they run: rows of 16 doubles, one ring for each worker.
+// What workers tell the parent while they run: rows of doubles, one ring for each worker.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@ class EventLog {
 public:
     explicit EventLog(const SharedRegion& region) noexcept : region_(&region) {}
 
-    /// row float64[16]. False: the ring is full and nothing was written.
+    /// row float64[log_columns]. False: the ring is full and nothing was written.
     bool write(std::size_t w, const double* row) const noexcept {
         WorkerBlock& words = region_->worker(w);
         const std::uint64_t written = words.log_written.load(std::memory_order_relaxed);
@@ -32,7 +32,7 @@ public:
         return static_cast<std::size_t>(words.log_written.load(std::memory_order_acquire) - words.log_read.load(std::memory_order_relaxed));
     }
 
-    /// Takes `n` <= unread(w) rows, oldest first, to rows float64[n, 16].
+    /// Takes `n` <= unread(w) rows, oldest first, to rows float64[n, log_columns].
     void read(std::size_t w, std::size_t n, double* rows) const noexcept {
         WorkerBlock& words = region_->worker(w);
         const std::uint64_t from = words.log_read.load(std::memory_order_relaxed);

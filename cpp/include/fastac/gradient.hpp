@@ -16,7 +16,8 @@ namespace fastac {
 
 /// What the gradient was made of. Losses and entropy are means over the rollout, before their weights.
 struct GradientStats {
-    double grad_norm = 0.0;  // before clipping
+    double grad_norm = 0.0;          // before clipping
+    double grad_norm_clipped = 0.0;  // and after that of the worker
     double policy_loss = 0.0;
     double value_loss = 0.0;
     double entropy = 0.0;
@@ -39,7 +40,7 @@ struct BlockSums {
     double error = 0.0, error_squares = 0.0;  // of the values, as parts of the batch's means
 };
 
-/// Those of the batch, added up in the order of its blocks. grad_norm is left to who adds the gradients.
+/// Those of the batch, added up in the order of its blocks. The norms are left to who adds the gradients.
 inline GradientStats stats_of(std::span<const BlockSums> blocks) noexcept {
     BlockSums all;
     for (const BlockSums& block : blocks) {
@@ -57,7 +58,7 @@ inline GradientStats stats_of(std::span<const BlockSums> blocks) noexcept {
         const double apart = block.returns * (1.0 / steps) - mean;
         all.squares += block.squares + steps * apart * apart;
     }
-    GradientStats stats{0.0, all.policy_loss * weight, all.value_loss * weight, all.entropies * weight, mean, all.squares * weight, 0.0};
+    GradientStats stats{0.0, 0.0, all.policy_loss * weight, all.value_loss * weight, all.entropies * weight, mean, all.squares * weight, 0.0};
     stats.explained_variance = 1.0 - (all.error_squares - all.error * all.error) / stats.return_var;
     if (stats.return_var == 0.0) stats.explained_variance = std::nan("");
     return stats;
@@ -69,6 +70,14 @@ inline void add_blocks(float* grads, std::size_t blocks, std::size_t pitch, std:
         const float* block = grads + b * pitch;
         for (std::size_t i = from; i < to; ++i) grads[i] += block[i];
     }
+}
+
+/// Delay compensation: grad float32[P], taken at parameters `read`, becomes an estimate of the gradient at `now`,
+///     grad + strength grad^2 (now - read), element by element,
+/// a Taylor step with the squared gradient for the diagonal of the Hessian: Zheng et al. 2017, arXiv:1609.08326, equation 10.
+inline void compensate_delay(std::span<float> grad, std::span<const float> now, std::span<const float> read, double strength) noexcept {
+    const auto s = static_cast<float>(strength);
+    for (std::size_t i = 0; i < grad.size(); ++i) grad[i] += s * grad[i] * grad[i] * (now[i] - read[i]);
 }
 
 // The gradient of the advantage actor-critic loss over the M = T N steps of a rollout,

@@ -42,7 +42,7 @@ public:
         Snapshot now{begin.version, begin.env_steps, Counts{}};
         Counts& sum = now.counts;
         for (std::size_t w = 0; w < region_->layout().workers; ++w) {
-            const Tally its = published_by(w);
+            const Tally its = tally(w);
             now.version += its.counts.applied;
             now.env_steps += its.env_steps;
             sum.applied += its.counts.applied;
@@ -55,6 +55,19 @@ public:
         }
         return now;
     }
+
+    /// What is published, of worker w.
+    [[nodiscard]] Tally tally(std::size_t w) const noexcept {
+        WorkerBlock& words = region_->worker(w);
+        for (;;) {
+            const std::uint64_t published = words.published.load(std::memory_order_acquire);
+            const Tally tally = read(words.tallies[published % 2]);  // not written meanwhile: that begins only after the next `published`
+            if (words.published.load(std::memory_order_relaxed) == published) return tally;
+        }
+    }
+
+    /// Of the latest gradient that `apply` has applied.
+    [[nodiscard]] std::uint64_t staleness() const noexcept { return staleness_; }
 
     /// Steps that were begun: what staleness is measured in, since each of them may be in what is read.
     [[nodiscard]] std::uint64_t version() const noexcept { return region_->control().hogwild_version.load(std::memory_order_acquire); }
@@ -89,6 +102,8 @@ private:
         const std::uint64_t staleness = version - tag.version_read;
         step_in_place(OptimizerStep(config.optimizer, learning_rate_at(config, tag.learning_rate, staleness), version + 1));
         count_applied(counts, tag, staleness);
+        ++counts.staleness[staleness_bucket(staleness)];
+        staleness_ = staleness;
         return Result::applied;
     }
 
@@ -109,24 +124,6 @@ private:
             for (std::uint32_t k = 0; k < states; ++k) store_relaxed({mine.state[k], n}, shared.state[k] + i);
             store_relaxed({params, n}, shared.params + i);
             AtomicRef<std::uint64_t>(canary).store(count + 1, std::memory_order_relaxed);
-        }
-    }
-
-    static void count_applied(Counts& counts, const GradientTag& tag, std::uint64_t staleness) noexcept {
-        ++counts.applied;
-        counts.merged += tag.n_summed - 1;
-        counts.staleness_sum += staleness;
-        counts.staleness_max = std::max(counts.staleness_max, staleness);
-        ++counts.staleness[std::min<std::uint64_t>(staleness, staleness_buckets - 1)];
-    }
-
-    /// One that is not written meanwhile: that begins only after the next `published`.
-    [[nodiscard]] Tally published_by(std::size_t w) const noexcept {
-        WorkerBlock& words = region_->worker(w);
-        for (;;) {
-            const std::uint64_t published = words.published.load(std::memory_order_acquire);
-            const Tally tally = read(words.tallies[published % 2]);
-            if (words.published.load(std::memory_order_relaxed) == published) return tally;
         }
     }
 
@@ -152,6 +149,7 @@ private:
     const SharedRegion* region_;
     std::size_t worker_;
     std::vector<float> grad_;  // float32[P]
+    std::uint64_t staleness_ = 0;
 };
 
 }  // namespace fastac

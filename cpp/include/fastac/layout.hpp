@@ -17,12 +17,12 @@ namespace fastac {
 
 inline constexpr std::size_t cache_line = 64;  // our own: the standard's constant may change with compiler flags
 inline constexpr std::uint64_t region_magic = 0x3143'4154'5341'4601ULL;
-inline constexpr std::uint32_t layout_version = 4;
+inline constexpr std::uint32_t layout_version = 5;
 inline constexpr std::uint32_t max_workers = 64;
 inline constexpr std::uint32_t max_slots = 1U << 16;  // with it no product of sizes reaches 2^64
 inline constexpr std::uint64_t max_trace_entries = 1U << 26;  // a GiB
-inline constexpr std::size_t staleness_buckets = 64;  // exact counts of staleness 0 .. 62; the last holds 63 and more
-inline constexpr std::size_t log_columns = 16;
+inline constexpr std::size_t staleness_buckets = 64;
+inline constexpr std::size_t log_columns = 24;  // whole cache lines: no two writers share one
 inline constexpr std::size_t hogwild_block = cache_line / sizeof(float);  // floats that hogwild reads, steps and writes back together
 
 static_assert(Atomic<std::uint64_t>::is_always_lock_free);
@@ -38,6 +38,19 @@ enum class UpdateScheme : std::uint32_t { lockfree = 0, lock = 1, queue = 2, hog
 enum class StalenessLr : std::uint32_t { constant = 0, inverse = 1 };
 
 inline constexpr std::uint64_t no_staleness_limit = UINT64_MAX;
+
+/// Buckets of a histogram of staleness: each of 0 .. 47 has its own, then two for each doubling (from 48, 64, 96, 128, 192 on ..);
+/// the last holds 8,192 and more.
+constexpr std::size_t staleness_bucket(std::uint64_t staleness) noexcept {
+    if (staleness < 48) return static_cast<std::size_t>(staleness);
+    const auto octave = static_cast<std::size_t>(std::bit_width(staleness)) - 1;
+    const std::size_t bucket = 37 + 2 * octave + (staleness >> (octave - 1) & 1U);
+    return bucket < staleness_buckets ? bucket : staleness_buckets - 1;
+}
+/// The smallest staleness in a bucket.
+constexpr std::uint64_t staleness_from(std::size_t bucket) noexcept {
+    return bucket < 48 ? bucket : std::uint64_t{2 + (bucket + 1) % 2} << ((bucket - 37) / 2 - 1);
+}
 
 /// What a run chooses, equal in all its processes.
 struct RegionConfig {
@@ -56,27 +69,36 @@ struct RegionConfig {
 
 /// What became of the gradients that were applied so far. Plain fields: they live in a record, which is
 /// immutable once it is current. (hogwild reaches those in a Tally through atomic_ref.)
-struct Counts {
+struct Sums {
     std::uint64_t applied;
     std::uint64_t merged;              // gradients that a worker itself summed into one push, beyond the first
     std::uint64_t rejected_nonfinite;
     std::uint64_t rejected_stale;
     std::uint64_t staleness_sum;
     std::uint64_t staleness_max;
-    std::uint64_t staleness[staleness_buckets];
+};
+struct Counts : Sums {
+    std::uint64_t staleness[staleness_buckets];  // how many were applied with a staleness in each bucket
 };
 
 /// Gradients consumed so far: applied or rejected.
 constexpr std::uint64_t consumed(const Counts& counts) noexcept { return counts.applied + counts.rejected_nonfinite + counts.rejected_stale; }
 
-/// hogwild: what became of one worker's gradients.
+/// What became of one worker's gradients.
 struct Tally {
     Counts counts;
     std::uint64_t env_steps;
 };
 
-/// Head of a record of the parameter store. Behind it: consumed uint64[W] and stale uint64[W] (how many of each worker's
-/// gradients went into the record, and how many of these were rejected as stale), params float32[P], state float32[S, P].
+/// The same as a record holds it for each worker: without a histogram, which would make every record longer by 512 bytes a worker.
+struct Share {
+    Sums sums;
+    std::uint64_t env_steps;
+    std::uint64_t staleness;  // of its latest applied gradient
+};
+
+/// Head of a record of the parameter store. Behind it: consumed uint64[W] (how many of each worker's gradients went into the
+/// record), Share[W], params float32[P], state float32[S, P].
 struct alignas(cache_line) RecordHeader {
     std::uint64_t version;    // optimizer updates applied so far
     std::uint64_t env_steps;  // env steps behind the gradients consumed so far
@@ -120,6 +142,9 @@ struct WorkerBlock {
     alignas(cache_line) Atomic<std::uint64_t> log_written;
     alignas(cache_line) Atomic<std::uint64_t> log_read;
     alignas(cache_line) Atomic<std::uint32_t> consumed_signal;  // queue: low half of consumed, the word the worker sleeps on
+    // All but hogwild: the worker's own histogram of its gradients that were applied, counted as it finds them in a record.
+    alignas(cache_line) Atomic<std::uint64_t> staleness_counted;
+    Atomic<std::uint64_t> staleness[staleness_buckets];
     alignas(cache_line) Tally tallies[2];  // hogwild only: [published % 2] is that of all that is published, the other the next
 };
 
@@ -185,8 +210,8 @@ struct Layout {
         owner_words = place(records * sizeof(Atomic<std::uint32_t>));
         canary_words = place(canaries * sizeof(std::uint64_t));
         record_consumed = sizeof(RecordHeader);
-        record_stale = record_consumed + workers * sizeof(std::uint64_t);
-        record_vectors = align_up(record_stale + workers * sizeof(std::uint64_t), cache_line);
+        record_shares = record_consumed + workers * sizeof(std::uint64_t);
+        record_vectors = align_up(record_shares + workers * sizeof(Share), cache_line);
         vector_stride = vector_bytes;
         record_trace = record_vectors + vector_bytes * (1 + state_vectors(c.optimizer.kind));
         record_stride = record_trace + (c.trace_entries == 0 ? 0 : align_up(sizeof(TraceBlock) + workers * slots * sizeof(TraceEntry), cache_line));
@@ -207,7 +232,7 @@ struct Layout {
                  std::uint64_t{record_blocks}, std::uint64_t{record_stride}, std::uint64_t{vector_stride},
                  std::uint64_t{ring_blocks}, std::uint64_t{slot_stride}, std::uint64_t{log_blocks}, std::uint64_t{trace_blocks}, std::uint64_t{bytes},
                  std::uint64_t{sizeof(RegionConfig)}, std::uint64_t{sizeof(Control)}, std::uint64_t{sizeof(WorkerBlock)},
-                 std::uint64_t{sizeof(Seat)}, std::uint64_t{sizeof(Counts)}, std::uint64_t{log_columns}}) {
+                 std::uint64_t{sizeof(Seat)}, std::uint64_t{sizeof(Counts)}, std::uint64_t{sizeof(Share)}, std::uint64_t{log_columns}}) {
             h = (h ^ field) * 0x100000001b3ULL;
         }
         return h;
@@ -215,7 +240,7 @@ struct Layout {
 
     std::size_t workers, seats, records, slots, log_rows, parameters, canaries;
     std::size_t header, control, worker_blocks, seat_blocks, owner_words, canary_words;
-    std::size_t record_consumed, record_stale, record_vectors, record_trace, vector_stride, record_stride, record_blocks;
+    std::size_t record_consumed, record_shares, record_vectors, record_trace, vector_stride, record_stride, record_blocks;
     std::size_t slot_stride, ring_blocks, log_blocks, trace_blocks, bytes;
 };
 

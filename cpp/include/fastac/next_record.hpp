@@ -26,6 +26,13 @@ inline void clip_to(const RegionConfig& config, std::span<float> grad) noexcept 
     if (max_norm > 0.0) clip_grad_norm(grad.data(), grad.size(), max_norm);
 }
 
+inline void count_applied(Sums& sums, const GradientTag& tag, std::uint64_t staleness) noexcept {
+    ++sums.applied;
+    sums.merged += tag.n_summed - 1;
+    sums.staleness_sum += staleness;
+    sums.staleness_max = std::max(sums.staleness_max, staleness);
+}
+
 template <class Float>
 OptimizerVectors<const Float> as_const(const OptimizerVectors<Float>& v) noexcept {
     return {v.params, {v.state[0], v.state[1]}};
@@ -74,7 +81,7 @@ private:
         plain_write(&region_->record(target), region_->layout().record_stride);
         region_->record(target) = region_->record(from);
         std::memcpy(region_->consumed(target), region_->consumed(from), workers * sizeof(std::uint64_t));
-        std::memcpy(region_->stale(target), region_->stale(from), workers * sizeof(std::uint64_t));
+        std::memcpy(region_->shares(target), region_->shares(from), workers * sizeof(Share));
         trace_.follow(from, target);
     }
 
@@ -82,16 +89,19 @@ private:
     bool apply(std::size_t w, const GradientTag& tag, std::span<const float> grad, std::uint32_t from, std::uint32_t target) noexcept {
         const RegionConfig& config = region_->config();
         RecordHeader& header = region_->record(target);
+        Share& its = region_->shares(target)[w];
         header.env_steps += tag.env_steps;
+        its.env_steps += tag.env_steps;
         if (tag.nonfinite) {
             ++header.counts.rejected_nonfinite;
+            ++its.sums.rejected_nonfinite;
             trace_.add(target, w, tag, TraceOutcome::rejected_nonfinite);
             return false;
         }
         const std::uint64_t staleness = header.version - tag.version_read;
         if (staleness > config.max_staleness) {
             ++header.counts.rejected_stale;
-            ++region_->stale(target)[w];
+            ++its.sums.rejected_stale;
             trace_.add(target, w, tag, TraceOutcome::rejected_stale);
             return false;
         }
@@ -99,17 +109,12 @@ private:
         const OptimizerStep step(config.optimizer, learning_rate_at(config, tag.learning_rate, staleness), header.version + 1);
         step.apply(grad.size(), grad.data(), as_const(region_->vectors(from)), region_->vectors(target));
         count_applied(header.counts, tag, staleness);
+        ++header.counts.staleness[staleness_bucket(staleness)];
+        count_applied(its.sums, tag, staleness);
+        its.staleness = staleness;
         trace_.add(target, w, tag, TraceOutcome::applied);
         ++header.version;
         return true;
-    }
-
-    static void count_applied(Counts& counts, const GradientTag& tag, std::uint64_t staleness) noexcept {
-        ++counts.applied;
-        counts.merged += tag.n_summed - 1;
-        counts.staleness_sum += staleness;
-        counts.staleness_max = std::max(counts.staleness_max, staleness);
-        ++counts.staleness[std::min<std::uint64_t>(staleness, staleness_buckets - 1)];
     }
 
     void copy_vectors(std::uint32_t from, std::uint32_t to) const noexcept {

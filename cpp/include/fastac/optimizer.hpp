@@ -152,16 +152,13 @@ private:
     for (std::size_t i = 0; i < n; ++i) grad[i] *= factor;
 }
 
-/// Scales grad in place so that its norm is at most max_norm, as torch.nn.utils.clip_grad_norm_ does
-/// (factor max_norm / (norm + 1e-6), at most 1). max_norm <= 0: measured, not clipped. Returns the norm before.
+/// The factor max_norm / (norm + 1e-6), at most 1, as in torch.nn.utils.clip_grad_norm_; 1 where max_norm <= 0.
+inline double clip_factor(double norm, double max_norm) noexcept { return max_norm > 0.0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0; }
+
+/// Scales grad in place so that its norm is at most max_norm. max_norm <= 0: measured, not clipped. Returns the norm before.
 inline double clip_grad_norm(float* grad, std::size_t n, double max_norm) noexcept {
     const double norm = grad_norm(grad, n);
-    if (max_norm > 0.0) {
-        const double factor = max_norm / (norm + 1e-6);
-        if (factor < 1.0) {
-            scale(grad, n, static_cast<float>(factor));
-        }
-    }
+    if (const double factor = clip_factor(norm, max_norm); factor < 1.0) scale(grad, n, static_cast<float>(factor));
     return norm;
 }
 

@@ -91,6 +91,8 @@ public:
           actions_(steps()),
           rewards_(steps()),
           values_(steps()),
+          final_obs_(steps() * CartPole::state_size),
+          ratios_(steps()),
           successors_(steps()),
           advantages_(steps()),
           returns_(steps()),
@@ -118,7 +120,26 @@ public:
             beat();
         }
         policy.forward(steps(), n, envs_.obs());
-        estimate(policy);
+        estimate(policy, [](std::size_t, float advantage) { return advantage; });
+    }
+
+    /// The last rollout, for `policy` as it is now, which is not the one that acted: values and (log-)probabilities become its
+    /// own, advantages and returns those of V-trace (v_trace in returns.py). Once for each rollout, before its gradient is taken.
+    void reweigh(Mlp& policy) noexcept {
+        policy.forward(0, steps(), obs_.data());
+        for (std::size_t k = 0; k < steps(); ++k) {
+            values_[k] = value_of(policy, k);
+            ratios_[k] = log_probabilities_[k * n_actions + static_cast<std::size_t>(actions_[k])];
+        }
+        softmax(steps(), n_actions, policy.outputs(0), probabilities_.data(), log_probabilities_.data());
+        for (std::size_t k = 0; k < steps(); ++k) {
+            ratios_[k] = std::min(1.0F, std::exp(log_probabilities_[k * n_actions + static_cast<std::size_t>(actions_[k])] - ratios_[k]));
+            if (ends_[k] != End::truncated) continue;
+            policy.forward(steps(), 1, final_obs_.data() + k * CartPole::state_size);
+            successors_[k] = value_of(policy, steps());
+        }
+        policy.forward(steps(), config_.n_envs, envs_.obs());
+        estimate(policy, [&](std::size_t k, float advantage) { return ratios_[k] * advantage; });
     }
 
     // The last rollout, overwritten by the next: [T, N] each, obs [T, N, 4], (log-)probabilities [T, N, actions].
@@ -172,11 +193,16 @@ private:
         // An episode that was cut went on: it is worth what its final observation is.
         policy.forward(steps(), config_.n_envs, envs_.final_obs());
         for (std::size_t i = 0; i < config_.n_envs; ++i)
-            if (ends_[first + i] == End::truncated) successors_[first + i] = value_of(policy, steps() + i);
+            if (ends_[first + i] == End::truncated) {
+                successors_[first + i] = value_of(policy, steps() + i);
+                std::memcpy(final_obs_.data() + (first + i) * CartPole::state_size, envs_.final_obs() + i * CartPole::state_size, CartPole::state_size * sizeof(float));
+            }
     }
 
-    /// GAE(lambda), from the last step to the first; in float32 and in the order of returns.py.
-    void estimate(const Mlp& policy) noexcept {
+    /// GAE(lambda), from the last step to the first, each advantage as `weigh(step, advantage)` leaves it; in float32 and in
+    /// the order of returns.py.
+    template <class Weigh>
+    void estimate(const Mlp& policy, Weigh weigh) noexcept {
         const std::size_t n = config_.n_envs;
         const float scale = static_cast<float>(config_.reward_scale), discount = static_cast<float>(config_.gamma);
         const float decay = static_cast<float>(config_.gamma * config_.gae_lambda);
@@ -186,6 +212,7 @@ private:
             if (ends_[k] == End::terminated) successors_[k] = 0.0F;
             advantages_[k] = rewards_[k] * scale + discount * successors_[k] - values_[k];
             if (!last) advantages_[k] += (ends_[k] == End::none ? decay : 0.0F) * advantages_[k + n];
+            advantages_[k] = weigh(k, advantages_[k]);
             returns_[k] = advantages_[k] + values_[k];
         }
     }
@@ -197,7 +224,10 @@ private:
     std::vector<double> uniforms_;
     std::vector<float> obs_, probabilities_, log_probabilities_;
     std::vector<std::int64_t> actions_;
-    std::vector<float> rewards_, values_, successors_, advantages_, returns_;
+    std::vector<float> rewards_, values_;
+    std::vector<float> final_obs_;  // where an episode was cut
+    std::vector<float> ratios_;  // reweigh: of the probabilities of the actions, now to then, at most 1
+    std::vector<float> successors_, advantages_, returns_;
     std::vector<End> ends_;
     std::vector<Episode> episodes_;
 };

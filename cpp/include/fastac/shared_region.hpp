@@ -82,7 +82,7 @@ public:
 
     [[nodiscard]] RecordHeader& record(std::size_t r) const noexcept { return at<RecordHeader>(record_at(r)); }
     [[nodiscard]] std::uint64_t* consumed(std::size_t r) const noexcept { return &at<std::uint64_t>(record_at(r) + layout_.record_consumed); }
-    [[nodiscard]] std::uint64_t* stale(std::size_t r) const noexcept { return &at<std::uint64_t>(record_at(r) + layout_.record_stale); }
+    [[nodiscard]] Share* shares(std::size_t r) const noexcept { return &at<Share>(record_at(r) + layout_.record_shares); }
     [[nodiscard]] OptimizerVectors<float> vectors(std::size_t r) const noexcept {
         const std::size_t first = record_at(r) + layout_.record_vectors;
         OptimizerVectors<float> v{&at<float>(first), {nullptr, nullptr}};

@@ -67,7 +67,10 @@ public:
         if (!region.seat(seat).taken.compare_exchange_strong(free, 1, std::memory_order_acq_rel))
             throw std::logic_error("seat " + std::to_string(seat) + " of this region is taken: each worker, the observer and the learner may have one session at a time");
         incarnation_ = region.seat(seat).incarnation.load(std::memory_order_relaxed);
-        if (is_worker()) look_at_current();
+        if (is_worker()) {
+            counted_ = region.worker(seat).staleness_counted.load(std::memory_order_relaxed);
+            look_at_current();
+        }
         store_.unprotect();
     }
     Session(const Session&) = delete;
@@ -128,14 +131,17 @@ public:
         // What was pushed and not settled, by us or by those who died in this seat, comes first: the ring may be full of it.
         const std::uint64_t before = buffer_.published(seat_);
         const bool stopped = known_consumed_ != before && !settle_earlier(before);
-        const std::uint64_t stale = known_stale_;
+        const std::uint64_t stale = known_.sums.rejected_stale;
         const std::optional<std::uint64_t> sequence = push(grad, tag);
         if (stopped || !sequence) return Submitted::stopped;
         const AtHand at_hand{seat_, *sequence, grad};
         if (!settle(*sequence, &at_hand)) return Submitted::stopped;
         if (region_->slot(seat_, *sequence).nonfinite.load(std::memory_order_relaxed) != 0) return Submitted::rejected_nonfinite;
-        return known_stale_ != stale ? Submitted::rejected_stale : Submitted::applied;
+        return known_.sums.rejected_stale != stale ? Submitted::rejected_stale : Submitted::applied;
     }
+
+    /// Of this worker's latest applied gradient: after `submit` has returned `applied`, that of its gradient.
+    [[nodiscard]] std::uint64_t staleness() const noexcept { return hogwild() ? hogwild_.staleness() : known_.staleness; }
 
     /// The first half of submit alone: publishes and returns the sequence number, nothing when the ring is full.
     std::optional<std::uint64_t> push(std::span<const float> grad, GradientTag tag) {
@@ -276,6 +282,25 @@ public:
         return sum;
     }
 
+    /// What became of worker w's gradients. Exact once the workers have left, but that the histogram may lack what a killed worker did
+    /// not live to count: it sums up to `applied`, or to less. (hogwild: exact.)
+    [[nodiscard]] Tally tally(std::size_t w) {
+        expect_seat();
+        if (hogwild()) return hogwild_.tally(w);
+        const WorkerBlock& words = region_->worker(w);
+        const std::uint64_t counted = words.staleness_counted.load(std::memory_order_relaxed);
+        Tally all{};
+        for (std::size_t k = 0; k < staleness_buckets; ++k) all.counts.staleness[k] = words.staleness[k].load(std::memory_order_relaxed);
+        const std::uint32_t record = ParamStore::record_of(store_.protect());
+        plain_read(region_->shares(record), workers() * sizeof(Share));
+        const Share its = region_->shares(record)[w];
+        store_.unprotect();
+        static_cast<Sums&>(all.counts) = its.sums;
+        all.env_steps = its.env_steps;
+        if (its.sums.applied != counted) ++all.counts.staleness[staleness_bucket(its.staleness)];  // applied after its last look
+        return all;
+    }
+
     /// The schedule so far, where the config asks for a trace; else nothing. The one verb that allocates.
     [[nodiscard]] std::vector<TraceEntry> trace() {
         expect_seat();
@@ -351,8 +376,19 @@ private:
         const std::uint32_t record = ParamStore::record_of(word);
         plain_read(&region_->record(record), region_->layout().record_stride);
         known_consumed_ = region_->consumed(record)[seat_];
-        known_stale_ = region_->stale(record)[seat_];
+        known_ = region_->shares(record)[seat_];
         known_version_ = region_->record(record).version;
+        if (known_.sums.applied != counted_) count_staleness();
+    }
+
+    /// A worker has one gradient on its way at a time, so a look finds one more applied than the look before, at most. The first look of one
+    /// that takes a dead one's seat counts that one's last. (Two that are settled together: the first stays uncounted.)
+    void count_staleness() noexcept {
+        WorkerBlock& words = region_->worker(seat_);
+        Atomic<std::uint64_t>& bucket = words.staleness[staleness_bucket(known_.staleness)];
+        // In this order, so that one who dies in between leaves a gradient uncounted, and not one to be counted again.
+        words.staleness_counted.store(counted_ = known_.sums.applied, std::memory_order_relaxed);
+        bucket.store(bucket.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     }
 
     /// Whether the protected record contains gradients 1 .. published[w] of each worker.
@@ -462,7 +498,8 @@ private:
     RecordBuilder builder_;
     Hogwild hogwild_;
     std::uint64_t known_consumed_ = 0;  // of this worker's gradients: a lower bound
-    std::uint64_t known_stale_ = 0;     // and how many of those were rejected as stale
+    Share known_{};                     // and what became of those
+    std::uint64_t counted_ = 0;         // how many of them the histogram of its staleness has seen
     std::uint64_t known_version_ = 0;   // of the parameters: a lower bound
 };
 

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <limits>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -39,6 +40,8 @@ struct LoopConfig {
     Schedule ent_coef;
     double vf_coef = 0.5;
     double max_grad_norm = 0.0;  // clipping before the push; 0: none
+    double delay_compensation = 0.0;  // strength, see compensate_delay; 0: none
+    bool v_trace = false;  // the gradient is of parameters read after the rollout, reweighed for them
 };
 
 /// A worker's reports as python/fastac/metrics.py reads them: a row for each episode, and one for each of the first 10,000
@@ -147,7 +150,7 @@ public:
         Ended ended = Ended::stopped;
         together(members_.size(), [&](Barrier& barrier, std::size_t m) {
             if (m == 0) ended = lead(barrier, session, config, std::chrono::steady_clock::now() + duration, most);
-            else while (barrier.meet() && take_part(barrier, m, [] {}, [&] { return session.stop_requested(); })) {}
+            else while (barrier.meet() && take_part(barrier, m, [] {}, [&] { return session.stop_requested(); }, [] {})) {}
         }, !pauses_.empty());
         return ended;
     }
@@ -161,6 +164,13 @@ public:
         Mlp& policy = members_.front().policy;
         policy.load(params);
         for (Collector& block : blocks_) block.collect(policy, beat);
+    }
+
+    /// V-trace: the last rollout as if the parameters had been these, float32[P], of which the gradient then is.
+    void reweigh(std::span<const float> params) noexcept {
+        Mlp& policy = members_.front().policy;
+        policy.load(params);
+        for (Collector& block : blocks_) block.reweigh(policy);
     }
 
     /// The gradient float32[P] of the last rollout.
@@ -196,18 +206,23 @@ private:
     /// The loop. Between two updates the other members wait for the first meeting of the next one.
     Ended lead(Barrier& barrier, Session& session, const LoopConfig& config, std::chrono::steady_clock::time_point until, std::uint64_t most) {
         while (!session.stop_requested()) {
-            const Snapshot now = session.read(members_.front().policy.params());
+            Snapshot now = session.read(members_.front().policy.params());
             if (now.env_steps >= config.total_timesteps) return Ended::finished;
             const double progress = static_cast<double>(now.env_steps) / static_cast<double>(config.total_timesteps);
             const double learning_rate = config.learning_rate.at(progress);
             weights_ = {config.vf_coef, config.ent_coef.at(progress), config.max_grad_norm};
+            v_trace_ = config.v_trace;
 
             const auto is_over = [&] { return session.stop_requested() || session.snapshot().env_steps >= config.total_timesteps; };
-            if (!barrier.meet() || !take_part(barrier, 0, [&] { session.beat(); }, is_over)) break;
+            const auto read_again = [&] { now = session.read(members_.front().policy.params()); };
+            if (!barrier.meet() || !take_part(barrier, 0, [&] { session.beat(); }, is_over, read_again)) break;
             const GradientStats stats = stats_and_clip(config.max_grad_norm);
-            // The norm is a sum of squares in double, which no finite floats overflow: it is finite if all of them are.
+            if (config.delay_compensation != 0.0) compensate(session, config.delay_compensation);
+            // The norm is a sum of squares in double, which no finite floats overflow: it is finite if all of them are. What is
+            // added to them later may not be.
+            const bool known_finite = config.delay_compensation == 0.0 && std::isfinite(stats.grad_norm);
             const Submitted submitted =
-                session.submit(gradient_of(0), {now.version, steps(), learning_rate, 1, false, std::isfinite(stats.grad_norm), consumed(now.counts)});
+                session.submit(gradient_of(0), {now.version, steps(), learning_rate, 1, false, known_finite, consumed(now.counts)});
             report(session, now.version, stats, learning_rate, submitted);
             nonfinite_ = submitted == Submitted::rejected_nonfinite ? nonfinite_ + 1 : 0;
             if (nonfinite_ == most_nonfinite) return Ended::diverged;
@@ -217,18 +232,27 @@ private:
     }
 
     /// Member m's part in an update, from the parameters that the first has read to the batch's gradient, which is whole
-    /// when this returns true.
-    template <class Beat, class IsOver>
-    bool take_part(Barrier& barrier, std::size_t m, Beat beat, IsOver is_over) {
+    /// when this returns true. read_again: the first member's, where the gradient is not of the parameters that acted.
+    template <class Beat, class IsOver, class ReadAgain>
+    bool take_part(Barrier& barrier, std::size_t m, Beat beat, IsOver is_over, ReadAgain read_again) {
         Member& mine = members_[m];
-        if (m == 0) mine.policy.take_params();
-        else mine.policy.load(members_.front().policy.params());
+        take_params(m);
         const auto share = [&](std::size_t of, std::size_t member) { return of * member / members_.size(); };
         for (std::size_t b = share(blocks_.size(), m); b < share(blocks_.size(), m + 1); ++b) {
             const Clock::time_point begun = Clock::now();
             blocks_[b].collect(mine.policy, beat);
-            sums_[b] = mine.gradient.compute(mine.policy, blocks_[b], weights_, steps(), gradient_of(b));
+            if (!v_trace_) sums_[b] = mine.gradient.compute(mine.policy, blocks_[b], weights_, steps(), gradient_of(b));
             if (!pauses_.empty()) wait_until(begun + pause_of(b), beat, is_over);
+        }
+        if (v_trace_) {
+            if (!barrier.meet()) return false;  // all have what they acted with
+            read_again();
+            if (!barrier.meet()) return false;
+            take_params(m);
+            for (std::size_t b = share(blocks_.size(), m); b < share(blocks_.size(), m + 1); ++b) {
+                blocks_[b].reweigh(mine.policy);
+                sums_[b] = mine.gradient.compute(mine.policy, blocks_[b], weights_, steps(), gradient_of(b));
+            }
         }
         if (!barrier.meet()) return false;
         // By whole cache lines, so that no two members write to one.
@@ -252,9 +276,23 @@ private:
         }
     }
 
+    /// Member m's policy gets the parameters that the first has read.
+    void take_params(std::size_t m) noexcept {
+        if (m == 0) members_[m].policy.take_params();
+        else members_[m].policy.load(members_.front().policy.params());
+    }
+
+    /// For what the others have done since the parameters were read; not for what they do between this and the update.
+    void compensate(Session& session, double strength) {
+        newest_.resize(parameters());
+        session.read(newest_);
+        compensate_delay(gradient_of(0), newest_, members_.front().policy.params(), strength);
+    }
+
     GradientStats stats_and_clip(double max_grad_norm) noexcept {
         GradientStats stats = stats_of(sums_);
         stats.grad_norm = clip_grad_norm(grads_.at(0), parameters(), max_grad_norm);
+        stats.grad_norm_clipped = stats.grad_norm * clip_factor(stats.grad_norm, max_grad_norm);
         return stats;
     }
 
@@ -262,8 +300,9 @@ private:
         const double now = std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
         // One that was published when the run was stopped is applied by the last drain.
         const bool applied = submitted == Submitted::applied || submitted == Submitted::stopped;
-        reports_.update(now, session.seat(), steps(), applied, version, s.grad_norm, s.policy_loss, s.value_loss, s.entropy, s.return_mean, s.return_var,
-                        s.explained_variance, learning_rate, weights_.ent_coef);
+        const double staleness = submitted == Submitted::applied ? static_cast<double>(session.staleness()) : std::numeric_limits<double>::quiet_NaN();
+        reports_.update(now, session.seat(), steps(), applied, version, s.grad_norm, s.grad_norm_clipped, s.policy_loss, s.value_loss, s.entropy, s.return_mean,
+                        s.return_var, s.explained_variance, learning_rate, weights_.ent_coef, staleness);
         for (const Collector& block : blocks_)
             for (const Episode& episode : block.episodes()) reports_.episode(episode);
         reports_.write(session);
@@ -275,9 +314,11 @@ private:
     std::deque<Member> members_;
     // Of the update under way: what its members have found for each block.
     LossConfig weights_;
+    bool v_trace_ = false;
     std::vector<BlockSums> sums_;
     std::size_t pitch_;
     dense::Floats grads_;  // [blocks, pitch]; the first becomes the batch's
+    std::vector<float> newest_;  // parameters, for delay compensation
     Reports reports_;
     std::uint64_t nonfinite_ = 0;
 };

@@ -11,6 +11,7 @@ import envpool
 import numpy as np
 
 from fastac.bench.pace import ns_per_env_step
+from fastac.words import counted
 
 _TRIALS, _TRIAL_S = 3, 0.1
 
@@ -29,7 +30,7 @@ def stepper(n: int) -> Callable[[float], tuple[float, str]]:
         for setting in settings
     ]
     best = min(trials)[1]
-    how = f"{best[0]} thread{'s' if best[0] > 1 else ''}, {'sync' if best[1] == n else 'async'}"
+    how = f"{counted(best[0], 'threads')}, {'sync' if best[1] == n else 'async'}"
     step, actions = steps[best], _actions(best[1])
     return lambda round_s: (ns_per_env_step(step, actions, round_s), how)
 

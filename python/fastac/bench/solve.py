@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
 from typing import Any
 
 import numpy as np
@@ -16,10 +21,14 @@ from fastac.bench.rounds import Tick
 from fastac.compare.statistics import Interval, median_interval
 from fastac.compare.tables import interval_text
 from fastac.compare.verdicts import ratio_of_medians
+from fastac.words import counted
 
 A2C, A3C, IMPORT = "fastac A2C, native", "fastac A3C, native", "import torch"
+_TRAIN = ("train", "a3c", "--solve", f"{THRESHOLD:.0f}")
+COMMAND = f"fastac {' '.join(_TRAIN)}"
+WHOLE_PROCESSES = (COMMAND, IMPORT)  # which are timed from their start to their end
 _SB3_TIMESTEPS = 1_000_000
-_IMPORTS = 3
+_TIMES = 5  # that whole processes are run
 
 Runs = dict[str, list[Solved]]
 Results = dict[str, dict[str, Any]]
@@ -59,8 +68,25 @@ def measure(plan: Plan, tick: Tick) -> Results:
             tick()
         ready_s = {name: racer.ready_s for name, racer in racers.items()}
     figures = {name: _figures(its, runs[A2C]) | {"ready_s": ready_s[name]} for name, its in runs.items()}
-    figures[IMPORT] = _figures([_import_torch() for _ in range(_IMPORTS)], runs[A2C])
+    commands, imports = zip(*[(_train_command(seed), _import_torch()) for seed in range(_TIMES)], strict=True)
+    peak = {"peak_mb": max(mb for _, mb in commands)}
+    figures[COMMAND] = _figures([run for run, _ in commands], runs[A2C]) | peak
+    figures[IMPORT] = _figures(list(imports), runs[A2C])
     return figures
+
+
+def _train_command(seed: int) -> tuple[Solved, float]:
+    """What someone at a prompt waits for, from the start of the process to its end; and its peak memory in MB."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "fastac", *_TRAIN, "--seed", str(seed), "--runs", folder]
+        started = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        wall_s = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise RuntimeError(f"{COMMAND} --seed {seed}: exit status {process.returncode}")
+    return Solved(math.nan, wall_s, usage.ru_utime + usage.ru_stime, wall_s), usage.ru_maxrss / 1024
 
 
 def _import_torch() -> Solved:
@@ -99,7 +125,7 @@ def table(results: Results) -> Table:
     columns = {"env_steps": 0, "wall_s": 3, "times_wall_s": 1, "cpu_s": 3, "times_cpu_s": 1}
     for name, figures in results.items():
         cells = [interval_text(Interval(*figures[key].values()), digits) for key, digits in columns.items()]
-        raced = name != IMPORT
+        raced = name not in WHOLE_PROCESSES
         shown.add_row(
             name,
             f"{figures['solved']} of {figures['seeds']}" if raced else "",
@@ -115,5 +141,11 @@ def censored(results: Results) -> list[str]:
     for name, figures in results.items():
         cut = [run["trained_s"] for run in figures["runs"] if not math.isfinite(run["wall_s"])]
         if cut:
-            lines.append(f"{name}: {len(cut)} of {figures['seeds']} runs unsolved after {min(cut):,.3g} s: censored.")
+            lines.append(
+                f"{name}: {len(cut)} of {counted(figures['seeds'], 'runs')} unsolved after {min(cut):,.3g} s: censored."
+            )
     return lines
+
+
+def peak_memory(results: Results) -> str:
+    return f"{COMMAND}: {results[COMMAND]['peak_mb']:.0f} MB at most in its largest process."

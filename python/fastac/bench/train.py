@@ -13,6 +13,7 @@ from fastac.bench.pace import Case, Pace, env_steps_in
 from fastac.bench.racer import Racer, closing, cores
 from fastac.bench.rounds import Spread, Tick, ratio
 from fastac.config import ENGINES, A2CConfig, A3CConfig
+from fastac.words import counted
 
 NATIVE = "fastac, native"
 
@@ -29,8 +30,8 @@ class Setup:
 
     @property
     def name(self) -> str:
-        workers = f", {self.workers} workers" if self.workers > 1 else ""
-        envs = f"{self.n_envs} env{'s' if self.n_envs > 1 else ''}"
+        workers = f", {counted(self.workers, 'workers')}" if self.workers > 1 else ""
+        envs = f"{counted(self.n_envs, 'envs')}"
         return f"{self.algorithm}{workers}, {envs}, T = {self.n_steps}, {'-'.join(map(str, self.hidden_sizes))}"
 
     def options(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -11,11 +12,12 @@ from rich.table import Table
 
 from fastac import _core
 from fastac._core import UPDATE_SCHEMES
-from fastac.bench.rounds import Spread, Tick
+from fastac.bench.rounds import Spread, Tick, ratio
 from fastac.shared import learner_of, observer_of, serve_until_stopped
 
 _START_DEADLINE_S = 30.0
 _STOP_DEADLINE_S = 2.0
+_PIECES = 21  # of a round of pushes, so that its median passes by those that were interrupted
 MOST_ADDITIONS = 2**24  # up to here every whole number is a float32, and the sum of the gradients is exact
 _COLUMNS = ("read_us", "push_us", "apply_us", "updates_per_s", "retries_per_update", "staleness_mean", "lost")
 
@@ -88,6 +90,34 @@ def one_round(optimizer: str, scheme: str, workers: int, n_params: int, n_update
         "staleness_mean": ledger["staleness_sum"] / ledger["applied"],
         "lost": float(1.0 + params.mean(dtype=np.float64) / (workers * n_updates)),
     }
+
+
+def measure_push(n_params: int, rounds: int, n_updates: int) -> dict[str, Spread]:
+    """A push that nobody contends for against a plain copy plus an addition of as many floats, native and one thread.
+
+    They take turns, gradient by gradient, on the same gradient; the push also looks whether it is finite. Each time
+    holds one look at the clock.
+    """
+    each = -(-n_updates // _PIECES)
+    push_us: list[float] = []
+    plain_us: list[float] = []
+    for _ in range(rounds):
+        pieces = [_core.push_beside_copy_and_add(n_params, each) for _ in range(_PIECES)]
+        for us, spent in zip((push_us, plain_us), zip(*pieces, strict=True), strict=True):
+            us.append(statistics.median(spent) / each * 1e6)
+    return {
+        "push_us": Spread.of(push_us),
+        "copy_and_add_us": Spread.of(plain_us),
+        "times_copy_and_add": ratio(push_us, plain_us),
+    }
+
+
+def push_line(push: dict[str, Spread], n_params: int) -> str:
+    times = push["times_copy_and_add"]
+    return (
+        f"A push of {n_params:,} floats that nobody contends for: {push['push_us'].median:.2f} us, "
+        f"{times.median:.2f} ({times.minimum:.2f}-{times.maximum:.2f}) times a plain copy plus an addition of as many."
+    )
 
 
 def table(results: dict[int, dict[str, dict[str, Spread]]], n_params: int) -> Table:

@@ -13,7 +13,7 @@ from fastac.cli.check import check
 from fastac.cli.compare import compare
 from fastac.cli.doctor import doctor
 from fastac.cli.exercise import exercise
-from fastac.cli.lab import staleness_command, stragglers_command
+from fastac.cli.lab import mitigations_command, staleness_command, stragglers_command
 from fastac.cli.presets import presets
 from fastac.cli.replay import replay
 from fastac.cli.report import report
@@ -37,6 +37,7 @@ def main() -> None:
     fastac report runs/NAME                  a run or a comparison as one HTML page
     fastac replay runs/NAME                  make a recorded run again, to the last bit
     fastac staleness --quick                 what stale gradients do to learning
+    fastac mitigations --quick               what helps against stale gradients
     fastac stragglers --quick                what waiting for the slowest worker costs; --real: by the clock
     fastac bench env                         the env against Gymnasium's
     """
@@ -54,4 +55,5 @@ main.add_command(check)
 main.add_command(presets)
 main.add_command(search)
 main.add_command(staleness_command)
+main.add_command(mitigations_command)
 main.add_command(stragglers_command)

@@ -18,6 +18,7 @@ from fastac._core import MAX_WORKERS
 from fastac.cli.endings import ends_in_order, signals_raised, stopped
 from fastac.cli.options import Command, comma_separated, new_folder, run_options
 from fastac.progress import WaitingProgress
+from fastac.words import counted
 
 
 def _rounds_option(default: int) -> Callable[[Command], Command]:
@@ -32,7 +33,7 @@ def _round_s_option(default: float) -> Callable[[Command], Command]:
         type=click.FloatRange(min=0, min_open=True),
         default=default,
         show_default=True,
-        help="length of a round of one case [s]",
+        help="length of a round of one case; all take about rounds x rows of the table x that [s]",
     )
 
 
@@ -46,7 +47,10 @@ _PAGE_COLUMNS = 124  # of a table that goes into a file
 
 @click.group()
 def bench() -> None:
-    """Measure; every table says minimum, median and maximum over interleaved rounds."""
+    """Measure speed, memory and time to solve.
+
+    Every table says minimum, median and maximum over interleaved rounds.
+    """
 
 
 @bench.command("env")
@@ -64,14 +68,18 @@ def bench() -> None:
 @_peers_option
 @run_options
 def bench_env(sizes: tuple[int, ...], rounds: int, round_s: float, peers: bool, name: str | None, runs: Path) -> None:
-    """The native CartPole against Gymnasium's sync, async and vector-entry-point CartPole and EnvPool's, in one run."""
+    """The native CartPole against Gymnasium's and EnvPool's.
+
+    Gymnasium's sync, async and vector-entry-point CartPole, all in one run.
+    """
     with ends_in_order():
-        from fastac.bench import env
+        from fastac.bench import env, plots
 
         where = _where()
         with _measuring(new_folder(runs, name, "bench-env"), rounds * len(sizes)) as (folder, tick):
             results = env.measure(sizes, rounds, round_s, peers, tick)
         _show(env.table(results), results, rounds, where, folder / "bench-env.json")
+        _draw(folder / "bench-env.png", plots.draw_env, results)
 
 
 @bench.command("train")
@@ -80,7 +88,10 @@ def bench_env(sizes: tuple[int, ...], rounds: int, round_s: float, peers: bool, 
 @_peers_option
 @run_options
 def bench_train(rounds: int, round_s: float, peers: bool, name: str | None, runs: Path) -> None:
-    """Env steps per second of training: both engines, a plain torch worker, Stable-Baselines3 and JAX, in one run."""
+    """Env steps per second of training.
+
+    Both engines, a plain torch worker, Stable-Baselines3 and JAX, in one run.
+    """
     with ends_in_order():
         from fastac.bench import train
 
@@ -118,7 +129,10 @@ def bench_train(rounds: int, round_s: float, peers: bool, name: str | None, runs
 def bench_updates(
     workers: tuple[int, ...], n_params: int, rounds: int, n_updates: int, name: str | None, runs: Path
 ) -> None:
-    """What read, push and apply cost under every update scheme, and how many additions get lost."""
+    """What read, push and apply cost under every update scheme.
+
+    And how many additions get lost; and what a push costs against a plain copy plus an addition.
+    """
     with ends_in_order():
         from fastac.bench import updates
 
@@ -130,8 +144,11 @@ def bench_updates(
             )
         where = _where()
         with _measuring(new_folder(runs, name, "bench-updates"), rounds * len(workers)) as (folder, tick):
+            push = updates.measure_push(n_params, rounds, n_updates)
             results = updates.measure(workers, n_params, rounds, n_updates, tick)
-        _show(updates.table(results, n_params), results, rounds, where, folder / "bench-updates.json")
+        figures: dict[Any, Any] = {**results, "uncontended_push": push}
+        _show(updates.table(results, n_params), figures, rounds, where, folder / "bench-updates.json")
+        click.echo(updates.push_line(push, n_params))
 
 
 @bench.command("scaling")
@@ -146,16 +163,22 @@ def bench_updates(
 @_round_s_option(0.5)
 @run_options
 def bench_scaling(workers: int, rounds: int, round_s: float, name: str | None, runs: Path) -> None:
-    """Env steps per second of 1, 2, 4, ... native workers, and of as many runs that share nothing, with a picture."""
+    """Env steps per second of ever more native workers.
+
+    Of 1, 2, 4 and so on, and of as many runs that share nothing, with a picture; and what one more worker thread keeps
+    in memory.
+    """
     with ends_in_order():
-        from fastac.bench import plots, scaling
+        from fastac.bench import memory, plots, scaling
 
         where = _where()
         with _measuring(new_folder(runs, name, "bench-scaling"), rounds) as (folder, tick):
             results = scaling.measure(scaling.counts_up_to(workers), rounds, round_s, tick)
-        _show(scaling.table(results), results, rounds, where, folder / "bench-scaling.json")
-        plots.draw_scaling(folder / "bench-scaling.png", results, where["cores"])
-        click.echo(f"Written: {folder / 'bench-scaling.png'}")
+            one_more = memory.measure(scaling.A3C_OPTIONS, rounds)
+        figures: dict[str, Any] = {**results, "bytes_of_one_more_worker_thread": one_more}
+        _show(scaling.table(results), figures, rounds, where, folder / "bench-scaling.json")
+        click.echo(memory.line(one_more, scaling.A3C_OPTIONS))
+        _draw(folder / "bench-scaling.png", plots.draw_scaling, results, where["cores"])
 
 
 @bench.command("solve")
@@ -192,21 +215,23 @@ def bench_solve(
     name: str | None,
     runs: Path,
 ) -> None:
-    """Time to a mean return of 475 over 100 episodes: A2C and A3C, default presets, against JAX and Stable-Baselines3.
+    """Time to a mean return of 475 over 100 episodes.
 
-    Seconds are of training. Start-up, of the process, its imports and its compilation, stands apart, and so does the
-    time that `import torch` takes.
+    A2C and A3C, default presets, against JAX and Stable-Baselines3. Seconds are of training. Start-up, of the
+    process, its imports and its compilation, stands apart, and so do two whole processes: `fastac train a3c --solve
+    475`, and one that does nothing but import torch.
     """
     with ends_in_order():
-        from fastac.bench import solve
+        from fastac.bench import plots, solve
 
         plan = solve.Plan(seeds, total_timesteps, peer_seeds, peer_budget_s, peers)
         where = _where()
         with _measuring(new_folder(runs, name, "bench-solve"), seeds, "seeds") as (folder, tick):
             results = solve.measure(plan, tick)
         _show(solve.table(results), results, seeds, where, folder / "bench-solve.json", "seeds")
-        for line in solve.censored(results):
+        for line in (*solve.censored(results), solve.peak_memory(results)):
             click.echo(line)
+        _draw(folder / "bench-solve.png", plots.draw_solve, results)
 
 
 def _where() -> dict[str, Any]:
@@ -228,8 +253,13 @@ def _show(table: Any, results: Any, repeated: int, where: dict[str, Any], path: 
     finally:
         rundir.remove_if_empty(path.parent)
         console.print(table)
-    for line in (f"{repeated} {unit}, measured on {machine.summary(where)}.", f"Written: {path}"):
+    for line in (f"{counted(repeated, unit)}, measured on {machine.summary(where)}.", f"Written: {path}"):
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _draw(path: Path, draw: Callable[..., None], *what: Any) -> None:
+    draw(path, *what)
+    click.echo(f"Written: {path}")
 
 
 @contextlib.contextmanager

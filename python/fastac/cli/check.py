@@ -16,6 +16,7 @@ from fastac import machine
 from fastac.cli.endings import ends_in_order, signals_raised, stopped
 from fastac.cli.options import workers_option
 from fastac.progress import WaitingProgress
+from fastac.words import counted
 
 if TYPE_CHECKING:
     from fastac.check import Result
@@ -32,12 +33,12 @@ if TYPE_CHECKING:
 @workers_option("workers in every case")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object instead of a table")
 def check(seconds: float, workers: int, as_json: bool) -> None:
-    """Is a gradient ever lost or applied twice on this machine, whatever dies?
+    """Is every gradient applied exactly once, whatever dies?
 
-    Under every update scheme, workers submit gradients of whole numbers: threads, processes, and processes that are
-    killed (SIGKILL) at random moments, the learner of `queue` among them, each replaced by another one. Then the
-    ledger must balance, and every parameter be the sum of exactly the gradients that were published. hogwild is
-    racy by design: its counts must be exact, and what it lost is shown.
+    On this machine, under every update scheme, workers submit gradients of whole numbers: threads, processes, and
+    processes that are killed (SIGKILL) at random moments, the learner of `queue` among them, each replaced by
+    another one. Then the ledger must balance, and every parameter be the sum of exactly the gradients that were
+    published. hogwild is racy by design: its counts must be exact, and what it lost is shown.
 
     Exit code 0: all is as promised. 1: something was lost, doubled, or did not end.
     """
@@ -50,7 +51,7 @@ def check(seconds: float, workers: int, as_json: bool) -> None:
                 for result in run_all(seconds, workers, progress.update):
                     results.append(result)
         except KeyboardInterrupt as stop:
-            stopped(f"{len(results)} of {len(cases())} cases done", stop)
+            stopped(f"{len(results)} of {counted(len(cases()), 'cases')} done", stop)
         exact = not any(result.faults for result in results)
         if as_json:
             record = {"exact": exact, "workers": workers, "machine": machine.describe()}

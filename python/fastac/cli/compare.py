@@ -17,6 +17,7 @@ from fastac.cli.options import config_options, new_folder, run_options, timestep
 from fastac.config import BACKENDS, Config
 from fastac.metrics import SOLVED
 from fastac.signals import signals_deferred
+from fastac.words import counted
 
 _CHOSEN_HERE = ("seed",)  # fields of Config that the comparison sets itself
 
@@ -67,11 +68,11 @@ def compare(
     runs: Path,
     **options: Any,
 ) -> None:
-    """A3C against A2C, with everything equal that can be: table, CSV, JSON and pictures in runs/<name>/.
+    """A3C against A2C, with everything equal that can be.
 
-    Both play the same envs with the same policy, initial weights, optimizer and seeds. A third arm, A2C split,
-    updates in turn from one env each, as A3C does, but without staleness: it separates what small updates do from
-    what asynchrony does.
+    Table, CSV, JSON and pictures go to runs/<name>/. Both play the same envs with the same policy, initial weights,
+    optimizer and seeds. A third arm, A2C split, updates in turn from one env each, as A3C does, but without
+    staleness: it separates what small updates do from what asynchrony does.
 
     \b
     fastac compare --quick
@@ -104,7 +105,7 @@ def _compare(plan: Any, folder: Path, where: dict[str, Any]) -> None:
 
     def done() -> str:
         tables_in = f", tables in {folder}" if results else ""
-        return f"{len(results)} of {len(plan.seeds) * len(plan.arms)} runs done{tables_in}"
+        return f"{len(results)} of {counted(len(plan.seeds) * len(plan.arms), 'runs')} done{tables_in}"
 
     try:
         for result in experiment.run(plan, progress_bar=True):

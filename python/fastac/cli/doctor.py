@@ -14,6 +14,7 @@ from rich.text import Text
 
 from fastac.cli.endings import ends_in_order, signals_raised
 from fastac.cli.options import workers_option
+from fastac.words import counted
 
 if TYPE_CHECKING:
     from fastac.doctor import Finding
@@ -25,7 +26,7 @@ _STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 @workers_option("worker processes that the machine shall carry")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object instead of lines for people")
 def doctor(workers: int, as_json: bool) -> None:
-    """Is this machine ready for a run, and what is to be done where it is not?
+    """Is this machine ready for a run, and what to do where not?
 
     Tries what a run needs: a shared region, the update schemes, the env against Gymnasium's, a worker process.
     Exit code 0: no problem; notes do not count. 1: at least one problem.
@@ -44,7 +45,11 @@ def doctor(workers: int, as_json: bool) -> None:
             record = {"workers": workers, "ready": problems == 0}
             click.echo(json.dumps(record | {"findings": [dataclasses.asdict(one) for one in findings]}, indent=2))
         else:
-            click.echo(f"ready for {workers} workers" if problems == 0 else f"not ready: problems found: {problems}")
+            click.echo(
+                f"ready for {counted(workers, 'workers')}"
+                if problems == 0
+                else f"not ready: problems found: {problems}"
+            )
     if problems:
         sys.exit(1)
 

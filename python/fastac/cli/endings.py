@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import signal
 import sys
 import time
@@ -36,12 +37,31 @@ def ends_in_order() -> Iterator[None]:
             warnings.showwarning = _one_line
             yield
     except ConfigError as error:
-        raise click.UsageError(str(error)) from None
+        raise click.UsageError(as_typed(str(error), click.get_current_context().command)) from None
     except KeyboardInterrupt as stop:
         stopped("no run was under way", stop)
     except (FastacError, OSError) as error:
         click.echo(f"fastac: {type(error).__name__}: {error}", err=True)
         sys.exit(1)
+
+
+def as_typed(message: str, command: click.Command) -> str:
+    """A ConfigError's words, in which fields are called as the options of the command that set them.
+
+    A field is a name at the beginning, before a colon, or before an equals sign; with an underscore it is one anywhere.
+    """
+    flags: dict[str, str] = {}
+    for option in command.params:
+        flag = next((flag for flag in option.opts if flag.startswith("--")), None)
+        if flag is not None and option.name is not None:
+            flags |= dict.fromkeys((option.name, flag[2:].replace("-", "_")), flag)
+
+    def flag_of(found: re.Match[str]) -> str:
+        name = found[0]
+        is_field = "_" in name or found.string[found.end() :].startswith("=" if found.start() else (":", "="))
+        return flags.get(name, name) if is_field else name
+
+    return re.sub(r"(?<![\w./'\"-])\w+(?![\w./'\"-])", flag_of, message)
 
 
 def _one_line(

@@ -13,10 +13,11 @@ from rich.console import Console
 
 from fastac import machine, rundir
 from fastac.cli.endings import ends_in_order, signals_raised, stopped
-from fastac.cli.options import new_folder, workers_option
+from fastac.cli.options import new_folder, run_options, workers_option
 from fastac.config import Config
 from fastac.progress import WaitingProgress
 from fastac.signals import signals_deferred
+from fastac.words import counted
 
 
 @click.command()
@@ -39,37 +40,57 @@ from fastac.signals import signals_deferred
     "--out",
     type=click.Path(path_type=Path),
     default=None,
-    help="the folder to make  [default: runs/exercise-<date and time>]",
+    help="the run's folder as one path, instead of --runs and --name",
 )
+@run_options
 def exercise(
-    quick: bool, workers: int, updates: int, n_steps: int, seeds: int, first_seed: int, limit: int, out: Path | None
+    quick: bool,
+    workers: int,
+    updates: int,
+    n_steps: int,
+    seeds: int,
+    first_seed: int,
+    limit: int,
+    out: Path | None,
+    name: str | None,
+    runs: Path,
 ) -> None:
-    """The classroom exercise: A3C in processes, logged every 100 updates, and A2C beside it.
+    """The classroom exercise: logs, pictures, answers.
 
-    Then the challenge: one batched update against as many small ones (A2C split), what batch size and what staleness do
-    to the gradients, env steps and seconds to a mean return of 195; and A3C under a lock, one queue, without any
-    lock (hogwild) and with the lock-free buffer. docs/exercise.md goes through it.
+    A3C in processes, logged every 100 updates, and A2C beside it. Then the challenge: one batched update against as
+    many small ones (A2C split), what batch size and what staleness do to the gradients, env steps and seconds to a
+    mean return of 195; and A3C under a lock, one queue, without any lock (hogwild) and with the lock-free buffer.
+    docs/exercise.md goes through it.
 
     \b
     fastac exercise
-    fastac exercise --quick --out runs/first-try
+    fastac exercise --quick --name first-try
     """
     with ends_in_order():
         # All imports now, while Ctrl-C may still end everything at once.
-        from fastac.exercise import answers, plots, runs, tables  # noqa: F401
+        from fastac.exercise import answers, plots, tables  # noqa: F401
+        from fastac.exercise.runs import LOG_EVERY, MOST_UPDATES, QUICK_SEEDS, Exercise
 
         Config(n_steps=n_steps)
-        if updates % runs.LOG_EVERY or not runs.LOG_EVERY <= updates <= runs.MOST_UPDATES:
+        if updates % LOG_EVERY or not LOG_EVERY <= updates <= MOST_UPDATES:
             raise click.UsageError(
-                f"--updates: expected a multiple of {runs.LOG_EVERY} up to {runs.MOST_UPDATES:,}, got {updates}"
+                f"--updates: expected a multiple of {LOG_EVERY} up to {MOST_UPDATES:,}, got {updates}"
             )
-        if quick and click.get_current_context().get_parameter_source("seeds") is ParameterSource.DEFAULT:
-            seeds = runs.QUICK_SEEDS
-        asked = runs.Exercise(workers, updates, n_steps, tuple(range(first_seed, first_seed + seeds)), limit)
-        folder = new_folder(Path("runs") if out is None else out.parent, None if out is None else out.name, "exercise")
+        if quick and not _given("seeds"):
+            seeds = QUICK_SEEDS
+        asked = Exercise(workers, updates, n_steps, tuple(range(first_seed, first_seed + seeds)), limit)
+        if out is not None:
+            if name is not None or _given("runs"):
+                raise click.UsageError("--out: expected without --runs and --name, which say the same in two parts")
+            runs, name = out.parent, out.name
+        folder = new_folder(runs, name, "exercise")
         where = machine.describe()  # now: afterwards the load is our own
         with signals_raised():
             _do(asked, folder, where)
+
+
+def _given(option: str) -> bool:
+    return click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
 
 
 def _do(asked: Any, folder: Path, where: dict[str, Any]) -> None:
@@ -80,7 +101,7 @@ def _do(asked: Any, folder: Path, where: dict[str, Any]) -> None:
 
     def done() -> str:
         ended = len(runs.first) + len(runs.later)
-        return f"{ended} of {total} runs done" + (f", files in {folder}" if ended else "")
+        return f"{ended} of {counted(total, 'runs')} done" + (f", files in {folder}" if ended else "")
 
     try:
         with WaitingProgress(total, "the exercise", "runs") as progress:

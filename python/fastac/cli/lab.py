@@ -1,102 +1,26 @@
-"""`fastac staleness` and `fastac stragglers`: asynchrony in virtual time, and beside real workers."""
+"""`fastac staleness`, `fastac mitigations` and `fastac stragglers`: asynchrony in virtual time."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import inspect
-import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import click
-from click.core import ParameterSource
-from rich.console import Console
 
-from fastac import machine, rundir
 from fastac._core import BLOCK_ENVS
-from fastac.cli.endings import ends_in_order, signals_raised, stopped
-from fastac.cli.options import comma_separated, config_options, new_folder, run_options
-from fastac.config import A3CConfig
+from fastac.cli.endings import ends_in_order, signals_raised
+from fastac.cli.experiments import Scope, Work, experiment, numbers
+from fastac.cli.options import comma_separated
 from fastac.progress import WaitingProgress
-from fastac.signals import signals_deferred
 
-_PAGE_COLUMNS = 110  # of a table that goes into a file
-_CHOSEN_HERE = ("seed", "learning_rate", "workers", "update", "backend", "on_worker_death", "engine")
+_MITIGATIONS = ("staleness_lr", "max_staleness", "delay_compensation", "v_trace")
 
-
-def numbers(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[float, ...] | None:
-    """ "0,1.5" -> (0.0, 1.5)."""
-    if text is None:
-        return None
-    try:
-        given = tuple(float(number) for number in text.split(",") if number.strip())
-    except ValueError:
-        raise click.BadParameter(f"expected numbers between commas, got {text!r}") from None
-    if not given or len(set(given)) < len(given):
-        raise click.BadParameter(f"expected at least one number, each once, got {text!r}")
-    return given
-
-
-@dataclass(frozen=True)
-class _Scope:
-    """What every experiment is told: how much, where, and the fields of A3CConfig that it does not vary."""
-
-    quick: bool
-    seeds: tuple[int, ...]
-    timesteps: int
-    jobs: int
-    name: str | None
-    runs: Path
-    options: dict[str, Any]
-
-    def folder(self, kind: str) -> Path:
-        return new_folder(self.runs, self.name, kind)
-
-
-def _experiment(
-    seeds: int, timesteps: int, quick: str, instead: Mapping[tuple[str, ...], Mapping[str, Any]]
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The options of every experiment, which reach the command as one _Scope.
-
-    `instead`: flags, and the values that stand in the place of defaults where all of them are set; later ones win.
-    """
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(command).parameters)[1:]
-
-        @functools.wraps(command)
-        def scoped(**values: Any) -> None:
-            for flags, others in instead.items():
-                if all(values[flag] for flag in flags):
-                    values |= {name: value for name, value in others.items() if not _given(name)}
-            mine = {name: values.pop(name) for name in own}
-            first, n = values.pop("first_seed"), values.pop("seeds")
-            jobs = values.pop("jobs") or len(os.sched_getaffinity(0))
-            places = {name: values.pop(name) for name in ("quick", "timesteps", "name", "runs")}
-            command(_Scope(seeds=tuple(range(first, first + n)), jobs=jobs, options=values, **places), **mine)
-
-        made: Callable[..., None] = scoped
-        for option in (
-            click.option("--quick", is_flag=True, help=f"few seeds and cells: {quick}"),
-            _count("--seeds", seeds, "number of seeds"),
-            click.option(
-                "--first-seed", type=click.IntRange(min=0), default=0, show_default=True, help="the first seed"
-            ),
-            _count("--timesteps", timesteps, "most env steps of a run, over all workers"),
-            click.option("--jobs", type=click.IntRange(1, 64), help="runs at a time  [default: the number of cores]"),
-        ):
-            made = option(made)
-        return config_options(A3CConfig, leave_out=_CHOSEN_HERE)(run_options(made))
-
-    return decorate
-
-
-def _count(flag: str, default: int, help: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option(flag, type=click.IntRange(min=1), default=default, show_default=True, help=help)
+_lag_option = click.option(
+    "--lag",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="DC-ASGD and V-trace: age of the second reading when the gradient is applied, at most tau [updates]",
+)
 
 
 @click.command("staleness")
@@ -126,19 +50,20 @@ def _count(flag: str, default: int, help: str) -> Callable[[Callable[..., None]]
     metavar="NAME",
     help="of the staleness: constant, uniform, geometric, or trace:FILE, a staleness a line",
 )
-@_experiment(
+@_lag_option
+@experiment(
     20,
     200_000,
     "under 30 s",
     {("quick",): {"taus": (0.0, 3.0, 7.0, 15.0), "seeds": 6, "timesteps": 150_000}},
 )
 def staleness_command(
-    scope: _Scope, taus: tuple[float, ...], learning_rates: tuple[float, ...], workers: int, distribution: str
+    scope: Scope, taus: tuple[float, ...], learning_rates: tuple[float, ...], workers: int, distribution: str, lag: int
 ) -> None:
-    """What staleness alone does to learning: each gradient is applied exactly tau updates late.
+    """What staleness alone does to learning.
 
-    Virtual workers in turn on one core, with the native engine; no result depends on the machine's load. Table, CSV,
-    JSON and picture in runs/<name>/.
+    Each gradient is applied exactly tau updates late. Virtual workers in turn on one core, with the native engine;
+    no result depends on the machine's load. Table, CSV, JSON and picture in runs/<name>/.
 
     \b
     fastac staleness --quick
@@ -149,14 +74,121 @@ def staleness_command(
         from fastac.lab import plots, staleness, tables
 
         kind, trace = staleness.parse_distribution(distribution)
-        plan = staleness.Plan(taus, learning_rates, workers, kind, trace, scope.seeds, scope.timesteps, scope.options)
+        plan = staleness.Plan(
+            taus, learning_rates, workers, kind, trace, scope.seeds, scope.timesteps, scope.options, lag
+        )
         total = len(scope.seeds) * len(plan.cells()) * len(learning_rates)
-        work = _Work("staleness", plan, scope.folder("staleness"), total, tables.staleness_cells)
+        work = Work("staleness", plan, scope.folder("staleness"), total, tables.staleness_cells)
         with signals_raised(), work.kept():
             work.collect(lambda tick: staleness.run(plan, scope.jobs, tick))
             cells = tables.staleness_cells(work.runs, plan)
             plots.draw_staleness(work.folder / "staleness.png", cells, plan)
             work.show(tables.staleness_table(cells, plan), tables.staleness_sentences(cells))
+
+
+@click.command("mitigations")
+@click.option(
+    "--tau",
+    "taus",
+    default="7,15,31",
+    show_default=True,
+    callback=numbers,
+    metavar="TAU,...",
+    help="mean staleness, each at least 1 [updates]",
+)
+@click.option(
+    "--learning-rate",
+    "learning_rates",
+    default="3e-4,4e-4,5.5e-4,7.5e-4,1e-3,1.4e-3,1.9e-3,2.6e-3,3.5e-3,4.8e-3,6.6e-3,9e-3",
+    show_default=True,
+    callback=numbers,
+    metavar="RATE,...",
+    help="step sizes to choose from, a trial each; strengths take turns from one to the next",
+)
+@click.option(
+    "--delay-compensation",
+    "compensations",
+    default="100,1000,10000",
+    show_default=True,
+    callback=numbers,
+    metavar="LAMBDA,...",
+    help="strengths of DC-ASGD to choose from",
+)
+@click.option(
+    "--max-staleness",
+    "limits",
+    default="0.5,1,2",
+    show_default=True,
+    callback=numbers,
+    metavar="LIMIT,...",
+    help="limits of the staleness to choose from [multiples of tau]",
+)
+@click.option("--workers", type=int, default=8, show_default=True, help="virtual workers, 1 to 1,024, in turn")
+@click.option(
+    "--distribution",
+    type=click.Choice(("constant", "uniform", "geometric")),
+    default="geometric",
+    show_default=True,
+    help="of the staleness",
+)
+@_lag_option
+@experiment(
+    20,
+    200_000,
+    "under 30 s",
+    {
+        ("quick",): {
+            "taus": (15.0,),
+            "learning_rates": (7.5e-4, 1e-3, 1.4e-3, 1.9e-3, 2.6e-3, 3.5e-3),
+            "seeds": 6,
+            "timesteps": 150_000,
+        }
+    },
+    leave_out=(*_MITIGATIONS, "record"),
+)
+def mitigations_command(
+    scope: Scope,
+    taus: tuple[float, ...],
+    learning_rates: tuple[float, ...],
+    compensations: tuple[float, ...],
+    limits: tuple[float, ...],
+    workers: int,
+    distribution: str,
+    lag: int,
+) -> None:
+    """What helps against staleness: smaller steps, DC-ASGD, a limit, V-trace, and nothing, each tuned alike.
+
+    The virtual workers of `fastac staleness`. Each mitigation chooses rate and strength from as many trials, on seeds
+    of their own (1000 to 1002). Table, CSV, JSON and picture in runs/<name>/.
+
+    \b
+    fastac mitigations --quick
+    fastac mitigations --tau 15 --lag 5
+    """
+    with ends_in_order():
+        from fastac.lab import mitigations, plots, tables
+
+        plan = mitigations.Plan(
+            taus,
+            learning_rates,
+            compensations,
+            limits,
+            workers,
+            distribution,
+            lag,
+            scope.seeds,
+            scope.timesteps,
+            scope.options,
+        )
+        total = len(scope.seeds) * len(plan.cells())
+        work = Work("mitigations", plan, scope.folder("mitigations"), total, tables.mitigation_cells)
+        with signals_raised(), work.kept():
+            with WaitingProgress(len(mitigations.tuning_tasks(plan)), "tuning", "runs") as progress:
+                choices = mitigations.tune(plan, scope.jobs, progress.update)
+            work.collect(lambda tick: mitigations.run(plan, choices, scope.jobs, tick))
+            cells = tables.mitigation_cells(work.runs, plan)
+            plots.draw_mitigations(work.folder / "mitigations.png", cells, plan)
+            work.show(tables.mitigation_table(cells, plan), tables.mitigation_sentences(cells))
 
 
 @click.command("stragglers")
@@ -206,7 +238,7 @@ def staleness_command(
     show_default=True,
     help="cost of an env step, which all envs of a worker make together [s]  [with --real: 0.0005]",
 )
-@_experiment(
+@experiment(
     10,
     1_000_000,
     "under 30 s, with --real under two minutes",
@@ -218,7 +250,7 @@ def staleness_command(
     },
 )
 def stragglers_command(
-    scope: _Scope,
+    scope: Scope,
     real: bool,
     costs: str,
     spreads: tuple[float, ...] | None,
@@ -226,11 +258,11 @@ def stragglers_command(
     learning_rates: tuple[float, ...],
     step_s: float,
 ) -> None:
-    """What waiting for the slowest worker costs A2C, against A3C, which does not wait: in virtual time, or in real.
+    """What waiting for the slowest worker costs A2C.
 
-    Env steps have costs. In virtual time nobody sleeps: the training is real, the clock is not, and no result depends
-    on the machine's load. With --real, workers take that time, and the same costs in virtual time are the
-    prediction. Table, CSV, JSON and picture in runs/<name>/.
+    Against A3C, which does not wait, in virtual time or by the clock. Env steps have costs. In virtual time nobody
+    sleeps: the training is real, the clock is not, and no result depends on the machine's load. With --real, workers
+    take that time, and the same costs in virtual time are the prediction. Table, CSV, JSON and picture in runs/<name>/.
 
     \b
     fastac stragglers --quick
@@ -247,7 +279,7 @@ def stragglers_command(
         plan = kind(costs, spreads, workers, learning_rates, scope.seeds, scope.timesteps, step_s, scope.options)
         total = (2 if real else 1) * 2 * len(scope.seeds) * len(workers) * len(spreads)
         cells_of = real_tables.pairs if real else tables.straggler_cells
-        work = _Work("stragglers", plan, scope.folder("stragglers"), total, cells_of)
+        work = Work("stragglers", plan, scope.folder("stragglers"), total, cells_of)
         picture = work.folder / "stragglers.png"
         with signals_raised(), work.kept():
             rates = stragglers.tune(plan, len(os.sched_getaffinity(0)) if real else scope.jobs)
@@ -261,64 +293,3 @@ def stragglers_command(
                 cells = tables.straggler_cells(work.runs, plan)
                 plots.draw_stragglers(picture, cells, plan)
                 work.show(tables.straggler_table(cells, plan), tables.straggler_sentences(cells))
-
-
-class _Work:
-    """The runs of an experiment as they come, kept however it ends."""
-
-    def __init__(
-        self, name: str, plan: Any, folder: Path, total: int, cells_of: Callable[[Sequence[Any], Any], Sequence[Any]]
-    ) -> None:
-        self.folder = folder
-        self.runs: list[Any] = []
-        self._name, self._plan, self._total, self._cells_of = name, plan, total, cells_of
-        self._where = machine.describe()
-
-    def collect(self, results: Callable[[Callable[[], None]], Iterator[Any]]) -> None:
-        with WaitingProgress(self._total, self._name, "runs") as progress:
-            for run in results(lambda: progress.update(len(self.runs))):
-                self.runs.append(run)
-        self._write()
-
-    def show(self, table: Any, sentences: Sequence[str]) -> None:
-        console = Console()
-        if not console.is_terminal:
-            console.width = _PAGE_COLUMNS
-        console.print(table)
-        written = f"Written: {self.folder}/{self._name}.csv, {self._name}.json, {self._name}.png"
-        for line in itertools.chain(sentences, [written]):
-            console.print(line, highlight=False, soft_wrap=True, markup=False)
-
-    @contextlib.contextmanager
-    def kept(self) -> Iterator[None]:
-        try:
-            yield
-        except KeyboardInterrupt as stop:
-            with contextlib.suppress(KeyboardInterrupt):  # told again: they are written by now
-                self._write()
-            stopped(self._done(), stop)
-        except Exception:
-            with contextlib.suppress(KeyboardInterrupt, OSError):  # what went wrong first is told
-                self._write()
-                click.echo(self._done(), err=True)
-            raise
-
-    def _done(self) -> str:
-        tables_in = f", tables in {self.folder}" if self.runs else ""
-        return f"{len(self.runs)} of {self._total} runs done{tables_in}"
-
-    @signals_deferred()
-    def _write(self) -> None:
-        """Keeps what there is; nothing, and no folder, where no run has ended."""
-        from fastac.lab import tables
-
-        try:
-            if self.runs:
-                cells = self._cells_of(self.runs, self._plan)
-                tables.write(self.folder, self._name, self.runs, cells, self._plan, self._where)
-        finally:
-            rundir.remove_if_empty(self.folder)
-
-
-def _given(option: str) -> bool:
-    return click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from fastac import rundir
 from fastac._core import MAX_WORKERS
 from fastac.config import A3CConfig, Config, spec_of
 from fastac.metrics import SOLVED, WINDOW
-from fastac.presets import preset, presets_of
+from fastac.presets import preset, presets_of, tuned_for_another_size
 
 Command = Callable[..., None]
 
@@ -51,6 +51,16 @@ solve_option = click.option(
 )
 
 
+_PRESET = "fastac.preset"  # the name that was given, in a context's meta
+
+
+def tell_of_another_size(options: Mapping[str, Any]) -> None:
+    """One line where a preset is used with another number of envs than it was tuned for."""
+    name = click.get_current_context().meta.get(_PRESET)
+    if name is not None and (notice := tuned_for_another_size(name, options)) is not None:
+        click.echo(f"notice: {notice}", err=True)
+
+
 def preset_option(algorithm: str) -> Callable[[Command], Command]:
     """--preset: what it says stands in the place of the defaults, so that options that are given win."""
 
@@ -58,6 +68,7 @@ def preset_option(algorithm: str) -> Callable[[Command], Command]:
         if name is not None:
             values = {key: _words(value) for key, value in preset(name).items()}
             context.default_map = {**(context.default_map or {}), **values}
+            context.meta[_PRESET] = name
 
     return click.option(
         "--preset",

@@ -14,9 +14,10 @@ from fastac.presets import PRESETS
 
 @click.command()
 def presets() -> None:
-    """Show the named sets of hyper-parameters, for --preset of `fastac train`; what they leave out is as by default.
+    """Show the named sets of hyper-parameters.
 
-    They were found by `fastac search`. In Python: fastac.A3C(**fastac.preset("a3c-8")).
+    For --preset of `fastac train`; what they leave out is as by default. They were found by `fastac search`. In
+    Python: fastac.A3C(**fastac.preset("a3c-8")).
     """
     defaults = {field.name: field.default for field in dataclasses.fields(Config)}  # without numbers of envs
     table = Table(title="Presets, and the defaults for what they leave out")

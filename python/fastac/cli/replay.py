@@ -9,6 +9,7 @@ import click
 import numpy as np
 
 from fastac.cli.endings import ends_in_order, signals_raised
+from fastac.words import counted
 
 if TYPE_CHECKING:
     from fastac.a3c import A3C
@@ -40,10 +41,11 @@ _EPISODES = 10
 )
 @click.option("--force", is_flag=True, default=False, show_default=True, help="let --save overwrite what is there")
 def replay(folder: Path, at: int | None, staleness: int | None, save_to: Path | None, force: bool) -> None:
-    """Replay a run that was recorded (`fastac train a3c --record`): RUN is its runs/<name>.
+    """Make a recorded run again, to the last bit.
 
-    One thread computes every update again, from whatever version its worker had read, in the recorded order: the
-    model is that of the run to the last bit, or the command fails and says where they part.
+    RUN is the runs/<name> of `fastac train a3c --record`. One thread computes every update again, from whatever
+    version its worker had read, in the recorded order: the model is that of the run to the last bit, or the command
+    fails and says where they part.
 
     \b
     fastac replay runs/NAME                    is it the same, to the last bit?
@@ -85,7 +87,8 @@ def _tell_whole(folder: Path, recording: Recording, replayed: Replayed) -> None:
     workers = len(np.unique(entries[["worker", "incarnation"]]))
     calls = "one learn()" if len(recording.parts) == 1 else f"{len(recording.parts)} calls of learn() and resume()"
     click.echo(
-        f"{folder}: {replayed.updates:,} updates of {workers} workers and {replayed.rejected:,} rejected gradients "
+        f"{folder}: {counted(replayed.updates, 'updates')} of {counted(workers, 'workers')} and "
+        f"{counted(replayed.rejected, 'rejected gradients')} "
         f"of {calls} replayed; parameters and optimizer state are equal to the last bit"
     )
 
@@ -95,8 +98,9 @@ def _compare(as_it_was: Replayed, other: Replayed, staleness: int) -> None:
         solved = one.solved_after()
         when = "not solved (475)" if solved is None else f"solved (475) after {solved:,} env steps"
         click.echo(
-            f"{label}: {when}, return of the last 100 episodes {one.final_return():.1f}, {one.updates:,} updates and "
-            f"{one.rejected:,} rejected gradients in {one.env_steps:,} env steps"
+            f"{label}: {when}, return of the last 100 episodes {one.final_return():.1f}, "
+            f"{counted(one.updates, 'updates')} and {counted(one.rejected, 'rejected gradients')} in "
+            f"{one.env_steps:,} env steps"
         )
 
 
@@ -109,7 +113,7 @@ def _show(model: A3C, replayed: Replayed, recording: Recording) -> None:
 
     mean, deviation = evaluate_policy(model, _EPISODES, seed=0)
     click.echo(
-        f"after {replayed.updates:,} of {recording.updates:,} updates and {replayed.env_steps:,} env steps: "
+        f"after {replayed.updates:,} of {counted(recording.updates, 'updates')} and {replayed.env_steps:,} env steps: "
         f"greedy return {mean:.1f} +- {deviation:.1f} over {_EPISODES} episodes"
     )
     probabilities, values = act(model.config, model.params, np.array([state for _, state in _STATES], np.float32))

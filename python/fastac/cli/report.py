@@ -20,10 +20,11 @@ from fastac.cli.endings import ends_in_order
 )
 @click.option("--open", "show", is_flag=True, help="show it in the web browser  [default: only write it]")
 def report(folder: Path, out: Path | None, show: bool) -> None:
-    """One HTML file about a run or a comparison: FOLDER is the runs/<name> of `fastac train` or `fastac compare`.
+    """Show a run or a comparison as one HTML file.
 
-    It needs no network, holds no script, and reads well on a phone, on paper and in the dark. A run that was
-    interrupted and tables that are damaged are told on the page.
+    FOLDER is the runs/<name> of `fastac train` or `fastac compare`. The page needs no network, holds no script, and
+    reads well on a phone, on paper and in the dark. A run that was interrupted and tables that are damaged are told
+    on the page.
 
     \b
     fastac report runs/a3c-20260101-120000

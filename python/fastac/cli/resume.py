@@ -13,6 +13,7 @@ from fastac.cli.endings import ends_in_order, signals_raised
 from fastac.cli.options import checkpoint_option
 from fastac.cli.runs import RunFolder, train_in
 from fastac.errors import CheckpointError
+from fastac.words import counted
 
 if TYPE_CHECKING:
     from fastac.algorithm import Algorithm
@@ -22,28 +23,41 @@ if TYPE_CHECKING:
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @checkpoint_option
 def resume(folder: Path, checkpoint_every_s: float) -> None:
-    """Finish a run that was stopped, failed or was killed: FOLDER is its runs/<name>.
+    """Finish a run that was stopped, failed or was killed.
 
-    Goes on from its latest checkpoint, with its configuration and what is left of its env steps, into the same
-    folder. A2C ends with the same bits as if it had never been interrupted.
+    FOLDER is its runs/<name>. Goes on from its latest checkpoint, with its configuration and what is left of its
+    env steps, into the same folder. A2C ends with the same bits as if it had never been interrupted.
 
     \b
     fastac resume runs/a3c-20260101-120000
     """
     with ends_in_order(), rundir.locked(folder):
+        _expect_run(folder)
         model = _load(folder)
         run = RunFolder(folder, model)
         for notice in run.notices:
             click.echo(f"notice: {notice}", err=True)
         if model.unfinished is None:
             run.mark_as_done()
-            click.echo(f"{folder}: finished, with {model.num_timesteps:,} env steps; nothing is left to do")
+            click.echo(f"{folder}: finished, with {counted(model.num_timesteps, 'env steps')}; nothing is left to do")
             return
         from fastac.engines import import_engine
 
         import_engine(model.config)  # while Ctrl-C may still end everything at once
         with signals_raised():
             train_in(run, model, model.resume, model.unfinished, checkpoint_every_s)
+
+
+def _expect_run(folder: Path) -> None:
+    """A checkpoint is enough: that is what `learn(checkpoint=...)` leaves, and a run whose run.json was lost."""
+    path = file_of(folder)
+    if path.exists() or previous_of(path).exists():
+        return
+    if (folder / "run.json").exists():
+        raise click.UsageError(f"{folder}: this run ended before anything was saved; start it again by `fastac train`")
+    raise click.UsageError(
+        f"{folder}: expected the folder of a run (runs/<name>), got one without run.json and {path.name}"
+    )
 
 
 def _load(folder: Path) -> Algorithm:

@@ -18,6 +18,7 @@ from fastac.errors import FastacError
 from fastac.metrics import THRESHOLDS, History, Position, Table
 from fastac.recording import recording_of
 from fastac.signals import signals_deferred
+from fastac.words import counted
 
 if TYPE_CHECKING:
     from fastac.algorithm import Algorithm
@@ -33,6 +34,10 @@ class RunFolder:
     Tables go on where the earlier parts left them: env_steps, updates and wall_s count through, and the column `part`
     says which part a row is from. Rows later than the checkpoint that training goes on from are dropped: what they
     tell of is not in the model. A file that is damaged is set aside, and begins anew.
+
+    While a run trains, its tables are written before each checkpoint: a kill in between leaves rows too many, which are
+    dropped so. At its end learn() saves the model first, because a callback must not cost the model: a kill in between
+    leaves the rows since the checkpoint before unwritten, and a notice says which. No row is ever there twice.
 
     Attributes:
         made_here: by this command, so that it may take the folder away again.
@@ -212,12 +217,14 @@ def train_in(
         with contextlib.suppress(KeyboardInterrupt):  # told again: it is kept by now
             keep(_status(model))
         rest = f"; `fastac resume {folder.folder}` does the rest" if model.unfinished is not None else ""
-        stopped(f"{model.num_timesteps:,} of {aim.total_timesteps:,} env steps done{rest}; saved in {path}", stop)
+        stopped(
+            f"{model.num_timesteps:,} of {counted(aim.total_timesteps, 'env steps')} done{rest}; saved in {path}", stop
+        )
 
 
 def _saved(model: Algorithm, error: Exception, path: Path) -> str:
     if isinstance(error, FastacError):
-        return f"saved in {path} after {model.num_timesteps:,} env steps"
+        return f"saved in {path} after {counted(model.num_timesteps, 'env steps')}"
     return f"{path} is the last checkpoint that could be saved"
 
 
@@ -232,8 +239,8 @@ def _report(model: Algorithm, folder: RunFolder, threshold: float, path: Path) -
     pace = "".join(f" in {s:.3g} s ({model.num_timesteps / s:,.0f} env steps per s)" for s in wall_s)
     solved = folder.time_to(threshold)
     click.echo(
-        f"{type(model).__name__}: {model.num_timesteps:,} env steps and {model.version:,} updates{pace}, "
-        f"return of the last 100 episodes {history.final_return():.1f}"
+        f"{type(model).__name__}: {counted(model.num_timesteps, 'env steps')} and "
+        f"{counted(model.version, 'updates')}{pace}, return of the last 100 episodes {history.final_return():.1f}"
     )
     click.echo(
         f"solved ({threshold:g}): not in this run"
@@ -242,4 +249,6 @@ def _report(model: Algorithm, folder: RunFolder, threshold: float, path: Path) -
     )
     resumed = len(np.unique(history.updates["part"])) > 1
     click.echo(f"ledger{' since it was resumed' if resumed else ''}: {model.ledger.text()}")
+    if len(model.ledger.workers) > 1:
+        click.echo(model.ledger.workers_text())
     click.echo(f"saved: {path}")

@@ -17,6 +17,7 @@ from fastac.cli.options import comma_separated, new_folder, run_options
 from fastac.metrics import SOLVED
 from fastac.progress import WaitingProgress
 from fastac.signals import signals_deferred
+from fastac.words import counted
 
 if TYPE_CHECKING:
     from fastac.compare.search import Search
@@ -58,12 +59,12 @@ def search(
     name: str | None,
     runs: Path,
 ) -> None:
-    """Random search with equal budgets: the same candidates, seeds and env steps for A2C and A3C.
+    """Random search with equal budgets for A2C and A3C.
 
-    All candidates are tried on 3 seeds, the best fourth on 5, one in 16 on 10 and one in 32 on 30; who solves more of
-    them is better, then who needs fewer env steps. The winner of each case is then compared with the defaults on seeds
-    that the search has not seen. All is kept in runs/<name>/search.json; what was found before has names: `fastac
-    presets`.
+    The same candidates, seeds and env steps for both. All candidates are tried on 3 seeds, the best fourth on 5,
+    one in 16 on 10 and one in 32 on 30; who solves more of them is better, then who needs fewer env steps. The
+    winner of each case is then compared with the defaults on seeds that the search has not seen. All is kept in
+    runs/<name>/search.json; what was found before has names: `fastac presets`.
 
     \b
     fastac search
@@ -96,29 +97,40 @@ def _search(searches: Sequence[Search], path: Path, where: dict[str, Any]) -> No
         finally:
             _write(path, searches, where)
     except KeyboardInterrupt as stop:
-        stopped(f"{done:,} of {total:,} trainings done" + (f"; they are in {path}" if done else ""), stop)
+        stopped(f"{done:,} of {counted(total, 'trainings')} done" + (f"; they are in {path}" if done else ""), stop)
     console = Console()
     for search in searches:
-        found = ", ".join(f"{key}={value!r}" for key, value in search.fresh["found"].options.items())
-        console.print(f"{search.case.name}: {found}", highlight=False, soft_wrap=True)
+        console.print(f"{search.case.name}: {_found(search)}", highlight=False, soft_wrap=True)
     console.print(_table(searches))
     console.print(f"Written: {path}", highlight=False, soft_wrap=True)
 
 
+def _found(search: Search) -> str:
+    winner = search.winner()
+    if winner is None:
+        tried = counted(search.n_candidates, "candidates")
+        return f"none of {tried} solved ({SOLVED:g}) on any seed within {search.total_timesteps:,} env steps: no winner"
+    return ", ".join(f"{key}={value!r}" for key, value in winner.options.items())
+
+
 def _table(searches: Sequence[Search]) -> Table:
     from fastac.compare.statistics import median_interval
-    from fastac.compare.tables import interval_text
+    from fastac.compare.tables import interval_text, intervals_of
 
     first = searches[0]
     table = Table(
-        title=f"Env steps to a mean return of {SOLVED:g}: median and 95 % interval over {first.n_fresh} fresh seeds, "
-        f"at most {2 * first.total_timesteps:,}; {first.n_candidates} candidates"
+        title=f"Env steps to a mean return of {SOLVED:g}, {counted(first.n_fresh, 'fresh seeds')}, "
+        f"at most {2 * first.total_timesteps:,}, {counted(first.n_candidates, 'candidates')}; "
+        f"{intervals_of(first.n_fresh)}"
     )
     for heading in ("", "found: solved", "env steps", "defaults: solved", "env steps"):
         table.add_column(heading, justify="right")
     for search in searches:
         cells = [search.case.name]
-        for candidate in (search.fresh["found"], search.fresh["defaults"]):
+        for candidate in (search.fresh.get("found"), search.fresh["defaults"]):
+            if candidate is None:
+                cells += ["-", "-"]
+                continue
             cells.append(f"{candidate.solved} of {len(candidate.env_steps)}")
             cells.append(interval_text(median_interval(list(candidate.env_steps.values())), 0))
         table.add_row(*cells)

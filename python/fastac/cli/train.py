@@ -17,11 +17,12 @@ from fastac.cli.options import (
     preset_option,
     run_options,
     solve_option,
+    tell_of_another_size,
     timesteps_option,
 )
 from fastac.cli.runs import RunFolder, train_in
 from fastac.config import A2CConfig, A3CConfig
-from fastac.metrics import Position
+from fastac.metrics import Position, expect_reachable
 
 if TYPE_CHECKING:
     from fastac.algorithm import Algorithm
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 
 @click.group()
 def train() -> None:
-    """Train one model; its tables and its checkpoint go to runs/<name>/."""
+    """Train one model.
+
+    Its tables and its checkpoint go to runs/<name>/.
+    """
 
 
 @train.command("a2c")
@@ -40,7 +44,7 @@ def train() -> None:
 @checkpoint_option
 @run_options
 def train_a2c(**options: Any) -> None:
-    """Synchronous: all envs in one batch, one update for each rollout of all.
+    """Synchronous: one batch, one update for each rollout of all envs.
 
     \b
     fastac train a2c --n-envs 4
@@ -59,7 +63,7 @@ def train_a2c(**options: Any) -> None:
 @checkpoint_option
 @run_options
 def train_a3c(**options: Any) -> None:
-    """Asynchronous: workers with envs of their own, each updating the shared parameters.
+    """Asynchronous: each worker updates the shared parameters itself.
 
     \b
     fastac train a3c --workers 4 --update lockfree --backend process
@@ -80,6 +84,8 @@ def _train(
 ) -> None:
     with ends_in_order():
         config = {"a2c": A2CConfig, "a3c": A3CConfig}[kind](**options)  # a bad value is an error before any import
+        expect_reachable(solve, config.max_episode_steps)
+        tell_of_another_size(options)
         import fastac
         from fastac.engines import import_engine
 

@@ -17,6 +17,7 @@ from fastac.compare.statistics import FEWEST_FOR_INTERVAL, curve, median_interva
 from fastac.compare.tables import of_arm
 from fastac.metrics import THRESHOLDS, Floats
 from fastac.signals import signals_deferred
+from fastac.words import counted
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -90,7 +91,7 @@ def draw_curves(path: Path, results: Sequence[Result], plan: Plan) -> None:
         if axes[0, 0].lines[: -len(THRESHOLDS)]:
             axes[0, 0].legend(loc="lower right")
         figure.suptitle(
-            f"CartPole-v1, {plan.n_envs} envs, {seeds_text(results)} (A3C: {plan.update}, {plan.backend}): "
+            f"CartPole-v1, {counted(plan.n_envs, 'envs')}, {seeds_text(results)} (A3C: {plan.update}, {plan.backend}): "
             "median, and the middle half of the seeds shaded",
             fontsize=12,
         )
@@ -135,8 +136,7 @@ def as_svg(draw: Callable[[Axes], None], name: str, size_in: tuple[float, float]
 
 
 def seeds_text(results: Sequence[Result]) -> str:
-    n = len({result.seed for result in results})
-    return "1 seed" if n == 1 else f"{n} seeds"
+    return counted(len({result.seed for result in results}), "seeds")
 
 
 def _spread(results: Sequence[Result]) -> str:

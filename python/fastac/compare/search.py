@@ -87,7 +87,8 @@ class Search:
 
     Attributes:
         candidates: all that were drawn; the same for every case of a seed.
-        fresh: the winner and the defaults, on seeds that the search has not seen, once `run` has come to its end.
+        fresh: the winner, if there is one, and the defaults, on seeds that the search has not seen, once `run` has come
+            to its end.
     """
 
     case: Case
@@ -104,7 +105,7 @@ class Search:
 
     @property
     def n_runs(self) -> int:
-        """Trainings in all."""
+        """Trainings in all; fewer where none solved."""
         tried, total = 0, 0
         for one_in, seeds in ROUNDS:
             total += self._left(one_in) * (seeds - tried)
@@ -117,7 +118,9 @@ class Search:
             for candidate in self.best()[: self._left(one_in)]:
                 tried = len(candidate.env_steps)
                 yield from self._try(candidate, range(FIRST_SEED + tried, FIRST_SEED + seeds), self.total_timesteps)
-        self.fresh = {"found": Candidate(self.best()[0].options), "defaults": Candidate({})}
+        winner = self.winner()
+        self.fresh = {} if winner is None else {"found": Candidate(winner.options)}
+        self.fresh["defaults"] = Candidate({})
         for candidate in self.fresh.values():
             fresh = range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + self.n_fresh)
             yield from self._try(candidate, fresh, 2 * self.total_timesteps)
@@ -125,6 +128,11 @@ class Search:
     def best(self) -> list[Candidate]:
         """Best first; those that went on to more seeds before the others."""
         return sorted(self.candidates, key=lambda candidate: (-len(candidate.env_steps), *_rank_of(candidate)))
+
+    def winner(self) -> Candidate | None:
+        """The best; None where that, too, solved on no seed: what ranks first then is chance."""
+        best = self.best()[0]
+        return best if best.solved else None
 
     def _left(self, one_in: int) -> int:
         return max(1, self.n_candidates // one_in)

@@ -15,6 +15,7 @@ from fastac.compare.experiment import Plan, Result
 from fastac.compare.statistics import FEWEST_FOR_INTERVAL, Interval, curve, median_interval, time_to, watched
 from fastac.compare.verdicts import interquartile_mean, verdicts
 from fastac.metrics import THRESHOLDS, Floats
+from fastac.words import counted
 
 
 def of_arm(results: Sequence[Result], arm: str) -> list[Result]:
@@ -46,13 +47,8 @@ def summarize(results: Sequence[Result], arm: str) -> dict[str, Any]:
 def terminal_table(results: Sequence[Result], plan: Plan) -> Table:
     """Medians over the seeds, their 95 % bootstrap intervals below them."""
     seeds = len({result.seed for result in results})
-    intervals = "medians, 95 % bootstrap intervals below them"
-    if seeds < FEWEST_FOR_INTERVAL:
-        intervals = "medians, smallest and largest below them" if seeds > 1 else "no interval from one"
-    what = (
-        f"CartPole-v1, {seeds} seed{'s' if seeds > 1 else ''}, {plan.n_envs} envs, {plan.total_timesteps:,} env steps"
-    )
-    table = Table(title=f"{what} (A3C: {plan.update}, {plan.backend}); {intervals}")
+    what = f"CartPole-v1, {counted(seeds, 'seeds')}, {counted(plan.n_envs, 'envs')}, {plan.total_timesteps:,} env steps"
+    table = Table(title=f"{what} (A3C: {plan.update}, {plan.backend}); {intervals_of(seeds)}")
     table.add_column("")
     arms = [arm for arm in plan.arms if of_arm(results, arm)]
     summaries = {arm: summarize(results, arm) for arm in arms}
@@ -81,11 +77,18 @@ def terminal_table(results: Sequence[Result], plan: Plan) -> Table:
     return table
 
 
+def intervals_of(seeds: int) -> str:
+    """What the cells of a table over so many seeds hold."""
+    if seeds < FEWEST_FOR_INTERVAL:
+        return "medians, smallest and largest below them" if seeds > 1 else "no interval from one"
+    return "medians, 95 % bootstrap intervals below them"
+
+
 def sentences(results: Sequence[Result], plan: Plan) -> list[str]:
     """What the runs say of each pair of arms, where there are enough of them to say something."""
     seeds = len({result.seed for result in results})
     if seeds < FEWEST_FOR_INTERVAL:
-        carry = "1 seed carries" if seeds == 1 else f"{seeds} seeds carry"
+        carry = counted(seeds, "seeds carry", "seed carries")
         return [
             f"{carry} no interval; {FEWEST_FOR_INTERVAL} or more would say which arm needs fewer env steps and seconds."
         ]

@@ -18,6 +18,7 @@ from scipy import stats
 
 from fastac.compare.experiment import Plan, Result
 from fastac.compare.statistics import FEWEST_FOR_INTERVAL, Floats, time_to, watched
+from fastac.words import counted
 
 _RESAMPLES = 5_000
 _LEVEL = 0.95
@@ -72,7 +73,7 @@ class Verdict:
         what, r, p = _WORDS[self.axis], self.ratio, self.probability
         against = f"{self.arm} against {self.other}, {what} to {self.threshold:.0f}"
         if self.seeds < FEWEST_FOR_INTERVAL:
-            seeds = "1 seed carries" if self.seeds == 1 else f"{self.seeds} seeds carry"
+            seeds = counted(self.seeds, "seeds carry", "seed carries")
             return f"{against}: {seeds} no interval; {FEWEST_FOR_INTERVAL} or more would."
         faster = f"a run of {self.arm} needs fewer than one of {self.other} with probability {_with_interval(p)}"
         test = "" if math.isnan(self.p_value) else f", log-rank p = {self.p_value:.2g}"
@@ -126,6 +127,9 @@ def compare_arms(of_arm: Mapping[str, Times], threshold: float, axis: str) -> li
 def ratio_of_medians(x: Floats, y: Floats) -> Estimate:
     """median(x) / median(y) of independent runs; infinity stands for one that never solved. Where both medians are, the
     ratio may be anything: such a resample counts against either end of the interval.
+
+    Runs of one seed are independent here: it fixes weights and envs, not the schedule of an asynchronous run, and arms
+    may have other seeds. Where all is fixed, in virtual time, they are pairs: see lab.statistics.paired_ratio.
 
     Of fewer than FEWEST_FOR_INTERVAL values on either side the ends are the smallest and the largest ratio that there
     is, as of one median. NaN where a side is empty or holds a NaN.

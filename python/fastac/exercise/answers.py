@@ -13,6 +13,7 @@ from fastac.compare.tables import of_arm
 from fastac.compare.verdicts import mann_whitney
 from fastac.exercise.figures import counts, median, of_first, of_later, reached
 from fastac.exercise.runs import SCHEMES, TARGET, Exercise, Runs
+from fastac.words import counted
 
 _LEAST_P = 0.01
 _FEWEST = 5  # seeds; of fewer, no two groups lie so far apart that p would be below _LEAST_P
@@ -36,7 +37,7 @@ def differs(a: Sequence[float], b: Sequence[float]) -> bool:
 
 def compared(what: str, a: Sequence[float], b: Sequence[float], names: tuple[str, str], digits: int) -> str:
     """One sentence: both medians, and whether the runs carry a difference."""
-    seeds = f"{len(a)} seeds" if len(a) > 1 else "1 seed"
+    seeds = counted(len(a), "seeds")
     if min(len(a), len(b)) < _FEWEST:
         verdict = f"{seeds}: too few to tell"
     elif differs(a, b):
@@ -81,8 +82,8 @@ def _reach(runs: Runs, exercise: Exercise) -> str:
     told = ", ".join(f"{arm} on {reached(times)}" for arm, times in within.items())
     text = (
         f"They are {exercise.env_steps('A3C'):,} env steps for A3C and for A2C split, {exercise.env_steps('A2C'):,} "
-        f"for A2C, whose update holds {exercise.workers} rollouts. A mean return of {TARGET:.0f} came within them in: "
-        f"{told} of {seeds} seeds."
+        f"for A2C, whose update holds {counted(exercise.workers, 'rollouts')}. A mean return of {TARGET:.0f} came "
+        f"within them in: {told} of {counted(seeds, 'seeds')}."
     )
     later = of_later(runs, "A3C")
     if reached(within["A3C"]) == 0 and math.isfinite(needed := median(later["updates_to_target"])):

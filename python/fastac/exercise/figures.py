@@ -10,7 +10,7 @@ import numpy as np
 from fastac.compare.experiment import Result
 from fastac.compare.statistics import time_to
 from fastac.compare.tables import of_arm
-from fastac.exercise.runs import TARGET, WINDOW, Exercise, Runs, staleness
+from fastac.exercise.runs import TARGET, WINDOW, Exercise, Runs
 from fastac.metrics import Floats
 
 Figures = dict[str, list[float]]
@@ -44,7 +44,7 @@ def of_later(runs: Runs, arm: str) -> Figures:
         "startup_s": each(lambda its: its.history.startup_s),
         "retries": each(lambda its: its.ledger.retries / max(1, its.ledger.applied)),
         "staleness_mean": each(lambda its: its.ledger.staleness_mean),
-        "staleness_p95": each(lambda its: max(0.0, float(np.percentile(staleness(its.history), 95)))),
+        "staleness_p95": each(lambda its: float(its.ledger.staleness_p95)),
         "staleness_max": each(lambda its: float(its.ledger.staleness_max)),
         "lost": each(lambda its: its.ledger.lost_fraction or 0.0),
     }

@@ -14,6 +14,7 @@ from fastac.compare.statistics import curve
 from fastac.compare.tables import of_arm
 from fastac.exercise.runs import TARGET, Exercise, Runs, log
 from fastac.metrics import Floats
+from fastac.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,8 +32,9 @@ def draw_log(path: Path, runs: Runs, exercise: Exercise) -> None:
             ax.set_title(f"over {AXES[axis]}")
         axes[0, 0].legend(loc="upper left")
         figure.suptitle(
-            f"{exercise.updates:,} updates of {exercise.n_steps} steps, {exercise.workers} workers or envs: one mark "
-            f"for every 100 updates under seed {exercise.seeds[0]}" + (", other seeds thin" if _many(runs) else ""),
+            f"{exercise.updates:,} updates of {counted(exercise.n_steps, 'steps')}, "
+            f"{counted(exercise.workers, 'workers or envs', 'worker or env')}: one mark for every 100 updates "
+            f"under seed {exercise.seeds[0]}" + (", other seeds thin" if _many(runs) else ""),
             fontsize=12,
         )
 

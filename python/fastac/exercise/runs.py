@@ -15,7 +15,7 @@ import numpy as np
 from fastac.compare import experiment
 from fastac.compare.experiment import ARMS, Plan, Result
 from fastac.errors import FastacError
-from fastac.metrics import Floats, History
+from fastac.metrics import History
 
 LOG_EVERY = 100  # updates
 WINDOW = 100  # episodes, whoever played them
@@ -110,14 +110,3 @@ def log(history: History, updates: int) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def staleness(history: History) -> Floats:
-    """Of each logged update that was applied: the updates that came between reading and applying.
-
-    From the order in which the updates were logged. Where two workers log in another order than they were applied in,
-    one has a little more and the other as much less (maybe below zero): the mean is the ledger's.
-    """
-    updates = history.updates
-    between: Floats = (updates["updates"] - 1 - updates["version_read"])[updates["applied"] == 1]
-    return between

@@ -16,6 +16,7 @@ from fastac.compare.statistics import FEWEST_FOR_INTERVAL, median_interval
 from fastac.compare.tables import interval_text, of_arm
 from fastac.exercise.figures import Figures, counts, of_first, of_later, reached
 from fastac.exercise.runs import SCHEMES, TARGET, Exercise, Runs, log
+from fastac.words import counted
 
 _LOGGED = ARMS[:2]  # on the terminal, side by side; A2C split has a CSV like the others
 
@@ -39,8 +40,9 @@ def challenge_table(runs: Runs, exercise: Exercise) -> Table:
     """One batched update against small ones, fresh or stale: first the exercise's updates, then on to TARGET."""
     first = {arm: of_first(runs, exercise, arm) for arm in ARMS}
     later = {arm: of_later(runs, arm) for arm in ARMS}
-    title = f"{exercise.workers} envs each; {exercise.updates:,} updates, and on to {exercise.limit:,} env steps"
-    table = _table(f"{title}; {_intervals(exercise)}", ARMS)
+    envs, limit = counted(exercise.workers, "envs"), f"{exercise.limit:,} env steps"
+    title = f"{envs} each; {exercise.updates:,} updates, and on to {limit}; {_intervals(exercise)}"
+    table = _table(title, ARMS)
     matched = f"{exercise.env_steps('A3C'):,} env steps"
     seeds = len(exercise.seeds)
     table.add_row("env steps of the updates", *(f"{exercise.env_steps(arm):,}" for arm in ARMS))
@@ -69,16 +71,17 @@ def challenge_table(runs: Runs, exercise: Exercise) -> Table:
 def schemes_table(runs: Runs, exercise: Exercise) -> Table:
     """A3C under the four update schemes, up to the limit."""
     figures = {scheme: of_later(runs, arm) for scheme, arm in SCHEMES.items()}
-    counted = {scheme: counts(of_arm(runs.later, arm)) for scheme, arm in SCHEMES.items()}
+    of_gradients = {scheme: counts(of_arm(runs.later, arm)) for scheme, arm in SCHEMES.items()}
     table = _table(
-        f"A3C, {exercise.workers} workers, {exercise.limit:,} env steps; {_intervals(exercise)}", tuple(SCHEMES)
+        f"A3C, {counted(exercise.workers, 'workers')}, {exercise.limit:,} env steps; {_intervals(exercise)}",
+        tuple(SCHEMES),
     )
     _line(table, "1,000 env steps per s", figures, "env_steps_per_s", 0, unit=1_000)
     _line(table, "1,000 updates per s", figures, "updates_per_s", 1, unit=1_000)
     table.add_section()
     for name, key in (("gradients, all seeds", "pushed"), ("applied", "applied"), ("merged", "merged")):
-        table.add_row(name, *(f"{its[key]:,}" for its in counted.values()))
-    table.add_row("rejected", *(f"{its['rejected']:,}" for its in counted.values()))
+        table.add_row(name, *(f"{its[key]:,}" for its in of_gradients.values()))
+    table.add_row("rejected", *(f"{its['rejected']:,}" for its in of_gradients.values()))
     _line(
         table,
         "additions lost [%]",
@@ -166,6 +169,6 @@ def _line(table: Table, name: str, figures: Mapping[str, Figures], key: str, dig
 def _intervals(exercise: Exercise) -> str:
     seeds = len(exercise.seeds)
     if seeds == 1:
-        return "1 seed"
+        return counted(seeds, "seeds")
     below = "smallest and largest" if seeds < FEWEST_FOR_INTERVAL else "95 % bootstrap interval"
-    return f"{seeds} seeds: median, {below} below it"
+    return f"{counted(seeds, 'seeds')}: median, {below} below it"

@@ -79,25 +79,36 @@ class Player:
         self._last_returns: deque[float] = deque(maxlen=_WINDOW)
         self.now = self._read()
 
-    def update(self, worker: int, reading: Reading, virtual_s: float = 0.0) -> bool:
+    def update(self, worker: int, reading: Reading, virtual_s: float = 0.0, second: Reading | None = None) -> bool:
         """One update: the worker acts with what it read then, and its gradient is applied now, at `virtual_s`.
 
-        Staleness is now.version - reading.version. Returns whether the gradient was applied: not if it was too stale
-        or not finite. Raises NonFiniteGradientError as a run does, for the tenth in a row of a worker.
+        `second`: what it read after its rollout, which delay_compensation and v_trace make use of, and nothing else.
+        By default it is `now`: as if nothing came between that reading and the update, the best that they can have.
+
+        Staleness is now.version - reading.version, with v_trace now.version - second.version. Returns whether the
+        gradient was applied: not if it was too stale or not finite. Raises NonFiniteGradientError as a run does, for
+        the tenth in a row of a worker.
         """
+        second = self.now if second is None else second
         config = self.config
         progress = reading.env_steps / self.total_timesteps
         self._turn_to(worker)
         self._native.collect(reading.params)
+        if config.v_trace:
+            self._native.reweigh(second.params)
         self._native.gradient(
             self._grad,
             vf_coef=config.vf_coef,
             ent_coef=schedule(config.ent_schedule, config.ent_coef, progress),
             max_grad_norm=config.max_grad_norm if config.clip_at == "worker" else 0.0,
         )
+        if config.delay_compensation:
+            with np.errstate(over="ignore", invalid="ignore"):  # told by the gradient, not by warnings
+                drift = second.params - reading.params
+                self._grad += np.float32(config.delay_compensation) * self._grad * self._grad * drift
         submitted = self._session.submit(
             self._grad,
-            version_read=reading.version,
+            version_read=second.version if config.v_trace else reading.version,
             env_steps=config.n_steps * config.n_envs,
             learning_rate=schedule(config.lr_schedule, config.learning_rate, progress),
         )
@@ -141,25 +152,35 @@ class Player:
         return Reading(params, version, env_steps)
 
 
-def play(config: A3CConfig, workers: int, total_timesteps: int, taus: Sequence[int] | npt.NDArray[np.int64]) -> Player:
+def play(
+    config: A3CConfig,
+    workers: int,
+    total_timesteps: int,
+    taus: Sequence[int] | npt.NDArray[np.int64],
+    lag: int = 0,
+) -> Player:
     """Workers in turn, each gradient applied `tau` updates late: taken with the parameters of that many versions ago.
 
     `taus` says it update by update, and begins anew where it ends. Before there are so many versions, the first one is
     read.
     With tau = workers - 1 each worker reads what its own last update made, as in lockstep; a larger one means
     that a worker does not wait for its own update, as over a network.
+    `lag`: with delay_compensation or v_trace, how many updates before its own a worker reads for the second time (at
+    most tau). 0 is the best case; over a network it would be the way there.
 
     Returns the player, at the first update at or after total_timesteps. Raises ConfigError and NonFiniteGradientError.
     """
     late = np.asarray(taus)
     if late.ndim != 1 or len(late) == 0 or late.dtype.kind not in "iu" or late.min() < 0:
         raise ConfigError(f"taus: expected whole numbers >= 0, at least one, got {taus!r}")
+    if lag < 0:
+        raise ConfigError(f"lag: expected a whole number >= 0, got {lag}")
     player = Player(config, workers, total_timesteps)
     readings = deque([player.now], maxlen=int(late.max()) + 1)
     turn = 0
     while player.now.env_steps < total_timesteps:
         tau = min(int(late[turn % len(late)]), len(readings) - 1)
-        if player.update(turn % workers, readings[-1 - tau]):
+        if player.update(turn % workers, readings[-1 - tau], second=readings[-1 - min(lag, tau)]):
             readings.append(player.now)
         else:  # the version is the same, the env steps are not
             readings[-1] = player.now

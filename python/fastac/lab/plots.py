@@ -11,9 +11,10 @@ from matplotlib import pyplot as plt
 
 from fastac.compare.plots import STYLE, save
 from fastac.compare.verdicts import Estimate
-from fastac.lab import staleness, stragglers
+from fastac.lab import mitigations, staleness, stragglers
 from fastac.lab.real_tables import Pair
 from fastac.lab.tables import Cell
+from fastac.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,15 +26,30 @@ _MARKERS = "os^Dv*"
 
 def draw_staleness(path: Path, cells: Sequence[Cell], plan: staleness.Plan) -> None:
     """Env steps to solve and solved fraction against staleness, a line for each learning rate."""
-    at = {tau: place for place, tau in enumerate(plan.cells())}
+    lines = {
+        f"learning rate {rate:g}": [cell for cell in cells if cell.key["learning_rate"] == rate]
+        for rate in plan.learning_rates
+    }
+    _draw_against_tau(path, lines, plan.cells(), plan)
+
+
+def draw_mitigations(path: Path, cells: Sequence[Cell], plan: mitigations.Plan) -> None:
+    """The same, a line for each mitigation."""
+    lines = {name: [cell for cell in cells if cell.key["mitigation"] == name] for name in mitigations.MITIGATIONS}
+    _draw_against_tau(path, lines, plan.taus, plan)
+
+
+def _draw_against_tau(
+    path: Path, lines: dict[str, list[Cell]], taus: Sequence[float], plan: staleness.Plan | mitigations.Plan
+) -> None:
+    at = {tau: place for place, tau in enumerate(taus)}
     with plt.rc_context(STYLE):
         figure, (above, below) = plt.subplots(
             2, 1, figsize=(9, 7.4), height_ratios=(2, 1), sharex=True, layout="constrained"
         )
-        for i, rate in enumerate(plan.learning_rates):
-            its = [cell for cell in cells if cell.key["learning_rate"] == rate]
-            x = [at[cell.key["tau"]] + _aside(i, len(plan.learning_rates)) for cell in its]
-            _draw(above, x, [cell.time for cell in its], i, f"learning rate {rate:g}", plan.total_timesteps)
+        for i, (label, its) in enumerate(lines.items()):
+            x = [at[cell.key["tau"]] + _aside(i, len(lines)) for cell in its]
+            _draw(above, x, [cell.time for cell in its], i, label, plan.total_timesteps)
             _draw(below, x, [cell.fraction for cell in its], i, "", 1.0)
         above.axhline(plan.total_timesteps, color="0.4", lw=0.8, ls=":")
         above.annotate(
@@ -53,7 +69,10 @@ def draw_staleness(path: Path, cells: Sequence[Cell], plan: staleness.Plan) -> N
         below.set_xlabel(f"staleness tau, updates ({plan.distribution})")
         below.set_xticks(list(at.values()), [f"{tau:g}" for tau in at])
         _legend(above)
-        figure.suptitle(f"CartPole-v1, {plan.workers} virtual workers, {len(plan.seeds)} seeds; bars: 95 % intervals")
+        figure.suptitle(
+            f"CartPole-v1, {counted(plan.workers, 'virtual workers')}, {counted(len(plan.seeds), 'seeds')}; "
+            "bars: 95 % intervals"
+        )
         save(figure, path)
 
 
@@ -77,7 +96,7 @@ def draw_stragglers(path: Path, cells: Sequence[Cell], plan: stragglers.Plan) ->
             highest = 1.2 * max([c.against.high for c in ratios if math.isfinite(c.against.high)], default=2.0)
             _draw(below, [at[c.key["spread"]] for c in ratios], [c.against for c in ratios], 2, "", highest)
             below.axhline(1.0, color="0.4", lw=0.8, ls=":")
-            above.set_title(f"{workers:,} workers")
+            above.set_title(counted(workers, "workers"))
             above.set_ylim(bottom=0)
             below.set_ylim(bottom=0)
             below.set_xticks(list(at.values()), [f"{spread:g}" for spread in at])
@@ -86,7 +105,8 @@ def draw_stragglers(path: Path, cells: Sequence[Cell], plan: stragglers.Plan) ->
         figure.supxlabel(stragglers.COSTS[plan.costs][0], fontsize=10)
         _legend(axes[0, 0])
         figure.suptitle(
-            f"CartPole-v1, {len(plan.seeds)} seeds; bars: 95 % intervals, open marks: the median is never reached"
+            f"CartPole-v1, {counted(len(plan.seeds), 'seeds')}; "
+            "bars: 95 % intervals, open marks: the median is never reached"
         )
         save(figure, path)
 
@@ -113,7 +133,7 @@ def draw_real(path: Path, pairs: Sequence[Pair], plan: stragglers.Plan) -> None:
                 clear = [(place, pair.ratio) for place, pair in zip(x, arm, strict=True) if _is_told(pair.ratio)]
                 _draw(below, [place for place, _ in clear], [ratio for _, ratio in clear], i, "", highest, line="")
             below.axhline(1.0, color="0.4", lw=0.8, ls=":")
-            above.set_title(f"{workers:,} workers")
+            above.set_title(counted(workers, "workers"))
             above.set_ylim(0, 1.04 * top)
             below.set_ylim(0, highest)
             below.set_xlim(-0.4, len(at) - 0.6)
@@ -123,8 +143,8 @@ def draw_real(path: Path, pairs: Sequence[Pair], plan: stragglers.Plan) -> None:
         figure.supxlabel(stragglers.COSTS[plan.costs][0], fontsize=10)
         _legend(axes[0, 0])
         figure.suptitle(
-            f"CartPole-v1, {len(plan.seeds)} seeds; bars: 95 % intervals of the real times, open marks: the median is "
-            "never reached"
+            f"CartPole-v1, {counted(len(plan.seeds), 'seeds')}; bars: 95 % intervals of the real times, open marks: "
+            "the median is never reached"
         )
         save(figure, path)
 
@@ -143,7 +163,7 @@ def _is_told(estimate: Estimate) -> bool:
 
 def _aside(i: int, n: int) -> float:
     """Lines stand beside each other, so that their intervals can be told apart."""
-    return 0.12 * (i - (n - 1) / 2)
+    return min(0.12, 0.4 / n) * (i - (n - 1) / 2)
 
 
 def _draw(
@@ -163,4 +183,4 @@ def _draw(
 
 def _legend(ax: Axes) -> None:
     if ax.get_legend_handles_labels()[1]:
-        ax.legend()
+        ax.legend(frameon=True, facecolor="white", edgecolor="none")

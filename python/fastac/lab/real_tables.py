@@ -23,6 +23,7 @@ from fastac.lab.tables import (
     times_as_long,
     who_is_faster,
 )
+from fastac.words import counted
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ def pairs(runs: Sequence[Run], plan: stragglers.Plan) -> list[Pair]:
 
 def pair_table(found: Sequence[Pair], plan: stragglers.Plan) -> Table:
     title = (
-        f"CartPole-v1, {plan.costs} costs, {len(plan.seeds)} seeds, at most {plan.total_timesteps:,} env steps, a "
-        f"worker's step {plan.step_s:g} s; real | virtual; 95 % intervals below"
+        f"CartPole-v1, {plan.costs} costs, {counted(len(plan.seeds), 'seeds')}, at most {plan.total_timesteps:,} env "
+        f"steps, a worker's step {plan.step_s:g} s; real | virtual; 95 % intervals below"
     )
     headings = ["W", "spread", "", "solved", "real s to 475", "virtual s", "real / virtual", "stale", "waiting"]
     rows = [
@@ -101,16 +102,18 @@ def _agreement(algorithm: str, its: Sequence[Pair]) -> list[str]:
     if clear:
         low, high = (f(pair.ratio.value for pair in clear) for f in (min, max))
         far = max(clear, key=lambda pair: abs(math.log(pair.ratio.value)))
+        place = f"{counted(far.real.key['workers'], 'workers')} at spread {far.real.key['spread']:g}"
         told.append(
             f"{algorithm}: real times are {low:.2f} to {high:.2f} of the predicted ones, farthest with "
-            f"{far.real.key['workers']} workers at spread {far.real.key['spread']:g}, {times_as_long(far.ratio)}."
+            f"{place}, {times_as_long(far.ratio)}."
         )
     else:
         told.append(f"{algorithm}: no cell has enough seeds, all of them solved, for a ratio of real to virtual time.")
     if algorithm == "A2C":
         same, seeds = sum(pair.same for pair in its), sum(pair.real.seeds for pair in its)
         told.append(
-            f"A2C: {same} of {seeds} real runs took exactly the predicted env steps: only their time can differ."
+            f"A2C: {same} of {counted(seeds, 'real runs')} took exactly the predicted env steps: only their time can "
+            "differ."
         )
     else:
         apart = max((abs(pair.real.mean.value - pair.virtual.mean.value) for pair in its), default=math.nan)

@@ -33,6 +33,7 @@ class Plan:
         distribution: of player.DISTRIBUTIONS, or "trace".
         trace: the stalenesses of a trace, update by update.
         options: fields of A3CConfig, the same for every run.
+        lag: of player.play.
     """
 
     taus: tuple[float, ...] = TAUS
@@ -43,6 +44,7 @@ class Plan:
     seeds: tuple[int, ...] = tuple(range(20))
     total_timesteps: int = 200_000
     options: dict[str, Any] = field(default_factory=dict)
+    lag: int = 0
 
     def __post_init__(self) -> None:
         """Raises ConfigError for what no run could be made of."""
@@ -90,7 +92,9 @@ class Run:
 
 
 @dataclass(frozen=True)
-class _Task:
+class Task:
+    """One run."""
+
     plan: Plan
     tau: float
     learning_rate: float
@@ -100,15 +104,15 @@ class _Task:
 def run(plan: Plan, jobs: int, tick: Callable[[], None] = lambda: None) -> Iterator[Run]:
     """All runs, seed by seed, on `jobs` processes; as they end."""
     cells = itertools.product(plan.seeds, plan.learning_rates, plan.cells())
-    yield from run_all(run_one, [_Task(plan, tau, rate, seed) for seed, rate, tau in cells], jobs, tick)
+    yield from run_all(run_one, [Task(plan, tau, rate, seed) for seed, rate, tau in cells], jobs, tick)
 
 
-def run_one(task: _Task) -> Run:
+def run_one(task: Task) -> Run:
     plan = task.plan
     config = plan.config(task.learning_rate, task.seed)
     n_updates = -(-plan.total_timesteps // (config.n_steps * config.n_envs))
     try:
-        player = play(config, plan.workers, plan.total_timesteps, plan.draw(task.tau, n_updates, task.seed))
+        player = play(config, plan.workers, plan.total_timesteps, plan.draw(task.tau, n_updates, task.seed), plan.lag)
     except NonFiniteGradientError:
         return Run(task.tau, task.learning_rate, task.seed, None, float("nan"), float("nan"), 0, True)
     history, ledger = player.history(), player.ledger()

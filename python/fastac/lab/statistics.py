@@ -44,8 +44,8 @@ def median_time(times: Sequence[float], censored_at: float) -> Estimate:
 
 
 def mean_interval(values: Sequence[float]) -> Estimate:
-    """A mean with its bootstrap interval: the bias-corrected and accelerated one (Efron 1987)."""
-    data = np.asarray(values, np.float64)
+    """A mean with its bootstrap interval: the bias-corrected and accelerated one (Efron 1987); in whatever order."""
+    data = np.sort(np.asarray(values, np.float64))  # runs come as they end, and what is resampled depends on the order
     if len(data) == 0:
         return Estimate(*(math.nan,) * 3)
     if len(data) < FEWEST_FOR_INTERVAL or np.ptp(data) == 0:

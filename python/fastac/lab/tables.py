@@ -13,8 +13,9 @@ from rich.table import Table
 
 from fastac import rundir
 from fastac.compare.verdicts import Estimate
-from fastac.lab import staleness, stragglers
+from fastac.lab import mitigations, staleness, stragglers
 from fastac.lab.statistics import fraction, mean_interval, median_time, paired_ratio
+from fastac.words import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +25,10 @@ class Cell:
     Attributes:
         key: what they have in common.
         solved: how many; fraction: the part, Wilson.
-        time: median until solved, Kaplan and Meier; in env steps (staleness) or seconds (stragglers).
-        against: ratio of the medians to those of the reference: of staleness 0 (staleness), A2C to A3C (stragglers).
-        mean: of the final return (staleness), the mean staleness (stragglers).
+        time: median until solved, Kaplan and Meier; in env steps or seconds (stragglers).
+        against: ratio of the medians to those of the reference: of staleness 0 (staleness), of no mitigation
+            (mitigations), A2C to A3C (stragglers).
+        mean: of the final return, the mean staleness (stragglers).
     """
 
     key: dict[str, Any]
@@ -51,6 +53,22 @@ def staleness_cells(runs: Sequence[staleness.Run], plan: staleness.Plan) -> list
             key = {"learning_rate": rate, "tau": tau}
             if its:
                 cells.append(_cell(key, times, plan.total_timesteps, against, mean_interval(returns)))
+    return cells
+
+
+def mitigation_cells(runs: Sequence[mitigations.Run], plan: mitigations.Plan) -> list[Cell]:
+    """One for each staleness and mitigation, in the plan's order."""
+    cells = []
+    for tau, mitigation in plan.cells():
+        its = [r for r in runs if (r.tau, r.mitigation) == (tau, mitigation)]
+        times = {r.seed: or_never(r.env_steps_to_475) for r in its}
+        none = {r.seed: or_never(r.env_steps_to_475) for r in runs if (r.tau, r.mitigation) == (tau, mitigations.NONE)}
+        against = paired(times, none) if mitigation != mitigations.NONE else Estimate(*(math.nan,) * 3)
+        returns = [r.final_return for r in its if math.isfinite(r.final_return)]
+        if its:
+            key = {"tau": tau, "mitigation": mitigation}
+            key |= {"learning_rate": its[0].learning_rate, "strength": its[0].strength}
+            cells.append(_cell(key, times, plan.total_timesteps, against, mean_interval(returns)))
     return cells
 
 
@@ -79,8 +97,8 @@ def straggler_cells(runs: Sequence[stragglers.Run], plan: stragglers.Plan) -> li
 
 def staleness_table(cells: Sequence[Cell], plan: staleness.Plan) -> Table:
     title = (
-        f"CartPole-v1, {plan.workers} virtual workers, {plan.distribution} staleness, {len(plan.seeds)} seeds, "
-        f"{plan.total_timesteps:,} env steps; 95 % intervals below"
+        f"CartPole-v1, {counted(plan.workers, 'virtual workers')}, {plan.distribution} staleness, "
+        f"{counted(len(plan.seeds), 'seeds')}, {plan.total_timesteps:,} env steps; 95 % intervals below"
     )
     headings = ["rate", "tau", "solved (475)", "env steps to 475", "/ tau 0", "final return"]
     rows = [
@@ -97,10 +115,33 @@ def staleness_table(cells: Sequence[Cell], plan: staleness.Plan) -> Table:
     return table_of(title, headings, rows)
 
 
+def mitigation_table(cells: Sequence[Cell], plan: mitigations.Plan) -> Table:
+    title = (
+        f"CartPole-v1, {plan.workers} virtual workers, {plan.distribution} staleness, {len(plan.seeds)} seeds, "
+        f"{plan.total_timesteps:,} env steps; {len(plan.learning_rates)} trials each on "
+        f"{len(mitigations.TUNING_SEEDS)} other seeds; second readings {plan.lag} updates old; 95 % intervals below"
+    )
+    headings = ["tau", "mitigation", "rate", "strength", "solved (475)", "env steps to 475", "/ none", "final return"]
+    rows = [
+        (
+            f"{cell.key['tau']:g}",
+            cell.key["mitigation"],
+            f"{cell.key['learning_rate']:g}",
+            "-" if cell.key["strength"] is None else f"{cell.key['strength']:g}",
+            fraction_text(cell),
+            text(cell.time, 0),
+            text(cell.against, 2),
+            text(cell.mean, 0),
+        )
+        for cell in cells
+    ]
+    return table_of(title, headings, rows)
+
+
 def straggler_table(cells: Sequence[Cell], plan: stragglers.Plan) -> Table:
     title = (
-        f"CartPole-v1, {plan.costs} costs, {len(plan.seeds)} seeds, at most {plan.total_timesteps:,} env steps of "
-        f"{plan.step_s:g} s; 95 % intervals below"
+        f"CartPole-v1, {plan.costs} costs, {counted(len(plan.seeds), 'seeds')}, at most "
+        f"{plan.total_timesteps:,} env steps of {plan.step_s:g} s; 95 % intervals below"
     )
     headings = ["W", "spread", "", "rate", "solved", "virtual s to 475", "A2C / A3C"]
     headings += ["waiting", "stale"]
@@ -136,11 +177,36 @@ def staleness_sentences(cells: Sequence[Cell]) -> list[str]:
     return told or ["No ratio to staleness 0 has a 95 % interval apart from 1: nothing is claimed."]
 
 
+def mitigation_sentences(cells: Sequence[Cell]) -> list[str]:
+    """What the data carry: mitigations whose ratio to none has an interval apart from 1, and those that solve more or
+    fewer seeds or end at another return, where the two intervals do not meet."""
+    none = {cell.key["tau"]: cell for cell in cells if cell.key["mitigation"] == mitigations.NONE}
+    told = []
+    for cell in cells:
+        tau, name, plain = cell.key["tau"], cell.key["mitigation"], none[cell.key["tau"]]
+        if apart(cell.against):
+            told.append(
+                f"At staleness {tau:g}, {name} takes {times_as_long(cell.against)} the env steps of no mitigation."
+            )
+        if _meet_not(cell.fraction, plain.fraction):
+            told.append(
+                f"At staleness {tau:g}, {name} solves {cell.solved} of {cell.seeds} seeds, no mitigation "
+                f"{plain.solved} of {plain.seeds}."
+            )
+        if _meet_not(cell.mean, plain.mean):
+            told.append(
+                f"At staleness {tau:g}, {name} ends at a return of {cell.mean.value:.0f} (95 % interval "
+                f"{cell.mean.low:.0f} to {cell.mean.high:.0f}), no mitigation at {plain.mean.value:.0f} "
+                f"({plain.mean.low:.0f} to {plain.mean.high:.0f})."
+            )
+    return told or ["No mitigation has a 95 % interval apart from no mitigation's: nothing is claimed."]
+
+
 def straggler_sentences(cells: Sequence[Cell]) -> list[str]:
     """For each number of workers, where A2C is faster and where A3C, and by how much at the ends."""
     told = []
     for workers in dict.fromkeys(cell.key["workers"] for cell in cells):
-        told.append(f"{workers:,} workers: {who_is_faster(cells, workers)}.")
+        told.append(f"{counted(workers, 'workers')}: {who_is_faster(cells, workers)}.")
         a2c, a3c = _clear_ends(cells, workers)
         for cell in a2c[:1] + a3c[-1:]:
             clock = f"A3C's {cell.key['clock']} time"
@@ -221,6 +287,11 @@ def paired(above: dict[int, float], below: dict[int, float]) -> Estimate:
 def apart(ratio: Estimate) -> bool:
     """Whether the interval says on which side of 1 the ratio lies. Not where all of it is beyond the runs' end."""
     return 1 < ratio.low < math.inf or ratio.high < 1
+
+
+def _meet_not(one: Estimate, other: Estimate) -> bool:
+    """Whether two intervals have nothing in common."""
+    return one.low > other.high or one.high < other.low
 
 
 def times_as_long(ratio: Estimate) -> str:

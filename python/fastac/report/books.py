@@ -21,6 +21,7 @@ _LEDGER = {
     "merged": "gradients summed into another one before the push",
     "retries": "builds thrown away because another worker committed first",
     "staleness_mean": "updates between read and apply, mean",
+    "staleness_p95": "updates between read and apply, not exceeded by 95 %",
     "staleness_max": "updates between read and apply, largest",
     "lost_fraction": "hogwild: part of the watched additions that got lost",
     "deaths": "worker processes that died",

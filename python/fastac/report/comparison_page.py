@@ -19,6 +19,7 @@ from fastac.report.page import Page
 from fastac.report.parts import Html, element, joined, section, shown, table
 from fastac.report.reading import ComparisonSource, number, part, parts
 from fastac.report.run_page import throughput
+from fastac.words import counted
 
 _POINTS = 150
 _CHARTS = (  # column of compare.csv, title, unit, zero
@@ -71,7 +72,7 @@ def interruption(record: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -
     planned = len(plan["seeds"]) * len(plan["arms"])
     if len(runs) >= planned:
         return []
-    return [f"This comparison was interrupted: {len(runs)} of {planned} runs are in it."]
+    return [f"This comparison was interrupted: {len(runs)} of {counted(planned, 'runs')} are in it."]
 
 
 def _of(runs: Sequence[dict[str, Any]], arm: str) -> list[dict[str, Any]]:

@@ -81,22 +81,39 @@ def figures(charts: Sequence[Chart]) -> Html:
     return element("div", *map(figure, charts), class_="figures")
 
 
-def bars(key: str, title: str, labels: Sequence[str], shares: Sequence[float], x_label: str, note: str) -> Html:
-    """A histogram: one bar for each label."""
+def bars(
+    key: str,
+    title: str,
+    labels: Mapping[str, str],
+    columns: Mapping[str, Sequence[float]],
+    stacked: Sequence[str],
+    x_label: str,
+    note: str,
+) -> Html:
+    """A histogram: one bar for each label, of those of the columns that are `stacked`, SLOTS at most.
+
+    The table below it has all columns, of which the first is the whole. `labels`: under a bar, and what it means.
+    """
+    shares, *_ = columns.values()
 
     def draw(ax: Axes) -> None:
-        ax.bar(range(len(shares)), shares, color=_SLOT.format(0), width=0.8)
-        ax.set_xticks(range(len(labels)), labels, fontsize=7.5)
-        ax.set_xlabel(x_label)
+        floor = np.zeros(len(labels))
+        for slot, name in enumerate(stacked):
+            ax.bar(range(len(labels)), columns[name], bottom=floor, color=_SLOT.format(slot), width=0.8)
+            floor = floor + columns[name]
+        ax.set_xticks(range(len(labels)), list(labels), fontsize=7.5)
+        ax.set_xlabel(f"{x_label}, from .. on")
         ax.yaxis.set_major_formatter(lambda y, _: f"{y:g} %")
         ax.grid(False, axis="x")
 
     most = int(np.argmax(shares))
-    told = f"Bars. Most, {shares[most]:.1f} %, lie at {labels[most]}."
+    told = f"Bars. Most, {shares[most]:.1f} %, lie at {list(labels.values())[most]}."
     picture = _inline(plots.as_svg(draw, key, _SIZE_IN, _INK), key, title, told)
-    rows = [[label, f"{share:.2f} %"] for label, share in zip(labels, shares, strict=True)]
-    numbers = element("details", element("summary", "Numbers"), table(title, [x_label, "share"], rows), class_="data")
-    caption = element("figcaption", element("h3", title))
+    rows = [[label, *(f"{column[i]:.2f} %" for column in columns.values())] for i, label in enumerate(labels.values())]
+    numbers = element("details", element("summary", "Numbers"), table(title, [x_label, *columns], rows), class_="data")
+    entries = [element("span", swatch(slot, band=True), name) for slot, name in enumerate(stacked)]
+    legend = element("p", *entries, class_="legend solid") if len(stacked) > 1 else ""
+    caption = element("figcaption", element("h3", title), legend)
     return element("figure", caption, picture, element("p", note, class_="note"), numbers, id=f"figure-{key}")
 
 

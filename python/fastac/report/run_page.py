@@ -14,10 +14,12 @@ from fastac.config import Config
 from fastac.metrics import THRESHOLDS, Floats, History, Table
 from fastac.report import books
 from fastac.report.commands import CONFIGS, configuration, train_command
-from fastac.report.drawing import AXES, Chart, Series, bars, figure, figures
+from fastac.report.drawing import AXES, Chart, Series, figure, figures
 from fastac.report.page import Page
 from fastac.report.parts import Html, element, section, shown, table
 from fastac.report.reading import RunSource, number, part, parts
+from fastac.report.workers import staleness_bars, workers_table
+from fastac.words import counted
 
 _POINTS = 150
 _CHARTS = (  # column of the table updates, title, unit, zero
@@ -27,7 +29,6 @@ _CHARTS = (  # column of the table updates, title, unit, zero
     ("policy_loss", "Policy loss", "loss", False),
     ("explained_variance", "Explained variance of the values", "share", False),
 )
-_BINS = (0, 1, 2, 3, 4, 8, 16, 32, 64)  # lower ends, of the histogram of staleness
 
 
 def run_page(source: RunSource) -> Page:
@@ -60,7 +61,9 @@ def interruption(record: dict[str, Any]) -> list[str]:
     else:
         lines = [f"This run was interrupted ({status}): {done} of {asked} env steps were done."]
     if earlier := len(parts(record, "earlier_parts")):
-        lines.append(f"Interrupted and resumed: {earlier} earlier part(s). Ledger and machine are those of the latest.")
+        lines.append(
+            f"Interrupted and resumed: {counted(earlier, 'earlier parts')}. Ledger and machine are those of the latest."
+        )
     return lines
 
 
@@ -175,50 +178,22 @@ def _percentiles(groups: Sequence[Floats]) -> tuple[Floats, Floats]:
 
 
 def _staleness(record: dict[str, Any], history: History) -> Html:
-    """Over time by the parent's samples; of single updates where the log tells it."""
+    """All updates by the ledger; over time by the parent's samples."""
     exact = part(record, "ledger")
+    others = len(parts(exact, "workers")) - 1
+    known = others > 0
+    usual = f" {others + 1} workers that are equally fast have {others}, and over a whole run no mean is above." * known
     said = element(
         "p",
         "Version when a gradient is applied, minus the version its worker had read. By the ledger: mean "
-        f"{shown(number(exact, 'staleness_mean'))}, largest {shown(number(exact, 'staleness_max'))}.",
+        f"{shown(number(exact, 'staleness_mean'))}, 95 % of them at most {shown(number(exact, 'staleness_p95'))}, "
+        f"largest {shown(number(exact, 'staleness_max'))}.{usual}",
     )
     sampled = "Mean over the updates since the sample before. The parent samples every 50 ms."
     course = _over(history.moments, history.moments["staleness_mean"])
     over_time = figure(Chart("staleness", "Staleness over the run", "updates", [course], sampled))
-    try:
-        drawn, reason = _histogram(staleness_of_updates(record, history.updates)), Html()
-    except ValueError as error:
-        drawn, reason = Html(), element("p", f"No histogram: {error}.")
-    return section("staleness", "Staleness", said, reason, element("div", drawn, over_time, class_="figures"))
-
-
-def _histogram(each: Floats) -> Html:
-    counts = np.array([((each >= low) & (each < high)).sum() for low, high in itertools.pairwise((*_BINS, np.inf))])
-    last = int(np.flatnonzero(counts)[-1]) + 1
-    labels = [f"{low}" if low + 1 == high else f"{low}-{high - 1}" for low, high in itertools.pairwise(_BINS)]
-    labels.append(f"{_BINS[-1]}+")
-    note = f"Of {shown(len(each))} applied updates, by the order of the log's rows: single ones are off by a few."
-    shares = (100 * counts / len(each)).tolist()
-    return bars("staleness-bars", "Staleness of single updates", labels[:last], shares[:last], "updates", note)
-
-
-def staleness_of_updates(record: dict[str, Any], updates: Table) -> Floats:
-    """Of each applied update, as far as the log tells: its place among the updates, minus the version it had read.
-
-    Raises ValueError with the reason where it cannot be told.
-    """
-    if any(number(part(one, "ledger"), "deaths") > 0 for one in (record, *parts(record, "earlier_parts"))):
-        raise ValueError("workers died, and rows of theirs are missing from the log")
-    # The native engine logs ever fewer updates of a long run: only as long as each was logged is its place known.
-    counted = np.diff(updates["updates"], prepend=0.0)
-    gaps = np.flatnonzero(counted > 1)
-    each_logged = slice(0, int(gaps[0]) if len(gaps) else len(counted))
-    applied = updates["applied"][each_logged] == 1
-    if not applied.any():
-        raise ValueError("the log holds no applied update")
-    before = updates["updates"][each_logged] - 1
-    staleness: Floats = np.maximum(before - updates["version_read"][each_logged], 0)[applied]
-    return staleness
+    drawn = element("div", staleness_bars(exact), over_time, class_="figures")
+    return section("staleness", "Staleness", said, drawn, workers_table(exact))
 
 
 def _ledger(record: dict[str, Any]) -> Html:
