@@ -343,7 +343,7 @@ def test_a2c_waits_for_the_slowest_and_a3c_for_nobody():
     plan = plan_of(costs="slow", spreads=(9.0,), total_timesteps=300, step_s=1.0)
     (a2c,), (a3c,) = (stragglers.run_one(task_of(plan, name)) for name in ("A2C", "A3C"))
     assert a2c.waiting == pytest.approx(1 - 44 / 108)  # (36 + 4 + 4) / 3 of 36
-    assert a2c.virtual_s is None and a2c.staleness_mean == 0 and a3c.waiting == 0
+    assert a2c.time_s is None and a2c.staleness_mean == 0 and a3c.waiting == 0
     # A3C: while the slow one rolls out once, the other two make 9 updates each.
     assert a3c.staleness_max == 18 and 1 < a3c.staleness_mean < 2.5
 
@@ -358,7 +358,9 @@ def test_tuning_takes_the_rate_that_solves(monkeypatch):
     def run_one(task):
         late = abs(math.log10(task.learning_rate) + (2 if task.algorithm == "A2C" else 3))
         seconds = None if late > 1.5 else 10 + late
-        return (stragglers.Run(task.algorithm, 3, 0.0, task.learning_rate, task.seed, seconds, 1, 1, 0, 0, 0),)
+        return (
+            stragglers.Run(task.algorithm, 3, 0.0, task.learning_rate, task.seed, "virtual", seconds, 1, 1, 0, 0, 0),
+        )
 
     monkeypatch.setattr(stragglers, "run_one", run_one)
     plan = plan_of(learning_rates=(1e-4, 1e-3, 1e-2))
@@ -436,7 +438,7 @@ def test_a_mean_and_its_interval():
 
 def test_sentences_claim_what_is_apart_from_one():
     def cell(spread, ratio, algorithm="A3C"):
-        key = {"workers": 8, "spread": spread, "algorithm": algorithm}
+        key = {"clock": "virtual", "workers": 8, "spread": spread, "algorithm": algorithm}
         nothing = Estimate(math.nan, math.nan, math.nan)
         return tables.Cell(key, 10, 10, nothing, nothing, Estimate(*ratio), nothing)
 
@@ -447,10 +449,20 @@ def test_sentences_claim_what_is_apart_from_one():
         cell(4, (4.0, 3.0, math.inf)),
     ]
     (told,) = tables.straggler_sentences(crossing)
-    assert "A2C is faster up to spread 0, A3C from spread 2 on, the lines cross in between" in told
+    assert told.startswith(
+        "8 workers: A2C is faster at spread 0, A3C from spread 2 on; the lines cross in between. At "
+    )
     assert "0.50 times (95 % interval 0.40 to 0.60)" in told and "beyond the runs' end" in told
-    (told,) = tables.straggler_sentences(crossing[1:2])
-    assert told == "8 workers: no ratio at either end is apart from 1."
+    assert "2.00 times" not in told and "A3C's virtual time" in told
+    for cells, words in [
+        (crossing[1:2], "no ratio at either end of the spreads is apart from 1"),
+        (crossing[:1], "A2C is faster at spread 0"),
+        (crossing[::-1], "A2C is faster at spread 0, A3C from spread 2 on; the lines cross in between"),
+        (crossing[1:3], "A3C is faster at spread 2"),
+        (crossing[2:], "A3C is faster from spread 2 on"),
+        ([cell(0, (0.5, 0.4, 0.6)), cell(1, (0.6, 0.5, 0.7))], "A2C is faster up to spread 1"),
+    ]:
+        assert tables.who_is_faster(cells, 8) == words
     (told,) = tables.staleness_sentences(
         [tables.Cell({"tau": 3, "learning_rate": 1e-3}, 10, 10, *[Estimate(*[math.nan] * 3)] * 4)]
     )

@@ -275,6 +275,9 @@ def test_what_it_refuses():
         ({"max_episode_steps": 0}, "max_episode_steps"),
         ({"gamma": float("nan")}, "finite"),
         ({"action_words": np.ones((3, 4), np.uint64)}, "action_words"),
+        ({"pauses": np.zeros((3, 2))}, r"pauses: expected float64\[n, 1\], got shape"),
+        ({"pauses": np.array([[-1.0]])}, "pauses: expected 0 to 86,400 s, got -1"),
+        ({"pauses": np.array([[np.nan]])}, "pauses: expected 0 to 86,400 s, got nan"),
         ({"env_words": np.ones((0, 4), np.uint64), "action_words": np.ones((0, 4), np.uint64)}, "at least 1"),
     ]:
         with pytest.raises(ValueError, match=words):

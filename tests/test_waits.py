@@ -1,7 +1,8 @@
 """Nothing waits for ever: every wait of the package is listed here, with the test that reaches its deadline.
 
 The waits of the core (wait.hpp) are reached in cpp/tests/test_updates_threads.cpp: `lock` and `queue` in lock_is_held,
-queue_without_learner and stop_while_waiting, the learner's in heartbeats of test_updates.cpp. The threads of a team
+queue_without_learner and stop_while_waiting, the learner's in heartbeats of test_updates.cpp. The pauses of slow envs
+(worker.hpp) end when the run is stopped: a_pause_ends_with_the_run in test_worker.cpp. The threads of a team
 (team.hpp) wait for each other without a deadline: they are of one call, cannot die alone, and one that ends or fails
 dismisses the others (one_that_ends_or_fails_leaves_nobody_waiting in test_team.cpp).
 """

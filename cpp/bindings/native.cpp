@@ -55,8 +55,8 @@ struct WorkerInUse : std::runtime_error {
 class PyWorker : public MadeByInit {
 public:
     PyWorker(const MlpShape& shape, const RolloutConfig& config, const std::vector<Pcg64::Words>& env_seeds, const std::vector<Pcg64::Words>& action_seeds,
-             std::size_t members)
-        : worker_(shape, config, env_seeds, action_seeds, members) {}
+             std::size_t members, std::vector<double> pauses)
+        : worker_(shape, config, env_seeds, action_seeds, members, std::move(pauses)) {}
 
     /// Calls give up the GIL, and could meet another thread's: that one is refused.
     class InUse {
@@ -278,18 +278,26 @@ void bind_native(py::module_& m) {
         m, "NativeWorker",
         "The native engine: an MLP policy, N CartPole envs and the gradient of the actor-critic loss, in C++ and without the GIL.\n\n"
         "`members` threads share its batch, with the same results for any number of them: at most one for each BLOCK_ENVS envs, or a part of them.\n"
+        "`pauses` float64[n, blocks], seconds: what the rollout of each block takes at least in `run`, update by update, beginning anew at the end.\n"
         "One thread at a time: a second one gets WorkerInUse.");
     refuse_copies(worker, "keep its state, and give it to another one");
     worker
         .def(py::init([](const std::vector<std::size_t>& hidden_sizes, const py::str& activation, bool shared_trunk, std::size_t n_steps, std::int64_t max_episode_steps,
-                         double gamma, double gae_lambda, double reward_scale, py::handle env_words, py::handle action_words, std::size_t members) {
+                         double gamma, double gae_lambda, double reward_scale, py::handle env_words, py::handle action_words, std::size_t members, const py::object& pauses_given) {
                  const auto envs = words_from(env_words, "env_words", any_length);
                  const auto actions = words_from(action_words, "action_words", static_cast<py::ssize_t>(envs.size()));
+                 std::vector<double> pauses;
+                 if (!pauses_given.is_none()) {
+                     const auto blocks = static_cast<py::ssize_t>((envs.size() + Worker::block_envs - 1) / Worker::block_envs);
+                     const auto given = expect_array<double>(pauses_given, "pauses", {any_length, blocks});
+                     pauses.assign(given.begin(), given.end());
+                 }
                  return std::make_shared<PyWorker>(MlpShape{CartPole::state_size, Collector::n_actions, hidden_sizes, activation_of(activation), shared_trunk},
-                                                   RolloutConfig{n_steps, envs.size(), max_episode_steps, gamma, gae_lambda, reward_scale}, envs, actions, members);
+                                                   RolloutConfig{n_steps, envs.size(), max_episode_steps, gamma, gae_lambda, reward_scale}, envs, actions, members, std::move(pauses));
              }),
              py::kw_only(), py::arg("hidden_sizes"), py::arg("activation"), py::arg("shared_trunk"), py::arg("n_steps"), py::arg("max_episode_steps"), py::arg("gamma"),
-             py::arg("gae_lambda"), py::arg("reward_scale"), py::arg("env_words"), py::arg("action_words"), py::arg("members") = 1)
+             py::arg("gae_lambda"), py::arg("reward_scale"), py::arg("env_words"), py::arg("action_words"), py::arg("members") = 1,
+             py::arg("pauses") = py::none())
         .def_property_readonly("parameters", &PyWorker::parameters)
         .def_property_readonly("updates", &PyWorker::updates, "Gradients submitted so far.")
         .def("run",

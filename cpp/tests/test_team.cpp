@@ -1,10 +1,14 @@
 // Threads that work together: the barrier, the sum of the blocks' gradients and their statistics. With envs: test_worker.cpp.
 #include "fastac/team.hpp"
 
+#include <time.h>
+
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "check.hpp"
@@ -14,7 +18,7 @@ using namespace fastac;
 
 namespace {
 
-void all_see_what_each_did_before_a_meeting() {
+void all_see_what_each_did_before_a_meeting(bool sleeps) {
     constexpr std::size_t members = 4, rounds = 2'000;
     std::vector<std::size_t> written(members, 0);  // plain memory: a meeting that orders nothing is a race
     std::size_t wrong = 0;
@@ -26,12 +30,31 @@ void all_see_what_each_did_before_a_meeting() {
                 for (const std::size_t w : written) wrong += static_cast<std::size_t>(w != round);
             if (!barrier.meet()) return;
         }
-    });
+    }, sleeps);
     CHECK_EQ(wrong, 0U);
     for (const std::size_t w : written) CHECK_EQ(w, rounds);
 }
 
-void one_that_ends_or_fails_leaves_nobody_waiting() {
+double processor_s() {
+    timespec used{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    return static_cast<double>(used.tv_sec) + 1e-9 * static_cast<double>(used.tv_nsec);
+}
+
+void a_long_wait_uses_no_core() {
+    constexpr std::chrono::milliseconds late{500};
+    double used = 1.0;
+    together(2, [&](Barrier& barrier, std::size_t m) {
+        if (m == 0) std::this_thread::sleep_for(late);
+        const double before = processor_s();
+        CHECK(barrier.meet());
+        if (m == 1) used = processor_s() - before;
+        CHECK(barrier.meet());
+    }, true);
+    CHECK(used < 0.25);  // of 0.5 s that it waited
+}
+
+void one_that_ends_or_fails_leaves_nobody_waiting(bool sleeps) {
     for (std::size_t who = 0; who < 3; ++who) {
         std::atomic<int> left{0};
         const auto work = [&](Barrier& barrier, std::size_t m) {
@@ -41,7 +64,7 @@ void one_that_ends_or_fails_leaves_nobody_waiting() {
             left.fetch_add(1);
         };
         try {
-            together(3, work);
+            together(3, work, sleeps);
             CHECK(false);
         } catch (const std::runtime_error& error) {
             CHECK_EQ(std::string(error.what()), "member " + std::to_string(who));
@@ -55,7 +78,7 @@ void one_that_ends_or_fails_leaves_nobody_waiting() {
             return;
         }
         while (barrier.meet()) {}
-    });
+    }, sleeps);
     CHECK_EQ(meetings, 5);
 }
 
@@ -85,8 +108,11 @@ void statistics_of_blocks_are_those_of_the_batch() {
 }  // namespace
 
 int main() {
-    all_see_what_each_did_before_a_meeting();
-    one_that_ends_or_fails_leaves_nobody_waiting();
+    for (const bool sleeps : {false, true}) {
+        all_see_what_each_did_before_a_meeting(sleeps);
+        one_that_ends_or_fails_leaves_nobody_waiting(sleeps);
+    }
+    a_long_wait_uses_no_core();
     blocks_are_added_in_their_order();
     statistics_of_blocks_are_those_of_the_batch();
     return check_result();

@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "check.hpp"
@@ -38,7 +39,9 @@ RolloutConfig batch_of(std::size_t n_envs) { return {.n_steps = 7, .n_envs = n_e
 
 const RolloutConfig long_batch{.n_steps = 1'000, .n_envs = 12, .max_episode_steps = 40, .gamma = 0.99, .gae_lambda = 0.9, .reward_scale = 0.5};
 
-Worker worker_of(std::size_t n_envs, std::size_t members) { return {shape, batch_of(n_envs), seeds(n_envs, 1), seeds(n_envs, 2), members}; }
+Worker worker_of(std::size_t n_envs, std::size_t members, std::vector<double> pauses = {}) {
+    return {shape, batch_of(n_envs), seeds(n_envs, 1), seeds(n_envs, 2), members, std::move(pauses)};
+}
 
 void the_sum_of_blocks_is_the_gradient_of_the_batch() {
     constexpr std::size_t n = 20;
@@ -69,14 +72,14 @@ void the_sum_of_blocks_is_the_gradient_of_the_batch() {
 }
 
 /// Parameters after some updates, in two calls, and how they ended.
-std::vector<float> trained(std::size_t n_envs, std::size_t members, Worker::Ended& ended) {
+std::vector<float> trained(std::size_t n_envs, std::size_t members, Worker::Ended& ended, const std::vector<double>& pauses = {}) {
     const std::vector<float> start = draw(shape.parameters());
     RegionConfig config;
     config.parameters = static_cast<std::uint32_t>(start.size());
     const SharedRegion region = SharedRegion::create(config, 1);
     Session observer(region, 1), session(region, 0);
     observer.initialize(start, {}, 0);
-    Worker worker = worker_of(n_envs, members);
+    Worker worker = worker_of(n_envs, members, pauses);
     const LoopConfig loop{.total_timesteps = 7 * n_envs * 30, .learning_rate = {1e-2, true}, .ent_coef = {1e-2, false}, .vf_coef = 0.5, .max_grad_norm = 0.5};
     CHECK(worker.run(session, loop, 1h, 11) == Worker::Ended::not_yet);
     CHECK_EQ(worker.updates(), 11U);
@@ -190,10 +193,48 @@ void a_run_that_is_over_or_taken_away_ends_for_all_members() {
     CHECK_THROWS(SeatLost, diverging.run(lost, loop, 1h, 0));
 }
 
+void pauses_take_their_time_and_change_no_bit() {
+    Worker::Ended ended{};
+    const std::vector<float> at_once = trained(20, 3, ended);
+    for (const std::size_t members : {std::size_t{1}, std::size_t{3}}) {
+        const auto begun = std::chrono::steady_clock::now();
+        // Three blocks. The list of two updates is taken 15 times: 15 * (4 + 6) ms by three members, 15 * (7 + 8) by one.
+        const std::vector<float> slow = trained(20, members, ended, {1e-3, 2e-3, 4e-3, 1e-3, 6e-3, 1e-3});
+        CHECK(std::chrono::steady_clock::now() - begun >= (members == 3 ? 150ms : 225ms));
+        CHECK(ended == Worker::Ended::finished);
+        CHECK(std::memcmp(at_once.data(), slow.data(), slow.size() * sizeof(float)) == 0);
+    }
+}
+
+void a_pause_ends_with_the_run() {
+    RegionConfig config;
+    config.parameters = static_cast<std::uint32_t>(shape.parameters());
+    for (const std::size_t members : {std::size_t{1}, std::size_t{3}}) {
+        const SharedRegion region = SharedRegion::create(config, 1);
+        Session observer(region, 1), session(region, 0);
+        observer.initialize(draw(shape.parameters()), {}, 0);
+        Worker worker = worker_of(24, members, {3600.0, 3600.0, 3600.0});
+        const LoopConfig loop{.total_timesteps = 1'000'000'000, .learning_rate = {1e-3, false}, .ent_coef = {}};
+        Worker::Ended ended{};
+        std::thread run([&] { ended = worker.run(session, loop, 1h, 0); });
+        // More signs of life than its rollout gives: it sleeps, and says so.
+        while (observer.heartbeat(0) < 3 * batch_of(24).n_steps + 5) std::this_thread::yield();
+        CHECK_EQ(observer.ledger().begun, 0U);
+        observer.request_stop();
+        run.join();
+        CHECK(ended == Worker::Ended::stopped);
+        CHECK_EQ(worker.updates(), 1U);  // what was rolled out is not lost
+    }
+}
+
 void what_makes_no_team() {
     CHECK_THROWS(std::invalid_argument, worker_of(8, 2));
     CHECK_THROWS(std::invalid_argument, worker_of(17, 4));
     CHECK_THROWS(std::invalid_argument, worker_of(8, 0));
+    CHECK_THROWS(std::invalid_argument, worker_of(9, 2, {1.0}));
+    CHECK_THROWS(std::invalid_argument, worker_of(9, 2, {1.0, -1.0}));
+    CHECK_THROWS(std::invalid_argument, worker_of(8, 1, {std::nan("")}));
+    CHECK_THROWS(std::invalid_argument, worker_of(8, 1, {86'401.0}));
     CHECK_THROWS(std::invalid_argument, Worker(shape, batch_of(9), seeds(8, 1), seeds(9, 2)));
     CHECK_THROWS(std::invalid_argument, Worker(shape, batch_of(9), seeds(9, 1), seeds(10, 2)));
     CHECK_THROWS(std::invalid_argument, Worker(shape, batch_of(0), {}, {}));
@@ -207,6 +248,8 @@ int main() {
     an_update_makes_up_for_what_came_during_its_rollout();
     what_compensation_makes_infinite_is_rejected();
     a_run_that_is_over_or_taken_away_ends_for_all_members();
+    pauses_take_their_time_and_change_no_bit();
+    a_pause_ends_with_the_run();
     what_makes_no_team();
     return check_result();
 }

@@ -199,6 +199,7 @@ class NativeWorker:
         env_words: npt.NDArray[np.uint64],
         action_words: npt.NDArray[np.uint64],
         members: int = 1,
+        pauses: npt.NDArray[np.float64] | None = None,
     ) -> None: ...
     @property
     def parameters(self) -> int: ...

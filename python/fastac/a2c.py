@@ -39,7 +39,11 @@ class A2C(Algorithm):
     def __init__(self, env: str = "CartPole-v1", **options: Any) -> None:
         super().__init__(config_from(A2CConfig, env, options))
         self._engine = make_engine(
-            self.config, self.config.n_envs, split=self.config.split, members=self.config.workers
+            self.config,
+            self.config.n_envs,
+            split=self.config.split,
+            members=self.config.workers,
+            pauses=self._pauses(0),
         )
 
     def _open(self, progress: WaitingProgress) -> Run:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from fastac import _core
 from fastac.algorithm import Algorithm, Float32, Pathlike, Standing, config_from
@@ -126,7 +127,10 @@ class A3C(Algorithm):
         return None
 
     def _train(self, run: Run, total_timesteps: int) -> None:
-        tasks = [Task(self.config, worker, self.learn_calls, total_timesteps) for worker in range(self.config.workers)]
+        tasks = [
+            Task(self.config, worker, self.learn_calls, total_timesteps, self._pauses(worker))
+            for worker in range(self.config.workers)
+        ]
         with launch(
             self.config.backend,
             run.region,
@@ -154,6 +158,7 @@ class Task:
     worker: int
     call: int  # the model's learn() calls before this one
     total_timesteps: int  # of all workers together
+    pauses: npt.NDArray[np.float64] | None = None
 
 
 def work(task: Task, session: _core.Session, report: Report) -> float:
@@ -162,7 +167,9 @@ def work(task: Task, session: _core.Session, report: Report) -> float:
     incarnation = session.incarnation(task.worker)
     first = task.worker * config.n_envs
     with at_work(config):
-        engine = make_engine(config, config.n_envs, first=first, call=task.call, incarnation=incarnation)
+        engine = make_engine(
+            config, config.n_envs, first=first, call=task.call, incarnation=incarnation, pauses=task.pauses
+        )
         loop = engine.begin(session)
         report(READY)
         wait_for_go(session)

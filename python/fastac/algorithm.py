@@ -348,6 +348,11 @@ class Algorithm(ABC):
         if saved:
             raise ValueError(f"expected no state of envs, got {', '.join(saved)}")
 
+    def _pauses(self, worker: int) -> npt.NDArray[np.float64] | None:
+        """For the laboratory (lab/real.py), whose envs are slow: what a rollout of each block of BLOCK_ENVS envs of a
+        worker takes at least, in seconds float64[n, blocks], update by update, beginning anew at the end."""
+        return None
+
     def _expect_possible(self, begin: Position) -> None:  # noqa: B027 - by default all are
         """Raises ConfigError for a run that cannot be, before anything is changed or saved."""
 

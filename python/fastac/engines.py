@@ -15,8 +15,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from fastac import _core
 from fastac.config import A3CConfig, Config
+from fastac.errors import ConfigError
 from fastac.groups import Arrays, Groups, native_worker
 from fastac.signals import signals_deferred
 from fastac.updates import diverged, flush_log
@@ -55,12 +59,15 @@ def make_engine(
     call: int = 0,
     incarnation: int = 0,
     members: int = 1,
+    pauses: npt.NDArray[np.float64] | None = None,
 ) -> Engine:
     """The engine of a config, for envs `first` and on, in `split` groups, each shared by `members` threads (native).
-    `call`, `incarnation`: see seeding.py."""
+    `call`, `incarnation`: see seeding.py. `pauses` (native): see Algorithm._pauses; a copy of the engine has none."""
     size = n_envs // split
     begins = range(first, first + n_envs, size)
     if config.engine == "torch":
+        if pauses is not None:
+            raise ConfigError("engine: expected native, which alone can pause, got torch")
         import_engine(config)
         from fastac.rollout import NativeCollector
         from fastac.torch_engine import TorchEngine
@@ -69,7 +76,7 @@ def make_engine(
             config, Groups([NativeCollector(config, begin, size, call, incarnation) for begin in begins])
         )
     return NativeEngine(
-        config, [native_worker(config, begin, size, call, incarnation, members) for begin in begins], members
+        config, [native_worker(config, begin, size, call, incarnation, members, pauses) for begin in begins], members
     )
 
 

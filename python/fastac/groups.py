@@ -56,9 +56,15 @@ class Groups(Generic[Member]):
 
 
 def native_worker(
-    config: Config, first: int, n_envs: int, call: int = 0, incarnation: int = 0, members: int = 1
+    config: Config,
+    first: int,
+    n_envs: int,
+    call: int = 0,
+    incarnation: int = 0,
+    members: int = 1,
+    pauses: npt.NDArray[np.float64] | None = None,
 ) -> _core.NativeWorker:
-    """The native worker of envs `first` and on, shared by `members` threads."""
+    """The native worker of envs `first` and on, shared by `members` threads. `pauses`: see Algorithm._pauses."""
     if config.seed is None:
         raise ValueError("expected a config with a seed: use config.resolve_seed()")
     return _core.NativeWorker(
@@ -73,4 +79,5 @@ def native_worker(
         env_words=seeding.env_words(config.seed, call, first, n_envs, incarnation),
         action_words=seeding.action_words(config.seed, call, first, n_envs, incarnation),
         members=members,
+        pauses=pauses,
     )

@@ -13,6 +13,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -21,6 +22,7 @@
 #include "fastac/rollout.hpp"
 #include "fastac/team.hpp"
 #include "fastac/updates.hpp"
+#include "fastac/wait.hpp"
 
 namespace fastac {
 
@@ -104,7 +106,11 @@ private:
 // differentiated by itself, by whichever member, and the gradients of the blocks are added in their order: each
 // member adds a part of the parameters, over all blocks. A batch of up to `block_envs` envs is one block.
 //
-// Who may call: one thread at a time. What may wait: `run`, as `Session::submit` does.
+// With `pauses` it is as if its envs were slow: a rollout of block b takes at least pauses[update, b] seconds with all that is done
+// for it, whoever does it; the list begins anew at its end. So workers can be slower than each other, without using a core.
+//
+// Who may call: one thread at a time. What may wait: `run`, as `Session::submit` does, and for the pauses, but for no
+// longer than `poll_interval` once the run is stopped or, with other workers in it, its env steps are done.
 class Worker {
 public:
     enum class Ended : std::uint8_t {
@@ -115,13 +121,18 @@ public:
     };
     static constexpr std::uint64_t most_nonfinite = 10;  // in a row
     static constexpr std::size_t block_envs = 8;
+    static constexpr double longest_pause_s = 86'400.0;
 
-    Worker(const MlpShape& shape, const RolloutConfig& rollout, const std::vector<Pcg64::Words>& env_seeds, const std::vector<Pcg64::Words>& action_seeds, std::size_t members = 1)
-        : config_(checked(rollout)), pitch_(align_up(checked(shape).parameters(), hogwild_block)), grads_(pitch_ * blocks_of(rollout.n_envs)) {
+    Worker(const MlpShape& shape, const RolloutConfig& rollout, const std::vector<Pcg64::Words>& env_seeds, const std::vector<Pcg64::Words>& action_seeds,
+           std::size_t members = 1, std::vector<double> pauses = {})
+        : config_(checked(rollout)), pauses_(std::move(pauses)), pitch_(align_up(checked(shape).parameters(), hogwild_block)), grads_(pitch_ * blocks_of(rollout.n_envs)) {
         if (env_seeds.size() != rollout.n_envs || action_seeds.size() != rollout.n_envs) throw std::invalid_argument("seeds: expected one for each env");
         const std::size_t n_blocks = blocks_of(rollout.n_envs);
         if (members < 1 || members > n_blocks)
             throw std::invalid_argument("members: expected 1 to " + std::to_string(n_blocks) + ", one for each " + std::to_string(block_envs) + " envs, got " + std::to_string(members));
+        if (pauses_.size() % n_blocks != 0) throw std::invalid_argument("pauses: expected one for each of " + std::to_string(n_blocks) + " blocks");
+        for (const double pause : pauses_)
+            if (!(0.0 <= pause && pause <= longest_pause_s)) throw std::invalid_argument("pauses: expected 0 to 86,400 s, got " + std::to_string(pause));
         const auto some = [](const std::vector<Pcg64::Words>& all, std::size_t first, std::size_t n) {
             return std::vector<Pcg64::Words>(all.begin() + static_cast<std::ptrdiff_t>(first), all.begin() + static_cast<std::ptrdiff_t>(first + n));
         };
@@ -139,8 +150,8 @@ public:
         Ended ended = Ended::stopped;
         together(members_.size(), [&](Barrier& barrier, std::size_t m) {
             if (m == 0) ended = lead(barrier, session, config, std::chrono::steady_clock::now() + duration, most);
-            else while (barrier.meet() && take_part(barrier, m, [] {}, [] {})) {}
-        });
+            else while (barrier.meet() && take_part(barrier, m, [] {}, [&] { return session.stop_requested(); }, [] {})) {}
+        }, !pauses_.empty());
         return ended;
     }
 
@@ -202,8 +213,9 @@ private:
             weights_ = {config.vf_coef, config.ent_coef.at(progress), config.max_grad_norm};
             v_trace_ = config.v_trace;
 
+            const auto is_over = [&] { return session.stop_requested() || session.snapshot().env_steps >= config.total_timesteps; };
             const auto read_again = [&] { now = session.read(members_.front().policy.params()); };
-            if (!barrier.meet() || !take_part(barrier, 0, [&] { session.beat(); }, read_again)) break;
+            if (!barrier.meet() || !take_part(barrier, 0, [&] { session.beat(); }, is_over, read_again)) break;
             const GradientStats stats = stats_and_clip(config.max_grad_norm);
             if (config.delay_compensation != 0.0) compensate(session, config.delay_compensation);
             // The norm is a sum of squares in double, which no finite floats overflow: it is finite if all of them are. What is
@@ -221,14 +233,16 @@ private:
 
     /// Member m's part in an update, from the parameters that the first has read to the batch's gradient, which is whole
     /// when this returns true. read_again: the first member's, where the gradient is not of the parameters that acted.
-    template <class Beat, class ReadAgain>
-    bool take_part(Barrier& barrier, std::size_t m, Beat beat, ReadAgain read_again) {
+    template <class Beat, class IsOver, class ReadAgain>
+    bool take_part(Barrier& barrier, std::size_t m, Beat beat, IsOver is_over, ReadAgain read_again) {
         Member& mine = members_[m];
         take_params(m);
         const auto share = [&](std::size_t of, std::size_t member) { return of * member / members_.size(); };
         for (std::size_t b = share(blocks_.size(), m); b < share(blocks_.size(), m + 1); ++b) {
+            const Clock::time_point begun = Clock::now();
             blocks_[b].collect(mine.policy, beat);
             if (!v_trace_) sums_[b] = mine.gradient.compute(mine.policy, blocks_[b], weights_, steps(), gradient_of(b));
+            if (!pauses_.empty()) wait_until(begun + pause_of(b), beat, is_over);
         }
         if (v_trace_) {
             if (!barrier.meet()) return false;  // all have what they acted with
@@ -245,6 +259,21 @@ private:
         const std::size_t lines = pitch_ / hogwild_block;
         add_blocks(grads_.at(0), blocks_.size(), pitch_, share(lines, m) * hogwild_block, share(lines, m + 1) * hogwild_block);
         return barrier.meet();
+    }
+
+    /// How long block b's rollout of the update under way takes.
+    [[nodiscard]] Clock::duration pause_of(std::size_t b) const noexcept {
+        const std::size_t row = static_cast<std::size_t>(updates()) % (pauses_.size() / blocks_.size());
+        return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(pauses_[row * blocks_.size() + b]));
+    }
+
+    /// Sleeps, with signs of life, unless the run is over.
+    template <class Beat, class IsOver>
+    static void wait_until(Clock::time_point until, Beat beat, IsOver is_over) {
+        for (Clock::time_point now = Clock::now(); now < until && !is_over(); now = Clock::now()) {
+            beat();
+            std::this_thread::sleep_until(std::min(until, now + poll_interval));
+        }
     }
 
     /// Member m's policy gets the parameters that the first has read.
@@ -279,7 +308,8 @@ private:
         reports_.write(session);
     }
 
-    RolloutConfig config_;  // of the whole batch
+    RolloutConfig config_;        // of the whole batch
+    std::vector<double> pauses_;  // [updates, blocks]
     std::deque<Collector> blocks_;
     std::deque<Member> members_;
     // Of the update under way: what its members have found for each block.

@@ -38,7 +38,7 @@ def main() -> None:
     fastac replay runs/NAME                  make a recorded run again, to the last bit
     fastac staleness --quick                 what stale gradients do to learning
     fastac mitigations --quick               what helps against stale gradients
-    fastac stragglers --quick                what waiting for the slowest worker costs
+    fastac stragglers --quick                what waiting for the slowest worker costs; --real: by the clock
     fastac bench env                         the env against Gymnasium's
     """
 

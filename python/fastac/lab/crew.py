@@ -32,15 +32,20 @@ class _Share:
 
 
 def run_all(
-    function: Callable[[Task], Result], tasks: Sequence[Task], jobs: int, tick: Callable[[], None] = lambda: None
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    jobs: int,
+    tick: Callable[[], None] = lambda: None,
+    *,
+    apart: bool = False,
 ) -> Iterator[Result]:
-    """function(task) for each, on `jobs` processes (1: on this one). `tick` is called now and then.
+    """function(task) for each, on `jobs` processes (1: on this one, unless `apart`). `tick` is called now and then.
 
     function, tasks and results are pickled; a result's 16 kB are the most. Tasks are dealt out beforehand, in turn.
     Leaving the iterator kills the processes. Raises what `function` raised, and WorkerDiedError.
     """
     jobs = min(jobs, len(tasks), _core.MAX_WORKERS)
-    if jobs <= 1:
+    if jobs <= 1 and not apart:
         for task in tasks:
             yield function(task)
             tick()

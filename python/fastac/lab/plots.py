@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from matplotlib import pyplot as plt
 
 from fastac.compare.plots import STYLE, save
+from fastac.compare.verdicts import Estimate
 from fastac.lab import mitigations, staleness, stragglers
 from fastac.lab.diagnosis import Diagnosis
+from fastac.lab.real_tables import Pair
 from fastac.lab.tables import Cell
 from fastac.words import counted
 
@@ -55,13 +57,14 @@ def _draw_against_tau(
         above.annotate(
             "end of the runs; open marks: the median lies beyond",
             (0, plan.total_timesteps),
-            (4, 4),
+            (0, 8),  # above the marks
             textcoords="offset points",
             fontsize=8,
             color="0.35",
         )
         above.set_ylabel("env steps to 475, median")
-        above.set_ylim(0, 1.12 * plan.total_timesteps)
+        above.set_ylim(0, 1.14 * plan.total_timesteps)
+        above.yaxis.get_major_locator().set_params(integer=True)  # very short runs: no half env steps
         above.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
         below.set_ylabel("solved, fraction of seeds")
         below.set_ylim(-0.04, 1.04)
@@ -86,8 +89,7 @@ def draw_stragglers(path: Path, cells: Sequence[Cell], plan: stragglers.Plan) ->
         for column, workers in enumerate(plan.workers):
             above, below = axes[:, column]
             its = [cell for cell in cells if cell.key["workers"] == workers]
-            finite = [v for c in its for v in (c.time.value, c.time.low, c.time.high) if math.isfinite(v)]
-            top = 1.1 * max(finite, default=1.0)
+            top = 1.1 * _largest([cell.time for cell in its], 1.0)
             for i, name in enumerate(stragglers.ALGORITHMS):
                 arm = [cell for cell in its if cell.key["algorithm"] == name]
                 x = [at[cell.key["spread"]] + _aside(i, 2) for cell in arm]
@@ -141,17 +143,69 @@ def draw_diagnosis(path: Path, of: Diagnosis) -> None:
         save(figure, path)
 
 
+def draw_real(path: Path, pairs: Sequence[Pair], plan: stragglers.Plan) -> None:
+    """Real times as points over the predicted ones as lines, a panel for each number of workers; the ratio below."""
+    at = {spread: place for place, spread in enumerate(plan.spreads)}
+    n = len(plan.workers)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            2, n, figsize=(4.2 * n + 1, 7.4), height_ratios=(2, 1), sharex=True, squeeze=False, layout="constrained"
+        )
+        for column, workers in enumerate(plan.workers):
+            above, below = axes[:, column]
+            its = [pair for pair in pairs if pair.real.key["workers"] == workers]
+            top = 1.1 * _largest([cell.time for pair in its for cell in (pair.real, pair.virtual)], 1.0)
+            highest = max(1.5, 1.1 * _largest([pair.ratio for pair in its], 1.0))
+            for i, name in enumerate(stragglers.ALGORITHMS):
+                arm = [pair for pair in its if pair.real.key["algorithm"] == name]
+                x = [at[pair.real.key["spread"]] + _aside(i, 2) for pair in arm]
+                predicted = [_finite(pair.virtual.time.value) for pair in arm]
+                above.plot(x, predicted, color=_COLORS[i], lw=5, alpha=0.3, label=f"{name}, virtual")
+                _draw(above, x, [pair.real.time for pair in arm], i, f"{name}, real", top, line="")
+                clear = [(place, pair.ratio) for place, pair in zip(x, arm, strict=True) if _is_told(pair.ratio)]
+                _draw(below, [place for place, _ in clear], [ratio for _, ratio in clear], i, "", highest, line="")
+            below.axhline(1.0, color="0.4", lw=0.8, ls=":")
+            above.set_title(counted(workers, "workers"))
+            above.set_ylim(0, 1.04 * top)
+            below.set_ylim(0, highest)
+            below.set_xlim(-0.4, len(at) - 0.6)
+            below.set_xticks(list(at.values()), [f"{spread:g}" for spread in at])
+        axes[0, 0].set_ylabel("seconds to 475, median")
+        axes[1, 0].set_ylabel("real / virtual")
+        figure.supxlabel(stragglers.COSTS[plan.costs][0], fontsize=10)
+        _legend(axes[0, 0])
+        figure.suptitle(
+            f"CartPole-v1, {counted(len(plan.seeds), 'seeds')}; bars: 95 % intervals of the real times, open marks: "
+            "the median is never reached"
+        )
+        save(figure, path)
+
+
+def _largest(estimates: Sequence[Estimate], otherwise: float) -> float:
+    return max((x for e in estimates for x in (e.value, e.low, e.high) if math.isfinite(x)), default=otherwise)
+
+
+def _finite(x: float) -> float:
+    return x if math.isfinite(x) else math.nan
+
+
+def _is_told(estimate: Estimate) -> bool:
+    return not math.isnan(estimate.value)
+
+
 def _aside(i: int, n: int) -> float:
     """Lines stand beside each other, so that their intervals can be told apart."""
     return min(0.12, 0.4 / n) * (i - (n - 1) / 2)
 
 
-def _draw(ax: Axes, x: Sequence[float], estimates: Sequence[Any], i: int, label: str, end: float) -> None:
+def _draw(
+    ax: Axes, x: Sequence[float], estimates: Sequence[Any], i: int, label: str, end: float, line: str = "-"
+) -> None:
     """Values with their intervals; what is infinite stands at `end`, as an open mark, and no line goes there."""
     style: Any = {"color": _COLORS[i % len(_COLORS)]}
     marker = _MARKERS[i % len(_MARKERS)]
-    values = [e.value if math.isfinite(e.value) else math.nan for e in estimates]
-    ax.plot(x, values, marker=marker, ms=6, lw=1.6, label=label, **style)
+    values = [_finite(e.value) for e in estimates]
+    ax.plot(x, values, marker=marker, ms=6, lw=1.6, ls=line, label=label, **style)
     for place, e in zip(x, estimates, strict=True):
         if math.isfinite(e.low):
             ax.plot([place, place], [e.low, min(e.high, end)], lw=1.4, alpha=0.7, **style)

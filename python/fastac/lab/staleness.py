@@ -22,7 +22,6 @@ from fastac.lab.player import DISTRIBUTIONS, MAX_VIRTUAL_WORKERS, draw_taus, pla
 SOLVED = 475.0
 TAUS = (0, 1, 3, 7, 15, 31)
 LEARNING_RATES = (5e-4, 1e-3, 2.2e-3)
-QUICK_TAUS, QUICK_SEEDS, QUICK_TIMESTEPS = (0, 3, 7, 15), 6, 150_000
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,6 @@ STALL_PROBABILITY = 0.01
 WORKERS = (8, 64, 256)
 LEARNING_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 TUNING_SEEDS = tuple(range(1000, 1003))
-QUICK_WORKERS, QUICK_SEEDS, QUICK_SPREADS = (8, 32), 6, slice(None, None, 2)  # every other one
-QUICK_LEARNING_RATES = (1e-3, 3e-3)
-N_STEPS = 8  # short rollouts: with long ones chance evens out within each of them
 _ROUNDS = 16  # dealt at a time
 
 
@@ -45,8 +42,8 @@ class Plan:
     """What is varied, and what is not.
 
     Attributes:
-        costs: a key of COSTS, and `spreads` what is said there. A mean env step takes `step_s` virtual seconds under
-            gamma, and one that is neither slower nor stalled under the others.
+        costs: a key of COSTS, and `spreads` what is said there. A mean env step takes `step_s` seconds under gamma, and
+            one that is neither slower nor stalled under the others. All envs of a worker step together.
         learning_rates: for each algorithm and number of workers the best one is chosen on TUNING_SEEDS, at the first
             spread, by both algorithms alike.
         total_timesteps: a run that has not reached 475 by then is censored; one that has ends there.
@@ -85,9 +82,11 @@ class Run:
     """One algorithm, number of workers and spread under one seed.
 
     Attributes:
-        virtual_s, env_steps, updates: until the mean return of 100 episodes reached 475; None where it did not.
+        clock: "virtual", or "real" (lab/real.py).
+        time_s, env_steps, updates: until the mean return of 100 episodes reached 475; None where it did not.
         staleness_mean, staleness_max: over the applied gradients.
-        waiting: the part of the workers' time that they waited for the slowest one.
+        waiting: the part of the workers' time that was no rollout's: virtual ones wait for the slowest alone.
+        cores: how many the run kept busy; None under the virtual clock.
     """
 
     algorithm: str
@@ -95,12 +94,14 @@ class Run:
     spread: float
     learning_rate: float
     seed: int
-    virtual_s: float | None
+    clock: str
+    time_s: float | None
     env_steps: float | None
     updates: float | None
     staleness_mean: float
     staleness_max: int
     waiting: float
+    cores: float | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Task:
 
 
 class Costs:
-    """The virtual time of rollout r of worker w, seconds [r, w]: the same for both algorithms under one seed."""
+    """What rollout r of worker w takes, seconds [r, w]: the same for both algorithms under one seed."""
 
     def __init__(self, plan: Plan, spread: float, workers: int, seed: int) -> None:
         self._plan, self._spread, self._workers = plan, spread, workers
@@ -130,6 +131,10 @@ class Costs:
             self._dealt.append(self._deal())
         row: npt.NDArray[np.float64] = self._dealt[r // _ROUNDS][r % _ROUNDS]
         return row
+
+    def first(self, rounds: int) -> npt.NDArray[np.float64]:
+        """Seconds float64[rounds, W]."""
+        return np.stack([self.of_round(r) for r in range(rounds)])
 
     def _deal(self) -> npt.NDArray[np.float64]:
         shape, n, spread = (_ROUNDS, self._workers), self._n, self._spread
@@ -157,7 +162,7 @@ def tune(plan: Plan, jobs: int, tick: Callable[[], None] = lambda: None) -> dict
     found: dict[tuple[str, int], dict[float, list[float]]] = {}
     for (run,) in run_all(run_one, tasks, jobs, tick):
         rates = found.setdefault((run.algorithm, run.workers), {})
-        rates.setdefault(run.learning_rate, []).append(math.inf if run.virtual_s is None else run.virtual_s)
+        rates.setdefault(run.learning_rate, []).append(math.inf if run.time_s is None else run.time_s)
     return {arm: min(sorted(rates), key=lambda rate: _cost(rates[rate])) for arm, rates in found.items()}
 
 
@@ -165,14 +170,21 @@ def run(
     plan: Plan, rates: dict[tuple[str, int], float], jobs: int, tick: Callable[[], None] = lambda: None
 ) -> Iterator[Run]:
     """All runs with the rates of `tune`, seed by seed, on `jobs` processes; as they end."""
-    tasks = []
-    for seed in plan.seeds:
-        for algorithm, workers in arms_of(plan):
-            together = [plan.spreads] if algorithm == "A2C" else [(spread,) for spread in plan.spreads]
-            rate = rates[algorithm, workers]
-            tasks += [Task(plan, algorithm, workers, spreads, rate, seed) for spreads in together]
+    tasks = tasks_of(plan, rates, {"A2C": [plan.spreads], "A3C": [(spread,) for spread in plan.spreads]})
     for runs in run_all(run_one, tasks, jobs, tick):
         yield from runs
+
+
+def tasks_of(
+    plan: Plan, rates: dict[tuple[str, int], float], spreads: dict[str, list[tuple[float, ...]]]
+) -> list[Task]:
+    """Seed by seed; `spreads` says for each algorithm which ones are tasks of their own."""
+    return [
+        Task(plan, algorithm, workers, some, rates[algorithm, workers], seed)
+        for seed in plan.seeds
+        for algorithm, workers in arms_of(plan)
+        for some in spreads[algorithm]
+    ]
 
 
 def arms_of(plan: Plan) -> list[tuple[str, int]]:
@@ -187,7 +199,8 @@ def run_one(task: Task) -> tuple[Run, ...]:
 def _a2c(task: Task) -> tuple[Run, ...]:
     """One batch of all workers' envs. An update comes when the slowest worker has ended its rollout."""
     plan = task.plan
-    config = dataclasses.replace(plan.config(task.learning_rate, task.seed), n_envs=task.workers)
+    config = plan.config(task.learning_rate, task.seed)
+    config = dataclasses.replace(config, n_envs=task.workers * config.n_envs)
     player = Player(config, 1, plan.total_timesteps)
     rounds = 0
 
@@ -250,6 +263,7 @@ def _run(
         spread,
         task.learning_rate,
         task.seed,
+        "virtual",
         now_s if solved else None,
         solved["env_steps"] if solved else None,
         solved["updates"] if solved else None,

@@ -25,7 +25,7 @@ class Cell:
     Attributes:
         key: what they have in common.
         solved: how many; fraction: the part, Wilson.
-        time: median until solved, Kaplan and Meier; in env steps or virtual seconds (stragglers).
+        time: median until solved, Kaplan and Meier; in env steps or seconds (stragglers).
         against: ratio of the medians to those of the reference: of staleness 0 (staleness), of no mitigation
             (mitigations), A2C to A3C (stragglers).
         mean: of the final return, the mean staleness (stragglers).
@@ -44,11 +44,11 @@ def staleness_cells(runs: Sequence[staleness.Run], plan: staleness.Plan) -> list
     """One for each learning rate and staleness, in the plan's order."""
     cells = []
     for rate in plan.learning_rates:
-        reference = {r.seed: _time(r.env_steps_to_475) for r in runs if (r.learning_rate, r.tau) == (rate, 0)}
+        reference = {r.seed: or_never(r.env_steps_to_475) for r in runs if (r.learning_rate, r.tau) == (rate, 0)}
         for tau in plan.cells():
             its = [r for r in runs if (r.learning_rate, r.tau) == (rate, tau)]
-            times = {r.seed: _time(r.env_steps_to_475) for r in its}
-            against = _paired(times, reference) if tau else Estimate(*(math.nan,) * 3)
+            times = {r.seed: or_never(r.env_steps_to_475) for r in its}
+            against = paired(times, reference) if tau else Estimate(*(math.nan,) * 3)
             returns = [r.final_return for r in its if math.isfinite(r.final_return)]
             key = {"learning_rate": rate, "tau": tau}
             if its:
@@ -61,9 +61,9 @@ def mitigation_cells(runs: Sequence[mitigations.Run], plan: mitigations.Plan) ->
     cells = []
     for tau, mitigation in plan.cells():
         its = [r for r in runs if (r.tau, r.mitigation) == (tau, mitigation)]
-        times = {r.seed: _time(r.env_steps_to_475) for r in its}
-        none = {r.seed: _time(r.env_steps_to_475) for r in runs if (r.tau, r.mitigation) == (tau, mitigations.NONE)}
-        against = _paired(times, none) if mitigation != mitigations.NONE else Estimate(*(math.nan,) * 3)
+        times = {r.seed: or_never(r.env_steps_to_475) for r in its}
+        none = {r.seed: or_never(r.env_steps_to_475) for r in runs if (r.tau, r.mitigation) == (tau, mitigations.NONE)}
+        against = paired(times, none) if mitigation != mitigations.NONE else Estimate(*(math.nan,) * 3)
         returns = [r.final_return for r in its if math.isfinite(r.final_return)]
         if its:
             key = {"tau": tau, "mitigation": mitigation}
@@ -73,7 +73,7 @@ def mitigation_cells(runs: Sequence[mitigations.Run], plan: mitigations.Plan) ->
 
 
 def straggler_cells(runs: Sequence[stragglers.Run], plan: stragglers.Plan) -> list[Cell]:
-    """One for each number of workers, spread and algorithm, in the plan's order; `against` at A3C's."""
+    """One for each number of workers, spread and algorithm, in the plan's order; `against` at A3C's. Of one clock."""
     cells = []
     for workers in plan.workers:
         for spread in plan.spreads:
@@ -81,12 +81,12 @@ def straggler_cells(runs: Sequence[stragglers.Run], plan: stragglers.Plan) -> li
                 name: [r for r in runs if (r.workers, r.spread, r.algorithm) == (workers, spread, name)]
                 for name in stragglers.ALGORITHMS
             }
-            times = {name: {r.seed: _time(r.virtual_s) for r in its} for name, its in arms.items()}
+            times = {name: {r.seed: or_never(r.time_s) for r in its} for name, its in arms.items()}
             for name, its in arms.items():
                 if not its:
                     continue
-                against = _paired(times["A2C"], times["A3C"]) if name == "A3C" else Estimate(*(math.nan,) * 3)
-                key = {"workers": workers, "spread": spread, "algorithm": name}
+                against = paired(times["A2C"], times["A3C"]) if name == "A3C" else Estimate(*(math.nan,) * 3)
+                key = {"clock": its[0].clock, "workers": workers, "spread": spread, "algorithm": name}
                 key |= {"learning_rate": its[0].learning_rate, "waiting": sum(r.waiting for r in its) / len(its)}
                 # Later than every time: when a censored run would have ended differs from run to run.
                 end = max((t for t in times[name].values() if math.isfinite(t)), default=0.0) + 1.0
@@ -105,14 +105,14 @@ def staleness_table(cells: Sequence[Cell], plan: staleness.Plan) -> Table:
         (
             f"{cell.key['learning_rate']:g}",
             f"{cell.key['tau']:g}",
-            _fraction(cell),
+            fraction_text(cell),
             text(cell.time, 0),
             text(cell.against, 2),
             text(cell.mean, 0),
         )
         for cell in cells
     ]
-    return _table(title, headings, rows)
+    return table_of(title, headings, rows)
 
 
 def mitigation_table(cells: Sequence[Cell], plan: mitigations.Plan) -> Table:
@@ -128,14 +128,14 @@ def mitigation_table(cells: Sequence[Cell], plan: mitigations.Plan) -> Table:
             cell.key["mitigation"],
             f"{cell.key['learning_rate']:g}",
             "-" if cell.key["strength"] is None else f"{cell.key['strength']:g}",
-            _fraction(cell),
+            fraction_text(cell),
             text(cell.time, 0),
             text(cell.against, 2),
             text(cell.mean, 0),
         )
         for cell in cells
     ]
-    return _table(title, headings, rows)
+    return table_of(title, headings, rows)
 
 
 def straggler_table(cells: Sequence[Cell], plan: stragglers.Plan) -> Table:
@@ -151,7 +151,7 @@ def straggler_table(cells: Sequence[Cell], plan: stragglers.Plan) -> Table:
             f"{cell.key['spread']:g}",
             cell.key["algorithm"],
             f"{cell.key['learning_rate']:g}",
-            _fraction(cell),
+            fraction_text(cell),
             text(cell.time, 2),
             text(cell.against, 2),
             f"{cell.key['waiting']:.0%}",
@@ -159,7 +159,7 @@ def straggler_table(cells: Sequence[Cell], plan: stragglers.Plan) -> Table:
         )
         for cell in cells
     ]
-    return _table(title, headings, rows)
+    return table_of(title, headings, rows)
 
 
 def staleness_sentences(cells: Sequence[Cell]) -> list[str]:
@@ -169,9 +169,10 @@ def staleness_sentences(cells: Sequence[Cell]) -> list[str]:
     told = []
     for cell in cells:
         rate, tau, ratio = cell.key["learning_rate"], cell.key["tau"], cell.against
-        if tau and _apart(ratio):
+        if tau and apart(ratio):
             told.append(
-                f"At learning rate {rate:g}, staleness {tau:g} takes {_times(ratio)} the env steps of staleness 0."
+                f"At learning rate {rate:g}, staleness {tau:g} takes {times_as_long(ratio)} the env steps of "
+                "staleness 0."
             )
     return told or ["No ratio to staleness 0 has a 95 % interval apart from 1: nothing is claimed."]
 
@@ -183,8 +184,10 @@ def mitigation_sentences(cells: Sequence[Cell]) -> list[str]:
     told = []
     for cell in cells:
         tau, name, plain = cell.key["tau"], cell.key["mitigation"], none[cell.key["tau"]]
-        if _apart(cell.against):
-            told.append(f"At staleness {tau:g}, {name} takes {_times(cell.against)} the env steps of no mitigation.")
+        if apart(cell.against):
+            told.append(
+                f"At staleness {tau:g}, {name} takes {times_as_long(cell.against)} the env steps of no mitigation."
+            )
         if _meet_not(cell.fraction, plain.fraction):
             told.append(
                 f"At staleness {tau:g}, {name} solves {cell.solved} of {cell.seeds} seeds, no mitigation "
@@ -200,28 +203,44 @@ def mitigation_sentences(cells: Sequence[Cell]) -> list[str]:
 
 
 def straggler_sentences(cells: Sequence[Cell]) -> list[str]:
-    """For each number of workers, up to which spread A2C is faster, and from which on A3C: they cross in between."""
+    """For each number of workers, where A2C is faster and where A3C, and by how much at the ends."""
     told = []
     for workers in dict.fromkeys(cell.key["workers"] for cell in cells):
-        its = [cell for cell in cells if cell.key["workers"] == workers and cell.key["algorithm"] == "A3C"]
-        a2c = list(itertools.takewhile(lambda cell: _apart(cell.against) and cell.against.value < 1, its))
-        a3c = list(itertools.takewhile(lambda cell: _apart(cell.against) and cell.against.value > 1, reversed(its)))
-        parts = []
-        if a2c:
-            parts.append(f"A2C is faster up to spread {a2c[-1].key['spread']:g}")
-        if a3c:
-            parts.append(f"A3C from spread {a3c[-1].key['spread']:g} on")
-        if a2c and a3c:
-            parts.append("the lines cross in between")
-        told.append(f"{counted(workers, 'workers')}: {', '.join(parts) or 'no ratio at either end is apart from 1'}.")
-        for cell in (its[:1] if a2c else []) + (its[-1:] if a3c else []):
-            told[-1] += f" At spread {cell.key['spread']:g} A2C takes {_times(cell.against)} A3C's virtual time."
+        told.append(f"{counted(workers, 'workers')}: {who_is_faster(cells, workers)}.")
+        a2c, a3c = _clear_ends(cells, workers)
+        for cell in a2c[:1] + a3c[-1:]:
+            clock = f"A3C's {cell.key['clock']} time"
+            told[-1] += f" At spread {cell.key['spread']:g} A2C takes {times_as_long(cell.against)} {clock}."
     return told
 
 
-def write(
-    folder: Path, name: str, runs: Iterable[Any], cells: Sequence[Cell], plan: Any, where: dict[str, Any]
-) -> None:
+def who_is_faster(cells: Sequence[Cell], workers: int) -> str:
+    """ "A2C is faster at spread 0, A3C from spread 2 on; the lines cross in between"."""
+    a2c, a3c = _clear_ends(cells, workers)
+    if not a2c and not a3c:
+        return "no ratio at either end of the spreads is apart from 1"
+    parts = []
+    if a2c:
+        parts.append("A2C is faster " + _at(a2c[-1], len(a2c), "up to spread {:g}"))
+    if a3c:
+        parts.append(("A3C " if a2c else "A3C is faster ") + _at(a3c[0], len(a3c), "from spread {:g} on"))
+    return ", ".join(parts) + ("; the lines cross in between" if a2c and a3c else "")
+
+
+def _clear_ends(cells: Sequence[Cell], workers: int) -> tuple[list[Cell], list[Cell]]:
+    """From the smallest spread on those at which A2C is faster, and up to the largest those at which A3C is."""
+    its = [cell for cell in cells if cell.key["workers"] == workers and cell.key["algorithm"] == "A3C"]
+    its.sort(key=lambda cell: float(cell.key["spread"]))
+    a2c = list(itertools.takewhile(lambda cell: apart(cell.against) and cell.against.value < 1, its))
+    a3c = list(itertools.takewhile(lambda cell: apart(cell.against) and cell.against.value > 1, reversed(its)))
+    return a2c, a3c[::-1]
+
+
+def _at(last: Cell, how_many: int, several: str) -> str:
+    return (several if how_many > 1 else "at spread {:g}").format(last.key["spread"])
+
+
+def write(folder: Path, name: str, runs: Iterable[Any], cells: Sequence[Any], plan: Any, where: dict[str, Any]) -> None:
     """<name>.csv, a row for each run, and <name>.json."""
     rows = [dataclasses.asdict(run) for run in sorted(runs, key=dataclasses.astuple)]
     rundir.write_rows(folder / f"{name}.csv", rows)
@@ -252,20 +271,20 @@ def _cell(key: dict[str, Any], times: dict[int, float], end: float, against: Est
     return Cell(key, len(times), solved, fraction(solved, len(times)), median, against, mean)
 
 
-def _fraction(cell: Cell) -> str:
+def fraction_text(cell: Cell) -> str:
     return f"{cell.solved} of {cell.seeds}\n[dim]{cell.fraction.low:.2f} to {cell.fraction.high:.2f}[/dim]"
 
 
-def _time(time: float | None) -> float:
+def or_never(time: float | None) -> float:
     return math.inf if time is None else time
 
 
-def _paired(above: dict[int, float], below: dict[int, float]) -> Estimate:
+def paired(above: dict[int, float], below: dict[int, float]) -> Estimate:
     seeds = sorted(above.keys() & below.keys())
     return paired_ratio([above[seed] for seed in seeds], [below[seed] for seed in seeds])
 
 
-def _apart(ratio: Estimate) -> bool:
+def apart(ratio: Estimate) -> bool:
     """Whether the interval says on which side of 1 the ratio lies. Not where all of it is beyond the runs' end."""
     return 1 < ratio.low < math.inf or ratio.high < 1
 
@@ -275,14 +294,14 @@ def _meet_not(one: Estimate, other: Estimate) -> bool:
     return one.low > other.high or one.high < other.low
 
 
-def _times(ratio: Estimate) -> str:
+def times_as_long(ratio: Estimate) -> str:
     if math.isinf(ratio.high):
         value = "more than" if math.isinf(ratio.value) else f"{ratio.value:.2f} times, and more than"
         return f"{value} {ratio.low:.2f} times (95 % interval; its upper end is beyond the runs' end)"
     return f"{ratio.value:.2f} times (95 % interval {ratio.low:.2f} to {ratio.high:.2f})"
 
 
-def _table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+def table_of(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     table = Table(title=title, box=None, padding=(0, 1, 0, 0))
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
