@@ -71,8 +71,9 @@ def holder(workers: int, options: dict[str, Any]) -> Callable[[], tuple[int, int
             found = _resident_bytes()
             observer.give_go()
             crew.wait_done()
-        rollout = _engine(config, 0).groups.current.rollout()
-        return found, region.slots * params.nbytes, sum(array.nbytes for array in rollout.values())
+        worker = _engine(config, 0).groups.current
+        worker.collect(params)
+        return found, region.slots * params.nbytes, sum(array.nbytes for array in worker.rollout().values())
 
     return resident
 

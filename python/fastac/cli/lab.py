@@ -156,10 +156,11 @@ def mitigations_command(
     distribution: str,
     lag: int,
 ) -> None:
-    """What helps against staleness: smaller steps, DC-ASGD, a limit, V-trace, and nothing, each tuned alike.
+    """What helps against staleness, each remedy tuned alike.
 
-    The virtual workers of `fastac staleness`. Each mitigation chooses rate and strength from as many trials, on seeds
-    of their own (1000 to 1002). Table, CSV, JSON and picture in runs/<name>/.
+    Smaller steps, DC-ASGD, a limit, V-trace, and nothing, under the virtual workers of `fastac staleness`. Each chooses
+    rate and strength from as many trials, on seeds of their own (1000 to 1002). Table, CSV, JSON and picture in
+    runs/<name>/.
 
     \b
     fastac mitigations --quick
