@@ -347,6 +347,34 @@ def test_a_count_of_steps_at_its_end_is_restored():
     assert env.get_state()["elapsed"].tolist() == [0]
 
 
+@pytest.mark.parametrize("limit", [1, 5, 23, 500])
+def test_steps_are_counted_one_by_one_and_limits_are_met_to_the_step(limit):
+    """Under resets and restores at any moment, against a count kept here."""
+    random = np.random.default_rng(limit)
+    env = make(6, max_episode_steps=limit, autoreset_mode="same_step")
+    env.reset(np.ones(6, bool), -0.05, 0.05)
+    expected = np.zeros(6, np.int64)
+    cut = 0
+    for _ in range(400):
+        if random.random() < 0.05:
+            mask = random.random(6) < 0.5
+            env.reset(mask, -0.05, 0.05)
+            expected[mask] = 0
+        if random.random() < 0.05:
+            other = make(6, max_episode_steps=limit, autoreset_mode="same_step")
+            other.set_state(env.get_state())
+            env = other
+        env.step(random.integers(0, 2, 6))
+        expected += 1
+        assert env.truncated.tolist() == (expected >= limit).tolist()
+        cut += int(env.truncated.sum())
+        expected[env.truncated | env.terminated] = 0
+        if random.random() < 0.3:
+            assert env.get_state()["elapsed"].tolist() == expected.tolist()
+    assert env.get_state()["elapsed"].tolist() == expected.tolist()
+    assert (cut > 0) == (limit < 100)
+
+
 COPIES = [copy.copy, copy.deepcopy, *(lambda env, p=p: pickle.loads(pickle.dumps(env, p)) for p in range(6))]
 
 

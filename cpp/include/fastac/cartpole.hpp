@@ -13,6 +13,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "fastac/cartpole_kernel.hpp"
@@ -105,10 +106,11 @@ public:
     void step(std::span<const std::int64_t> actions) {
         check_step(actions);
         advance(sincos_exact_, num_envs_, actions.data(), fields());
-        const bool ends = find_ends(num_envs_, fields(), max_episode_steps_, elapsed_.data(), terminated_.get(), truncated_.get());
+        const bool falls = find_terminated(num_envs_, fields(), terminated_.get());
+        const bool cuts = find_truncated();
         std::fill(reward_.begin(), reward_.end(), reward_alive_);
         if (not_running_ > 0) begin_where_finished();
-        if (ends) end_episodes();
+        if (falls | cuts) end_episodes();
         observe(num_envs_, fields(), obs_.data());
     }
 
@@ -137,7 +139,9 @@ public:
         for (std::size_t i = 0; i < num_envs_; ++i) {
             rng[i] = rng_[i].words();
         }
-        return {state_, elapsed_, status_, rng};
+        std::vector<std::int64_t> elapsed = elapsed_;
+        for (std::int64_t& count : elapsed) count = static_cast<std::int64_t>(static_cast<std::uint64_t>(count) + static_cast<std::uint64_t>(uncounted_));
+        return {state_, elapsed, status_, rng};
     }
 
     // Reward, terminated, truncated and final_obs are outputs of a step, not state: they are zero after this.
@@ -145,6 +149,7 @@ public:
         check_snapshot(saved);
         state_ = saved.state;
         elapsed_ = saved.elapsed;
+        uncounted_ = until_cut_ = 0;
         for (std::size_t i = 0; i < num_envs_; ++i) {
             set_status(i, saved.status[i]);
             rng_[i].set_words(saved.rng[i]);
@@ -174,8 +179,19 @@ private:
         for (std::size_t k = 0; k < state_size; ++k) {
             field(k)[i] = rng_[i].uniform(low, high);
         }
-        elapsed_[i] = 0;
+        elapsed_[i] = -uncounted_;
         set_status(i, EnvStatus::running);
+    }
+
+    // Counting takes as long as a twentieth of a step, and an episode that is young now cannot reach its limit for a while.
+    bool find_truncated() noexcept {
+        if (++uncounted_ < until_cut_) {
+            if (std::exchange(cut_, false)) std::fill_n(truncated_.get(), num_envs_, false);
+            return false;
+        }
+        const Counted counted = count_steps(num_envs_, std::exchange(uncounted_, 0), max_episode_steps_, elapsed_.data(), truncated_.get());
+        until_cut_ = max_episode_steps_ - counted.most;
+        return cut_ = counted.cut;
     }
 
     void set_status(std::size_t i, EnvStatus status) noexcept {
@@ -317,7 +333,10 @@ private:
     float reward_alive_;
     float reward_terminated_;
     std::vector<double> state_;  // [4, N]: one row for each field
-    std::vector<std::int64_t> elapsed_;
+    std::vector<std::int64_t> elapsed_;  // but for the latest `uncounted_` env steps, the same of all
+    std::int64_t uncounted_ = 0;
+    std::int64_t until_cut_ = 0;  // no episode is truncated before so many env steps are uncounted
+    bool cut_ = false;            // whether truncated_ holds any
     std::vector<EnvStatus> status_;
     std::size_t not_running_;  // how many of them
     std::vector<Pcg64> rng_;

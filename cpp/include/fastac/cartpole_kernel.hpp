@@ -41,7 +41,7 @@ struct CartPoleFields {
     double* theta_dot;  // rad/s
 };
 
-// The three loops of a step have no branches and no data that crosses envs, so that they become vector code. Every env is
+// The loops of a step have no branches and no data that crosses envs, so that they become vector code. Every env is
 // taken along, finished ones too: their state is drawn anew afterwards.
 
 // One Euler step of n envs in place. The order of operations is Gymnasium's and is part of the guarantee: no term
@@ -76,9 +76,8 @@ FASTAC_INDEPENDENT
     }
 }
 
-// Counts the step and says which episodes it ended. Returns whether there is any.
-[[maybe_unused]] FASTAC_CLONES static bool find_ends(std::size_t n, const CartPoleFields& fields, std::int64_t limit, std::int64_t* elapsed, bool* terminated,
-                                                     bool* truncated) noexcept {
+// Says which poles fell or left the track. Returns whether there is any.
+[[maybe_unused]] FASTAC_CLONES static bool find_terminated(std::size_t n, const CartPoleFields& fields, bool* terminated) noexcept {
     using P = CartPolePhysics;
     const double* x = fields.x;
     const double* theta = fields.theta;
@@ -86,14 +85,29 @@ FASTAC_INDEPENDENT
 FASTAC_INDEPENDENT
     for (std::size_t i = 0; i < n; ++i)
         terminated[i] = (x[i] < -P::x_limit) | (x[i] > P::x_limit) | (theta[i] < -P::theta_limit) | (theta[i] > P::theta_limit);
+    for (std::size_t i = 0; i < n; ++i) any |= terminated[i];
+    return any;
+}
+
+struct Counted {
+    std::int64_t most;  // env steps of the longest episode that goes on
+    bool cut;           // whether any is truncated
+};
+
+// Adds `steps` to the count of each env and says which episodes reach their limit with them.
+[[maybe_unused]] FASTAC_CLONES static Counted count_steps(std::size_t n, std::int64_t steps, std::int64_t limit, std::int64_t* elapsed, bool* truncated) noexcept {
+    Counted counted{0, false};
 FASTAC_INDEPENDENT
     for (std::size_t i = 0; i < n; ++i) {
         // A finished env's count may be the last that there is; it is drawn anew, and the sum is nobody's.
-        elapsed[i] = static_cast<std::int64_t>(static_cast<std::uint64_t>(elapsed[i]) + 1);
+        elapsed[i] = static_cast<std::int64_t>(static_cast<std::uint64_t>(elapsed[i]) + static_cast<std::uint64_t>(steps));
         truncated[i] = elapsed[i] >= limit;
     }
-    for (std::size_t i = 0; i < n; ++i) any |= terminated[i] | truncated[i];
-    return any;
+    for (std::size_t i = 0; i < n; ++i) {
+        counted.most = std::max(counted.most, truncated[i] ? 0 : elapsed[i]);
+        counted.cut |= truncated[i];
+    }
+    return counted;
 }
 
 // Calls visit(i) where bytes[i] is not zero. Most are zero, so eight are looked at together.

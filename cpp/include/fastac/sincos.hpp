@@ -56,8 +56,15 @@ inline constexpr double doubt_sine = 1.0, doubt_cosine = 2.0;  // 3: both
 [[gnu::always_inline]] inline void sincos(std::size_t n, const double* angle, double* sine, double* cosine) noexcept {
     double doubt[sincos_tile];
     sincos_guess(n, angle, sine, cosine, doubt);
+    // Gathered first: a branch for each angle would often be guessed wrong.
+    std::uint8_t doubtful[sincos_tile];
+    std::size_t m = 0;
     for (std::size_t i = 0; i < n; ++i) {
-        if (doubt[i] == 0.0) continue;
+        doubtful[m] = static_cast<std::uint8_t>(i);
+        m += static_cast<std::size_t>(doubt[i] != 0.0);
+    }
+    for (std::size_t k = 0; k < m; ++k) {
+        const std::size_t i = doubtful[k];
         if (doubt[i] != doubt_cosine) sine[i] = std::sin(angle[i]);
         if (doubt[i] != doubt_sine) cosine[i] = std::cos(angle[i]);
     }
