@@ -117,7 +117,7 @@ def draw_scaling(path: Path, results: Results, machine_cores: int) -> None:
         titles = [f"A3C: {A3C_OPTIONS['n_envs']} envs a worker, T = {A3C_OPTIONS['n_steps']}"]
         if A2C_THREADS in results:
             titles.append(f"A2C: {A2C_OPTIONS['n_envs']} envs in all, T = {A2C_OPTIONS['n_steps']}")
-        ax.set_title("; ".join(titles) + ". Median, minimum and maximum of the rounds")
+        ax.set_title("; ".join(titles) + ".\nMedian, minimum and maximum of the rounds")
         save(figure, path)
 
 

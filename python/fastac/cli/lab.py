@@ -226,7 +226,7 @@ def mitigations_command(
 @click.option(
     "--learning-rate",
     "learning_rates",
-    default="3e-4,1e-3,3e-3,1e-2",
+    default="1e-4,3e-4,1e-3,3e-3,1e-2,3e-2",
     show_default=True,
     callback=numbers,
     metavar="RATE,...",
@@ -240,13 +240,13 @@ def mitigations_command(
     help="cost of an env step, which all envs of a worker make together [s]  [with --real: 0.0005]",
 )
 @experiment(
-    10,
+    20,
     1_000_000,
     "under 30 s, with --real under two minutes",
     {
         (): {"n_steps": 8},  # short rollouts: with long ones chance evens out within each of them
         ("quick",): {"workers": (8, 32), "seeds": 6, "learning_rates": (1e-3, 3e-3)},
-        ("real",): {"workers": (2, 8, 16), "step_s": 5e-4, "n_envs": BLOCK_ENVS, "timesteps": 400_000},
+        ("real",): {"seeds": 10, "workers": (2, 8, 16), "step_s": 5e-4, "n_envs": BLOCK_ENVS, "timesteps": 400_000},
         ("real", "quick"): {"workers": (4, 16)},
     },
 )

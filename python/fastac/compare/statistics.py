@@ -117,7 +117,7 @@ def curve(history: History, total_timesteps: int, points: int = 100, window: int
     nothing to average.
     """
     grid = np.linspace(total_timesteps / points, total_timesteps, points)
-    episodes, updates, moments = history.episodes, history.updates, history.moments
+    episodes, updates = history.episodes, history.updates
     finished = np.searchsorted(episodes["env_steps"], grid, side="right")
     done = np.searchsorted(updates["env_steps"], grid, side="right")
     columns = {name: np.full(points, np.nan) for name in CURVE_COLUMNS}
@@ -132,8 +132,7 @@ def curve(history: History, total_timesteps: int, points: int = 100, window: int
             columns["return_mean"][i], columns["return_var"][i] = last.mean(), last.var()
     for name in ("grad_norm", "entropy", "policy_loss", "value_loss", "explained_variance"):
         columns[name] = _bin_means(updates[name], done)
-    seen = np.searchsorted(moments["env_steps"], grid, side="right")
-    columns["staleness_mean"] = _bin_means(moments["staleness_mean"], seen)
+    columns["staleness_mean"] = _bin_means(updates["staleness"], done)
     return columns
 
 

@@ -32,7 +32,7 @@ COSTS = {  # what a spread is, the least one, and those run by default
 }
 STALL_PROBABILITY = 0.01
 WORKERS = (8, 64, 256)
-LEARNING_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 TUNING_SEEDS = tuple(range(1000, 1003))
 _ROUNDS = 16  # dealt at a time
 

@@ -179,8 +179,7 @@ def _curves(curves: Mapping[tuple[str, int], Table], arms: Sequence[str], keys: 
         series = [
             _over_seeds(of_arm[arm], column, arm, keys[arm], slot) for slot, arm in enumerate(arms) if of_arm[arm]
         ]
-        note = "Sampled every 50 ms: a run that is shorter has no course." if column == "staleness_mean" else ""
-        return Chart(column.replace("_", "-"), title, unit, series, note, levels=levels, zero=zero)
+        return Chart(column.replace("_", "-"), title, unit, series, levels=levels, zero=zero)
 
     charts = [chart("return_mean", "Mean return of the last 100 episodes", "return", True, THRESHOLDS)]
     charts += [chart(*of_chart) for of_chart in _CHARTS]
