@@ -69,11 +69,11 @@ def test_a_curve_by_hand():
     builder = HistoryBuilder(0.0)
     rows = []
     for i in range(1, 11):  # ten updates of 10 env steps, one a second; an episode of return i ends in each
+        staleness = math.nan if i == 2 else i
         rows += [
-            row(UPDATE, i, 0, 10, 1, i - 1, 2.0 * i, 0, 0, 0, 0.5, 0, 0, 0, 0, 0, 0, 1),
+            row(UPDATE, i, 0, 10, 1, i - 1, 2.0 * i, 0, 0, 0, 0.5, 0, 0, 0, 0, 0, staleness, 1),
             row(EPISODE, i, 0, 0, 0, i, 10),
         ]
-        builder.add_moment(i, {"staleness_sum": i, "applied": i, "env_steps": 10 * i, "staleness_max": 1}, 0)
     builder.add_rows(np.stack(rows))
     columns = curve(builder.build(), 100, points=5, window=3)
     assert set(columns) == set(CURVE_COLUMNS)
@@ -82,7 +82,8 @@ def test_a_curve_by_hand():
     assert columns["return_mean"].tolist() == [1.5, 3.0, 5.0, 7.0, 9.0]
     assert columns["return_var"][1:].tolist() == pytest.approx([2 / 3] * 4)
     assert columns["grad_norm"].tolist() == [3.0, 7.0, 11.0, 15.0, 19.0]
-    assert columns["entropy"].tolist() == [0.5] * 5 and columns["staleness_mean"].tolist() == [1.0] * 5
+    assert columns["entropy"].tolist() == [0.5] * 5
+    assert columns["staleness_mean"].tolist() == [1.0, 3.5, 5.5, 7.5, 9.5]
 
 
 def test_time_to_lists_unsolved_runs_as_infinity(results):
