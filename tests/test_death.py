@@ -131,7 +131,7 @@ def test_a_worker_takes_the_streams_of_its_incarnation(monkeypatch):
     class Asked(Exception):
         pass
 
-    def native_worker(config, first, n_envs, call, incarnation, members):
+    def native_worker(config, first, n_envs, call, incarnation, *others):
         raise Asked(first, call, incarnation)
 
     monkeypatch.setattr(engines, "native_worker", native_worker)

@@ -83,6 +83,7 @@ def test_a3c_does_not_wait_for_one_that_takes_an_hour():
     assert costs.shape == (60, 3) and costs[59].tolist() == pytest.approx([3600.0, MS, MS])
     rollouts = np.bincount(model.history.updates["worker"].astype(int), minlength=3)
     assert rollouts[1:].sum() >= 60 and rollouts[0] <= 1  # that of the slow one comes when the run is over and stopped
+    assert 0.0 <= real._waiting(model.history.updates, costs, "A3C") < 1.0
 
 
 def test_a_process_is_killed_in_the_midst_of_a_pause():
@@ -112,6 +113,15 @@ def test_a_real_run_beside_its_prediction():
     assert 0 < run.cores < (os.cpu_count() or 1) + 1 and predicted.cores is None
 
 
+def test_waiting_by_hand():
+    """Two workers; the second's last rollout, of 9 s, was cut after 1 s."""
+    updates = {"worker": np.array([0.0, 1.0, 0.0, 1.0]), "wall_s": np.array([2.0, 3.0, 5.0, 4.0])}
+    costs = np.array([[1.0, 3.0], [2.0, 9.0]])
+    assert real._waiting(updates, costs, "A3C") == pytest.approx(1 - (1 + 2 + 3 + 1) / (5 + 4))
+    of_one = {"worker": np.zeros(3), "wall_s": np.array([3.0, 12.0, 15.0])}
+    assert real._waiting(of_one, costs, "A2C") == pytest.approx(1 - (1 + 3 + 2 + 9 + 1 + 3) / 30)
+
+
 def test_what_a_plan_of_real_workers_refuses():
     for bad, words in [
         ({"workers": (65,)}, "workers: expected 1 to 64 real ones, got 65"),
@@ -120,6 +130,8 @@ def test_what_a_plan_of_real_workers_refuses():
     ]:
         with pytest.raises(ConfigError, match=words):
             plan_of(**bad)
+    with pytest.raises(ConfigError, match="solve: expected None or a mean return from 0 to 200"):
+        plan_of(options={**SMALL, "max_episode_steps": 200})
     with pytest.raises(ConfigError, match="engine: expected native"):
         real.SlowA2C(np.zeros((1, 1)), engine="torch")
 

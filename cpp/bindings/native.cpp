@@ -96,11 +96,14 @@ public:
         std::optional<PySession::InUse> seat;
         if (session != nullptr) seat.emplace(*session);
         const auto from = expect_array<float>(params, "params", {parameters()});
+        rollout_ = Rollout::none;  // until it is whole: a sign of life may find that the seat is lost
+        {
+            const py::gil_scoped_release unlocked;
+            worker_.collect(from, [&] {
+                if (seat) (*seat)->beat();
+            });
+        }
         rollout_ = Rollout::collected;
-        const py::gil_scoped_release unlocked;
-        worker_.collect(from, [&] {
-            if (seat) (*seat)->beat();
-        });
     }
 
     void reweigh(py::handle params) {

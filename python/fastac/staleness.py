@@ -93,18 +93,19 @@ class StalenessAlarm:
 
     def __init__(self, workers: int) -> None:
         self._limit = self.FAR * workers
-        self._judged: list[Counts] = [np.zeros(len(FROM), np.uint64) for _ in range(workers)]
+        self._judged = [np.zeros(len(FROM), np.int64) for _ in range(workers)]
         self._warned = [False] * workers
 
     def look(self, tallies: Sequence[Tally]) -> None:
         """Judges each worker that has had enough gradients applied since it was judged last. Once warned of, it is not
         warned of again before its median is below half the limit."""
         for worker, tally in enumerate(tallies):
-            new = tally["staleness"] - self._judged[worker]
+            now = tally["staleness"].astype(np.int64)
+            new = np.maximum(now - self._judged[worker], 0)  # a look at one that is at work may have been one ahead
             if new.sum() < self.FEWEST:
                 continue
-            self._judged[worker] = tally["staleness"]
-            median = int(FROM[_bucket(new, 0.5)])
+            self._judged[worker] = now
+            median = int(FROM[_bucket(new.astype(np.uint64), 0.5)])
             if median > self._limit and not self._warned[worker]:
                 self._warned[worker] = True
                 warnings.warn(StalenessWarning(self._words(worker, median, tally)), stacklevel=2)

@@ -60,7 +60,7 @@ LEDGER_AT = "sum.at = hogwild() ? hogwild_.snapshot() : store_.snapshot(record);
 POOL = "records(2 * (c.workers + 2) + 2)"
 COUNTED_BEFORE = "counted_ = region.worker(seat).staleness_counted.load(std::memory_order_relaxed);"
 COUNTING = "words.staleness_counted.store(counted_ = known_.sums.applied, std::memory_order_relaxed);"
-COUNTED_ONE = "bucket.store(bucket.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);"
+COUNTED_ONE = "bucket.store(bucket.load(std::memory_order_relaxed) + 1, std::memory_order_release);"
 
 
 MUTANTS = [

@@ -186,12 +186,12 @@ private:
     // Counting takes as long as a twentieth of a step, and an episode that is young now cannot reach its limit for a while.
     bool find_truncated() noexcept {
         if (++uncounted_ < until_cut_) {
-            if (std::exchange(cut_, false)) std::fill_n(truncated_.get(), num_envs_, false);
+            std::fill_n(truncated_.get(), num_envs_, false);
             return false;
         }
         const Counted counted = count_steps(num_envs_, std::exchange(uncounted_, 0), max_episode_steps_, elapsed_.data(), truncated_.get());
         until_cut_ = max_episode_steps_ - counted.most;
-        return cut_ = counted.cut;
+        return counted.cut;
     }
 
     void set_status(std::size_t i, EnvStatus status) noexcept {
@@ -336,7 +336,6 @@ private:
     std::vector<std::int64_t> elapsed_;  // but for the latest `uncounted_` env steps, the same of all
     std::int64_t uncounted_ = 0;
     std::int64_t until_cut_ = 0;  // no episode is truncated before so many env steps are uncounted
-    bool cut_ = false;            // whether truncated_ holds any
     std::vector<EnvStatus> status_;
     std::size_t not_running_;  // how many of them
     std::vector<Pcg64> rng_;

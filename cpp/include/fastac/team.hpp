@@ -37,7 +37,7 @@ public:
             return true;
         }
         for (std::uint32_t looks = 0; meetings_.load(std::memory_order_acquire) == seen; ++looks) {
-            if (dismissed_.load(std::memory_order_acquire) != 0) return false;
+            if (dismissed()) return meetings_.load(std::memory_order_acquire) != seen;  // who dismissed it may have met us first
             if (looks < spins) pause();
             else if (sleeps_) sleep(seen);
             else sched_yield();
@@ -50,6 +50,8 @@ public:
         dismissed_.store(1, std::memory_order_release);
         wake();
     }
+
+    [[nodiscard]] bool dismissed() const noexcept { return dismissed_.load(std::memory_order_acquire) != 0; }
 
 private:
     static constexpr std::uint32_t spins = 500;  // some microseconds

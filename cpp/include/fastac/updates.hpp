@@ -283,21 +283,23 @@ public:
     }
 
     /// What became of worker w's gradients. Exact once the workers have left, but that the histogram may lack what a killed worker did
-    /// not live to count: it sums up to `applied`, or to less. (hogwild: exact.)
+    /// not live to count, and one of two that were settled together: it sums up to `applied`, or to less. (hogwild: exact.) While
+    /// they are at work it is a mixture, which may lack the latest, and a later look may find one less in a bucket.
     [[nodiscard]] Tally tally(std::size_t w) {
         expect_seat();
         if (hogwild()) return hogwild_.tally(w);
         const WorkerBlock& words = region_->worker(w);
-        const std::uint64_t counted = words.staleness_counted.load(std::memory_order_relaxed);
         Tally all{};
-        for (std::size_t k = 0; k < staleness_buckets; ++k) all.counts.staleness[k] = words.staleness[k].load(std::memory_order_relaxed);
+        for (std::size_t k = 0; k < staleness_buckets; ++k) all.counts.staleness[k] = words.staleness[k].load(std::memory_order_acquire);
+        // After them, so that what a bucket holds is never added once more below: pairs with the release in count_staleness.
+        const std::uint64_t counted = words.staleness_counted.load(std::memory_order_relaxed);
         const std::uint32_t record = ParamStore::record_of(store_.protect());
         plain_read(region_->shares(record), workers() * sizeof(Share));
         const Share its = region_->shares(record)[w];
         store_.unprotect();
         static_cast<Sums&>(all.counts) = its.sums;
         all.env_steps = its.env_steps;
-        if (its.sums.applied != counted) ++all.counts.staleness[staleness_bucket(its.staleness)];  // applied after its last look
+        if (its.sums.applied > counted) ++all.counts.staleness[staleness_bucket(its.staleness)];  // applied after its last look
         return all;
     }
 
@@ -388,7 +390,7 @@ private:
         Atomic<std::uint64_t>& bucket = words.staleness[staleness_bucket(known_.staleness)];
         // In this order, so that one who dies in between leaves a gradient uncounted, and not one to be counted again.
         words.staleness_counted.store(counted_ = known_.sums.applied, std::memory_order_relaxed);
-        bucket.store(bucket.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+        bucket.store(bucket.load(std::memory_order_relaxed) + 1, std::memory_order_release);
     }
 
     /// Whether the protected record contains gradients 1 .. published[w] of each worker.

@@ -1,5 +1,6 @@
 // The two ways of waiting that shared memory allows, each with a deadline: a futex word and a robust mutex.
-// Only the schemes `lock` and `queue` come here; no wait of any kind is on the path of `lockfree` or `hogwild`.
+// Only the schemes `lock` and `queue` come here, and a team whose members pause (team.hpp); no wait of any kind is on the path of
+// an update of `lockfree` or `hogwild`.
 #pragma once
 
 #include <linux/futex.h>

@@ -110,7 +110,7 @@ private:
 // for it, whoever does it; the list begins anew at its end. So workers can be slower than each other, without using a core.
 //
 // Who may call: one thread at a time. What may wait: `run`, as `Session::submit` does, and for the pauses, but for no
-// longer than `poll_interval` once the run is stopped or, with other workers in it, its env steps are done.
+// longer than `poll_interval` once the run is stopped or, the only member of a worker beside others, its env steps are done.
 class Worker {
 public:
     enum class Ended : std::uint8_t {
@@ -150,7 +150,7 @@ public:
         Ended ended = Ended::stopped;
         together(members_.size(), [&](Barrier& barrier, std::size_t m) {
             if (m == 0) ended = lead(barrier, session, config, std::chrono::steady_clock::now() + duration, most);
-            else while (barrier.meet() && take_part(barrier, m, [] {}, [&] { return session.stop_requested(); }, [] {})) {}
+            else while (barrier.meet() && take_part(barrier, m, [] {}, [&] { return session.stop_requested() || barrier.dismissed(); }, [] {})) {}
         }, !pauses_.empty());
         return ended;
     }
@@ -213,7 +213,7 @@ private:
             weights_ = {config.vf_coef, config.ent_coef.at(progress), config.max_grad_norm};
             v_trace_ = config.v_trace;
 
-            const auto is_over = [&] { return session.stop_requested() || session.snapshot().env_steps >= config.total_timesteps; };
+            const auto is_over = [&] { return session.stop_requested() || barrier.dismissed() || session.snapshot().env_steps >= config.total_timesteps; };
             const auto read_again = [&] { now = session.read(members_.front().policy.params()); };
             if (!barrier.meet() || !take_part(barrier, 0, [&] { session.beat(); }, is_over, read_again)) break;
             const GradientStats stats = stats_and_clip(config.max_grad_norm);

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
+from fastac import rundir
 from fastac.cli.endings import ends_in_order, signals_raised, stopped
+from fastac.errors import ReplayError
 from fastac.words import counted
 
 if TYPE_CHECKING:
@@ -149,11 +151,16 @@ def _diagnose(folder: Path, recording: Recording, at: int | None, every: int | N
 
     try:
         replayed = play(recording, at, probe=probe)
+        keep()
+        return replayed
     except KeyboardInterrupt as stop:
         keep()
         stopped(f"{probe.updates:,} of {updates:,} updates replayed", stop)
-    keep()
-    return replayed
+    except ReplayError:
+        keep()
+        raise
+    finally:
+        rundir.remove_if_empty(out)
 
 
 def _show_diagnosis(folder: Path, out: Path, recording: Recording, probe: Diagnostics, every: int) -> None:

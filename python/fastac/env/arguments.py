@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium.error import Error as GymnasiumError
 
 from fastac.env.common import BoolArray, Int64Array
+from fastac.words import counted
 
 try:
     from gymnasium.vector import AutoresetMode as AutoresetMode  # for the other rooms, too
@@ -52,7 +53,7 @@ def expand_seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> Sequ
         # A numpy integer too: Gymnasium refuses it.
         raise TypeError(f"seed: expected None, a Python int or a list of them, got {type(seed).__name__}")
     if len(seed) != num_envs:
-        raise ValueError(f"seed: expected {num_envs} seeds, one for each env, got {len(seed)}")
+        raise ValueError(f"seed: expected {counted(num_envs, 'seeds')}, one for each env, got {len(seed)}")
     return seed
 
 

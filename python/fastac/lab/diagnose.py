@@ -66,7 +66,7 @@ class Diagnostics:
         if self.updates % self._every == 0:
             self._chosen = self.updates + int(self._random.integers(self._every))
         if self.updates == self._chosen:
-            other = turn.others[self.updates % len(turn.others)] if turn.others else None
+            other = turn.others[int(self._random.integers(len(turn.others)))] if turn.others else None
             self._fresh = (
                 _fresh_gradient(turn, turn.worker),
                 None if other is None else _fresh_gradient(turn, other),

@@ -26,10 +26,12 @@ from fastac.lab import stragglers
 from fastac.lab.crew import run_all
 from fastac.lab.staleness import SOLVED
 from fastac.lab.stragglers import Costs, Run, Task
+from fastac.metrics import Table, expect_reachable
 
 CLOCKS = ("real", "virtual")
 MOST_UPDATES = 10_000  # of which a worker's reports have a row each: they say who rolled out how often
 _CHOSEN_HERE = ("workers", "backend", "n_envs")
+_LONGEST_S = 86_400.0  # a native worker pauses no longer, and no run is as long
 
 Seconds = npt.NDArray[np.float64]
 
@@ -45,6 +47,7 @@ class Plan(stragglers.Plan):
             if workers > MAX_WORKERS:
                 raise ConfigError(f"workers: expected 1 to {MAX_WORKERS} real ones, got {workers}")
         config = self.config(self.learning_rates[0], 0)
+        expect_reachable(SOLVED, config.max_episode_steps)
         if config.n_envs != BLOCK_ENVS:
             raise ConfigError(
                 f"n_envs: expected {BLOCK_ENVS} with real workers, a thread of A2C each, got {config.n_envs}"
@@ -82,10 +85,6 @@ def run_one(task: Task) -> Run:
         solved = model.history.time_to(SOLVED)
     history, ledger = model.history, model.ledger
     assert history is not None and ledger is not None
-    rollouts = np.bincount(history.updates["worker"].astype(np.int64), minlength=1)
-    if task.algorithm == "A2C":  # the rollouts of the one worker are those of all its threads
-        rollouts = rollouts.repeat(task.workers)
-    rolled_s = sum(_taken(costs[:, worker], n) for worker, n in enumerate(rollouts.tolist()))
     return Run(
         task.algorithm,
         task.workers,
@@ -98,7 +97,7 @@ def run_one(task: Task) -> Run:
         solved["updates"] if solved else None,
         ledger.staleness_mean,
         ledger.staleness_max,
-        1.0 - rolled_s / (task.workers * history.train_s) if history.train_s else math.nan,
+        _waiting(history.updates, costs, task.algorithm),
         history.cpu_s / history.train_s if history.train_s else math.nan,
     )
 
@@ -109,6 +108,7 @@ def model_of(task: Task) -> tuple[A2C | A3C, Seconds]:
     config = plan.config(task.learning_rate, task.seed)
     env_steps = config.n_steps * config.n_envs * (workers if task.algorithm == "A2C" else 1)
     costs = Costs(plan, task.spreads[0], workers, task.seed).first(-(-plan.total_timesteps // env_steps))
+    costs = np.minimum(costs, _LONGEST_S)
     known = {field.name for field in dataclasses.fields(A2CConfig if task.algorithm == "A2C" else config)}
     options = {name: value for name, value in config.to_dict().items() if name in known - set(_CHOSEN_HERE)}
     if task.algorithm == "A2C":
@@ -138,7 +138,16 @@ class SlowA3C(A3C):
         return np.ascontiguousarray(self._costs[:, worker : worker + 1])
 
 
-def _taken(costs: Seconds, rollouts: int) -> float:
-    """The sum of the first ones; the costs begin anew at their end."""
-    rounds, rest = divmod(rollouts, len(costs))
-    return rounds * float(costs.sum()) + float(costs[:rest].sum())
+def _waiting(updates: Table, costs: Seconds, algorithm: str) -> float:
+    """The part of the workers' time, each until its last update, in which no rollout was under way.
+
+    A rollout takes no longer than from its worker's update before to its own: the end of the run cuts the last ones.
+    """
+    rolled_s = worked_s = 0.0
+    for worker in np.unique(updates["worker"]).astype(int):
+        ends = updates["wall_s"][updates["worker"] == worker]
+        own = costs if algorithm == "A2C" else costs[:, worker : worker + 1]  # A2C's one worker is all its threads
+        dealt = own[np.arange(len(ends)) % len(own)]
+        rolled_s += float(np.minimum(dealt, np.diff(ends, prepend=0.0)[:, None]).sum())
+        worked_s += float(ends[-1]) * own.shape[1]
+    return 1.0 - rolled_s / worked_s if worked_s else math.nan

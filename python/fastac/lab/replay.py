@@ -78,7 +78,7 @@ class Turn:
         env_steps: of the recording, done before it.
         seat: the worker that takes it; outcome: what becomes of it, as recorded.
         worker: about to roll out; in `after`, it has.
-        others: the native workers of all other seats, between two rollouts.
+        others: the native workers of all other seats, the latest of each, between two rollouts.
         read, now: what `worker` had read, and what its gradient will be applied to.
         take: (worker, params) -> its next rollout's gradient float32[P], clipped as the run's, and its norm before;
             with the loss of this gradient.
@@ -216,6 +216,7 @@ class _Walk:
         np.maximum.at(last_use, self._reads, np.arange(n))
         versions: dict[int, Reading] = {}  # those that are still to be read
         workers: dict[tuple[int, int], _core.NativeWorker] = {}
+        latest: dict[int, _core.NativeWorker] = {}  # in each seat
         for j, (entry, read_at) in enumerate(zip(self._part.entries, self._reads.tolist(), strict=True)):
             now = self._read()
             if last_use[j] >= 0:
@@ -224,13 +225,14 @@ class _Walk:
             if key not in workers:
                 first = key[0] * self._config.n_envs
                 workers[key] = native_worker(self._config, first, self._config.n_envs, self._part.call, key[1])
+            latest[key[0]] = workers[key]
             recorded = OUTCOMES[entry["outcome"]]
             turn = Turn(
                 self._before + j * self.steps_each,
                 key[0],
                 recorded,
                 workers[key],
-                [worker for other, worker in workers.items() if other != key],
+                [worker for seat, worker in latest.items() if seat != key[0]],
                 versions[read_at],
                 now,
                 functools.partial(self._take, read_at),

@@ -70,6 +70,10 @@ class Plan:
         for workers in self.workers:
             if not 1 <= workers <= MAX_VIRTUAL_WORKERS:
                 raise ConfigError(f"workers: expected 1 to {MAX_VIRTUAL_WORKERS:,}, got {workers}")
+        if set(self.seeds) & set(TUNING_SEEDS):
+            raise ConfigError(
+                f"seeds: expected none of {TUNING_SEEDS[0]} to {TUNING_SEEDS[-1]}, on which learning rates are chosen"
+            )
         for learning_rate in self.learning_rates:
             self.config(learning_rate, 0)
 

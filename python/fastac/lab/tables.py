@@ -119,7 +119,8 @@ def mitigation_table(cells: Sequence[Cell], plan: mitigations.Plan) -> Table:
     title = (
         f"CartPole-v1, {plan.workers} virtual workers, {plan.distribution} staleness, {len(plan.seeds)} seeds, "
         f"{plan.total_timesteps:,} env steps; {len(plan.learning_rates)} trials each on "
-        f"{len(mitigations.TUNING_SEEDS)} other seeds; second readings {plan.lag} updates old; 95 % intervals below"
+        f"{len(mitigations.TUNING_SEEDS)} other seeds; second readings at most {plan.lag} updates old; "
+        "95 % intervals below"
     )
     headings = ["tau", "mitigation", "rate", "strength", "solved (475)", "env steps to 475", "/ none", "final return"]
     rows = [
