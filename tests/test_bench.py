@@ -339,6 +339,11 @@ def test_solve(monkeypatch):
     assert [line.split(" runs unsolved")[0] for line in lines] == [f"{solve.A2C}: 2 of 2", f"{solve.A3C}: 2 of 2"]
 
 
+def test_a_whole_command_that_does_not_end():
+    with pytest.raises(RuntimeError, match=r"fastac train a3c --solve 475 --seed 3 did not end within 0.2 s"):
+        solve._train_command(3, within_s=0.2)
+
+
 def test_times_and_their_ratios_to_a2c():
     ours = [Solved(1e5, 2.0, 1.0, 9.0), Solved(1e5, 2.0, 1.0, 9.0)]
     theirs = [Solved(3e5, 10.0, 8.0, 10.0), Solved(math.inf, math.inf, math.inf, 60.0)]

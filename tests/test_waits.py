@@ -39,6 +39,7 @@ WAITS = {
     ("bench.racer", "Racer.receive"): "test_bench.py::test_a_racer_that_does_not_answer",
     ("bench.racer", "Racer.close"): "its process was killed",  # and a deadline
     ("bench.racer", "serve"): "test_bench.py::test_a_racer_ends_with_its_parent",
+    ("bench.solve", "_train_command"): "test_bench.py::test_a_whole_command_that_does_not_end",
     ("bench.updates", "one_round"): "its threads do a given number of updates, and each wait of theirs is the core's",
     ("bench.updates", "one_round.work"): CORE,  # and a barrier with a deadline
     ("check", "Crew._pause"): "test_check.py::test_a_worker_that_is_never_ready",  # later: until the budget is spent

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -93,19 +96,24 @@ except ChildProcessError:
 """
 
 
-def _train_command(seed: int) -> tuple[Solved, float]:
+def _train_command(seed: int, within_s: float = DEADLINE_S) -> tuple[Solved, float]:
     """What someone at a prompt waits for, from the start of the process to its end; the CPU-seconds of all its
-    processes, and the peak memory of the largest, in MB."""
+    processes, and the peak memory of the largest, in MB. Raises RuntimeError where it fails or does not end `within_s`.
+    """
     with tempfile.TemporaryDirectory() as folder:
         train = [sys.executable, "-m", "fastac", *_TRAIN, "--seed", str(seed), "--runs", folder, "--name", "one"]
-        said = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", _TIMED, *train],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            check=True,
-            timeout=DEADLINE_S,
-        ).stdout.splitlines()
+        timed = [sys.executable, "-I", "-S", "-c", _TIMED, *train]
+        process = subprocess.Popen(
+            timed, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+        )
+        try:
+            said = process.communicate(timeout=within_s)[0].splitlines()
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"{COMMAND} --seed {seed} did not end within {within_s:g} s") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # where it has not ended
+            process.wait()
         solved = json.loads((Path(folder) / "one" / "run.json").read_text())["solved_475"]
     status, wall_s, cpu_s, mb = map(float, said[-1].split())
     if status or not solved:
