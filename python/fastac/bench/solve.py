@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -103,17 +102,15 @@ def _train_command(seed: int, within_s: float = DEADLINE_S) -> tuple[Solved, flo
     with tempfile.TemporaryDirectory() as folder:
         train = [sys.executable, "-m", "fastac", *_TRAIN, "--seed", str(seed), "--runs", folder, "--name", "one"]
         timed = [sys.executable, "-I", "-S", "-c", _TIMED, *train]
-        process = subprocess.Popen(
-            timed, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
-        )
-        try:
-            said = process.communicate(timeout=within_s)[0].splitlines()
-        except subprocess.TimeoutExpired:
-            raise RuntimeError(f"{COMMAND} --seed {seed} did not end within {within_s:g} s") from None
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # where it has not ended
-            process.wait()
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        with subprocess.Popen(timed, **pipes, start_new_session=True) as process:
+            try:
+                said = process.communicate(timeout=within_s)[0].splitlines()
+            except BaseException as error:
+                os.killpg(process.pid, signal.SIGKILL)
+                if isinstance(error, subprocess.TimeoutExpired):
+                    raise RuntimeError(f"{COMMAND} --seed {seed} did not end within {within_s:g} s") from None
+                raise
         solved = json.loads((Path(folder) / "one" / "run.json").read_text())["solved_475"]
     status, wall_s, cpu_s, mb = map(float, said[-1].split())
     if status or not solved:
