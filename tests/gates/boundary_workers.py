@@ -152,8 +152,9 @@ class Workers:
     def look(self, d: Draw) -> None:
         worker, session = self.some(d)
         self.call(worker.flush, session if d.random() < 0.8 else None, may=TypeError)
-        for name in ("rollout", "episodes", "get_state"):
-            self.call(getattr(worker, name))
+        self.call(worker.get_state)
+        for name in ("rollout", "episodes"):  # before a rollout there is none
+            self.call(getattr(worker, name), may=RuntimeError)
 
     def set_state(self, d: Draw) -> None:
         worker, _ = self.some(d)
