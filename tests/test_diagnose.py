@@ -156,6 +156,9 @@ def test_rows_and_sentences():
     assert sentences(diagnosis("run", 40, 1, 8, few))[0].startswith("20 stale gradients measured: too few")
 
 
+KL = (("0", 0.0), ("3-4", 0.00125))
+
+
 def test_the_command_and_the_page(tmp_path):
     def run(*arguments):
         return CliRunner().invoke(main, [str(argument) for argument in arguments])
@@ -173,6 +176,14 @@ def test_the_command_and_the_page(tmp_path):
     assert (folder / "diagnose.png").read_bytes().startswith(b"\x89PNG")
     assert run("report", folder).exit_code == 0
     assert "cosine to twin" in (folder / "report.html").read_text()
+    cells = [
+        record["stale"][0] | {"label": label, "n": 10, "kl": {"value": kl, "low": kl / 2, "high": 2 * kl}}
+        for label, kl in KL
+    ]
+    (folder / "diagnose.json").write_text(json.dumps(record | {"stale": cells}))
+    assert run("report", folder).exit_code == 0
+    page = (folder / "report.html").read_text()
+    assert "updated: 0 at 0, 0.00125 at 3-4." in page and ">0.002</text>" in page  # in words, and in the picture
     (folder / "diagnose.json").write_text("{")
     assert run("report", folder).exit_code == 0
     assert "diagnose.json is damaged" in (folder / "report.html").read_text()

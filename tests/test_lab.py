@@ -234,7 +234,7 @@ def test_all_mitigations_try_the_same_rates_and_strengths_take_turns():
 
 
 def test_each_mitigation_is_the_option_it_is_named_after():
-    plan = mitigation_plan()
+    plan = mitigation_plan(compensations=(1e2,), limits=(0.5,))
     default = A3CConfig().to_dict()
     told = {}
     for tau, name in plan.cells():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -12,8 +14,19 @@ from fastac.cli.experiments import Scope, Work, experiment, numbers
 from fastac.cli.options import comma_separated
 from fastac.progress import WaitingProgress
 
+Command = Callable[..., Any]
 _MITIGATIONS = ("staleness_lr", "max_staleness", "delay_compensation", "v_trace")
 
+
+def _numbers_option(flag: str, name: str, default: str, metavar: str, help: str) -> Callable[[Command], Command]:
+    return click.option(
+        flag, name, default=default, show_default=True, callback=numbers, metavar=f"{metavar},...", help=help
+    )
+
+
+_workers_option = click.option(
+    "--workers", type=int, default=8, show_default=True, help="virtual workers, 1 to 1,024, in turn"
+)
 _lag_option = click.option(
     "--lag",
     type=click.IntRange(min=0),
@@ -24,25 +37,9 @@ _lag_option = click.option(
 
 
 @click.command("staleness")
-@click.option(
-    "--tau",
-    "taus",
-    default="0,1,3,7,15,31",
-    show_default=True,
-    callback=numbers,
-    metavar="TAU,...",
-    help="mean staleness [updates]",
-)
-@click.option(
-    "--learning-rate",
-    "learning_rates",
-    default="5e-4,1e-3,2.2e-3",
-    show_default=True,
-    callback=numbers,
-    metavar="RATE,...",
-    help="step sizes of the optimizer",
-)
-@click.option("--workers", type=int, default=8, show_default=True, help="virtual workers, 1 to 1,024, in turn")
+@_numbers_option("--tau", "taus", "0,1,3,7,15,31", "TAU", "mean staleness [updates]")
+@_numbers_option("--learning-rate", "learning_rates", "5e-4,1e-3,2.2e-3", "RATE", "step sizes of the optimizer")
+@_workers_option
 @click.option(
     "--distribution",
     default="constant",
@@ -87,43 +84,21 @@ def staleness_command(
 
 
 @click.command("mitigations")
-@click.option(
-    "--tau",
-    "taus",
-    default="7,15,31",
-    show_default=True,
-    callback=numbers,
-    metavar="TAU,...",
-    help="mean staleness, each at least 1 [updates]",
-)
-@click.option(
+@_numbers_option("--tau", "taus", "7,15,31", "TAU", "mean staleness, each at least 1 [updates]")
+@_numbers_option(
     "--learning-rate",
     "learning_rates",
-    default="3e-4,4e-4,5.5e-4,7.5e-4,1e-3,1.4e-3,1.9e-3,2.6e-3,3.5e-3,4.8e-3,6.6e-3,9e-3",
-    show_default=True,
-    callback=numbers,
-    metavar="RATE,...",
-    help="step sizes to choose from, a trial each; strengths take turns from one to the next",
+    "3e-4,4e-4,5.5e-4,7.5e-4,1e-3,1.4e-3,1.9e-3,2.6e-3,3.5e-3,4.8e-3,6.6e-3,9e-3,1.25e-2,1.7e-2",
+    "RATE",
+    "step sizes to choose from, a trial each; strengths take turns from one to the next",
 )
-@click.option(
-    "--delay-compensation",
-    "compensations",
-    default="100,1000,10000",
-    show_default=True,
-    callback=numbers,
-    metavar="LAMBDA,...",
-    help="strengths of DC-ASGD to choose from",
+@_numbers_option(
+    "--delay-compensation", "compensations", "10,100,1000,10000", "LAMBDA", "strengths of DC-ASGD to choose from"
 )
-@click.option(
-    "--max-staleness",
-    "limits",
-    default="0.5,1,2",
-    show_default=True,
-    callback=numbers,
-    metavar="LIMIT,...",
-    help="limits of the staleness to choose from [multiples of tau]",
+@_numbers_option(
+    "--max-staleness", "limits", "0.5,1,2,4", "LIMIT", "limits of the staleness to choose from [multiples of tau]"
 )
-@click.option("--workers", type=int, default=8, show_default=True, help="virtual workers, 1 to 1,024, in turn")
+@_workers_option
 @click.option(
     "--distribution",
     type=click.Choice(("constant", "uniform", "geometric")),
@@ -223,14 +198,12 @@ def mitigations_command(
     metavar="W,...",
     help="virtual workers, with --n-envs envs each, up to 1,024; with --real up to 64  [with --real: 2,8,16]",
 )
-@click.option(
+@_numbers_option(
     "--learning-rate",
     "learning_rates",
-    default="1e-4,3e-4,1e-3,3e-3,1e-2,3e-2",
-    show_default=True,
-    callback=numbers,
-    metavar="RATE,...",
-    help="step sizes: of several, each algorithm's best on other seeds, for each number of workers",
+    "1e-4,3e-4,1e-3,3e-3,1e-2,3e-2",
+    "RATE",
+    "step sizes: of several, each algorithm's best on other seeds, for each number of workers",
 )
 @click.option(
     "--step-s",

@@ -128,7 +128,7 @@ def as_svg(draw: Callable[[Axes], None], name: str, size_in: tuple[float, float]
     }
     with plt.rc_context(style):
         figure = plt.figure(figsize=size_in)
-        draw(figure.add_axes((0.14, 0.17, 0.83, 0.78)))
+        draw(figure.add_axes((0.17, 0.17, 0.8, 0.78)))
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
         plt.close(figure)

@@ -14,6 +14,7 @@ from rich.table import Table as RichTable
 from fastac import rundir
 from fastac.compare.verdicts import Estimate
 from fastac.lab.statistics import in_blocks
+from fastac.lab.tables import table_of
 from fastac.metrics import Table
 from fastac.words import counted
 
@@ -101,7 +102,7 @@ def stale_table(of: Diagnosis) -> RichTable:
         for cell in (*of.stale, of.late)
         if cell.n
     ]
-    return _rich(title, headings, rows)
+    return table_of(title, headings, rows, grouped=False)
 
 
 def parts_table(of: Diagnosis) -> RichTable:
@@ -118,7 +119,8 @@ def parts_table(of: Diagnosis) -> RichTable:
         )
         for cell in of.parts
     ]
-    return _rich("In the course of the run; cosine to twin and KL of the stale gradients", headings, rows)
+    title = "In the course of the run; cosine to twin and KL of the stale gradients"
+    return table_of(title, headings, rows, grouped=False)
 
 
 LEGEND = (
@@ -217,12 +219,3 @@ def _text(estimate: Estimate, form: str) -> str:
 
 def _interval(estimate: Estimate, form: str) -> str:
     return f"{estimate.value:{form}}, 95 % interval {estimate.low:{form}} to {estimate.high:{form}}"
-
-
-def _rich(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> RichTable:
-    table = RichTable(title=title, box=None, padding=(0, 1, 0, 0))
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table

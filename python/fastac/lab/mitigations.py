@@ -22,9 +22,24 @@ from fastac.lab.crew import run_all
 NONE = "none"
 MITIGATIONS = (NONE, "rate / staleness", "DC-ASGD", "max staleness", "V-trace")
 TAUS = (7, 15, 31)
-LEARNING_RATES = (3e-4, 4e-4, 5.5e-4, 7.5e-4, 1e-3, 1.4e-3, 1.9e-3, 2.6e-3, 3.5e-3, 4.8e-3, 6.6e-3, 9e-3)
-COMPENSATIONS = (1e2, 1e3, 1e4)
-LIMITS = (0.5, 1.0, 2.0)
+LEARNING_RATES = (
+    3e-4,
+    4e-4,
+    5.5e-4,
+    7.5e-4,
+    1e-3,
+    1.4e-3,
+    1.9e-3,
+    2.6e-3,
+    3.5e-3,
+    4.8e-3,
+    6.6e-3,
+    9e-3,
+    1.25e-2,
+    1.7e-2,
+)
+COMPENSATIONS = (1e1, 1e2, 1e3, 1e4)
+LIMITS = (0.5, 1.0, 2.0, 4.0)
 TUNING_SEEDS = tuple(range(1000, 1003))
 
 

@@ -19,6 +19,7 @@ from fastac.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -80,14 +81,9 @@ def _draw_against_tau(
 
 def draw_stragglers(path: Path, cells: Sequence[Cell], plan: stragglers.Plan) -> None:
     """Virtual time to solve against the spread, a panel for each number of workers; the ratio below."""
-    at = {spread: place for place, spread in enumerate(plan.spreads)}
-    n = len(plan.workers)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            2, n, figsize=(4.2 * n + 1, 7.4), height_ratios=(2, 1), sharex=True, squeeze=False, layout="constrained"
-        )
-        for column, workers in enumerate(plan.workers):
-            above, below = axes[:, column]
+        figure, panels, at = _by_workers(plan)
+        for workers, (above, below) in panels.items():
             its = [cell for cell in cells if cell.key["workers"] == workers]
             top = 1.1 * _largest([cell.time for cell in its], 1.0)
             for i, name in enumerate(stragglers.ALGORITHMS):
@@ -97,15 +93,9 @@ def draw_stragglers(path: Path, cells: Sequence[Cell], plan: stragglers.Plan) ->
             ratios = [cell for cell in its if math.isfinite(cell.against.value)]
             highest = 1.2 * max([c.against.high for c in ratios if math.isfinite(c.against.high)], default=2.0)
             _draw(below, [at[c.key["spread"]] for c in ratios], [c.against for c in ratios], 2, "", highest)
-            below.axhline(1.0, color="0.4", lw=0.8, ls=":")
-            above.set_title(counted(workers, "workers"))
             above.set_ylim(bottom=0)
             below.set_ylim(bottom=0)
-            below.set_xticks(list(at.values()), [f"{spread:g}" for spread in at])
-        axes[0, 0].set_ylabel("virtual seconds to 475, median")
-        axes[1, 0].set_ylabel("A2C's time / A3C's")
-        figure.supxlabel(stragglers.COSTS[plan.costs][0], fontsize=10)
-        _legend(axes[0, 0])
+        _label_first(panels, "virtual seconds to 475, median", "A2C's time / A3C's")
         figure.suptitle(
             f"CartPole-v1, {counted(len(plan.seeds), 'seeds')}; "
             "bars: 95 % intervals, open marks: the median is never reached"
@@ -145,14 +135,9 @@ def draw_diagnosis(path: Path, of: Diagnosis) -> None:
 
 def draw_real(path: Path, pairs: Sequence[Pair], plan: stragglers.Plan) -> None:
     """Real times as points over the predicted ones as lines, a panel for each number of workers; the ratio below."""
-    at = {spread: place for place, spread in enumerate(plan.spreads)}
-    n = len(plan.workers)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            2, n, figsize=(4.2 * n + 1, 7.4), height_ratios=(2, 1), sharex=True, squeeze=False, layout="constrained"
-        )
-        for column, workers in enumerate(plan.workers):
-            above, below = axes[:, column]
+        figure, panels, at = _by_workers(plan)
+        for workers, (above, below) in panels.items():
             its = [pair for pair in pairs if pair.real.key["workers"] == workers]
             top = 1.1 * _largest([cell.time for pair in its for cell in (pair.real, pair.virtual)], 1.0)
             highest = max(1.5, 1.1 * _largest([pair.ratio for pair in its], 1.0))
@@ -164,21 +149,41 @@ def draw_real(path: Path, pairs: Sequence[Pair], plan: stragglers.Plan) -> None:
                 _draw(above, x, [pair.real.time for pair in arm], i, f"{name}, real", top, line="")
                 clear = [(place, pair.ratio) for place, pair in zip(x, arm, strict=True) if _is_told(pair.ratio)]
                 _draw(below, [place for place, _ in clear], [ratio for _, ratio in clear], i, "", highest, line="")
-            below.axhline(1.0, color="0.4", lw=0.8, ls=":")
-            above.set_title(counted(workers, "workers"))
             above.set_ylim(0, 1.04 * top)
             below.set_ylim(0, highest)
             below.set_xlim(-0.4, len(at) - 0.6)
-            below.set_xticks(list(at.values()), [f"{spread:g}" for spread in at])
-        axes[0, 0].set_ylabel("seconds to 475, median")
-        axes[1, 0].set_ylabel("real / virtual")
-        figure.supxlabel(stragglers.COSTS[plan.costs][0], fontsize=10)
-        _legend(axes[0, 0])
+        _label_first(panels, "seconds to 475, median", "real / virtual")
         figure.suptitle(
             f"CartPole-v1, {counted(len(plan.seeds), 'seeds')}; bars: 95 % intervals of the real times, open marks: "
             "the median is never reached"
         )
         save(figure, path)
+
+
+Panels = dict[int, tuple["Axes", "Axes"]]
+
+
+def _by_workers(plan: stragglers.Plan) -> tuple[Figure, Panels, dict[float, int]]:
+    """Times above and their ratios below, for each number of workers; where each spread stands."""
+    n = len(plan.workers)
+    figure, axes = plt.subplots(
+        2, n, figsize=(4.2 * n + 1, 7.4), height_ratios=(2, 1), sharex=True, squeeze=False, layout="constrained"
+    )
+    at = {spread: place for place, spread in enumerate(plan.spreads)}
+    panels = {workers: (axes[0, column], axes[1, column]) for column, workers in enumerate(plan.workers)}
+    for workers, (above, below) in panels.items():
+        above.set_title(counted(workers, "workers"))
+        below.axhline(1.0, color="0.4", lw=0.8, ls=":")
+        below.set_xticks(list(at.values()), [f"{spread:g}" for spread in at])
+    figure.supxlabel(stragglers.COSTS[plan.costs][0], fontsize=10)
+    return figure, panels, at
+
+
+def _label_first(panels: Panels, times: str, ratios: str) -> None:
+    above, below = next(iter(panels.values()))
+    above.set_ylabel(times)
+    below.set_ylabel(ratios)
+    _legend(above)
 
 
 def _largest(estimates: Sequence[Estimate], otherwise: float) -> float:

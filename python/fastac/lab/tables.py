@@ -100,15 +100,12 @@ def staleness_table(cells: Sequence[Cell], plan: staleness.Plan) -> Table:
         f"CartPole-v1, {counted(plan.workers, 'virtual workers')}, {plan.distribution} staleness, "
         f"{counted(len(plan.seeds), 'seeds')}, {plan.total_timesteps:,} env steps; 95 % intervals below"
     )
-    headings = ["rate", "tau", "solved (475)", "env steps to 475", "/ tau 0", "final return"]
+    headings = ["rate", "tau", *_reached_than("tau 0")]
     rows = [
         (
             f"{cell.key['learning_rate']:g}",
             f"{cell.key['tau']:g}",
-            fraction_text(cell),
-            text(cell.time, 0),
-            text(cell.against, 2),
-            text(cell.mean, 0),
+            *_reached(cell),
         )
         for cell in cells
     ]
@@ -122,21 +119,27 @@ def mitigation_table(cells: Sequence[Cell], plan: mitigations.Plan) -> Table:
         f"{len(mitigations.TUNING_SEEDS)} other seeds; second readings at most {plan.lag} updates old; "
         "95 % intervals below"
     )
-    headings = ["tau", "mitigation", "rate", "strength", "solved (475)", "env steps to 475", "/ none", "final return"]
+    headings = ["tau", "mitigation", "rate", "strength", *_reached_than("none")]
     rows = [
         (
             f"{cell.key['tau']:g}",
             cell.key["mitigation"],
             f"{cell.key['learning_rate']:g}",
             "-" if cell.key["strength"] is None else f"{cell.key['strength']:g}",
-            fraction_text(cell),
-            text(cell.time, 0),
-            text(cell.against, 2),
-            text(cell.mean, 0),
+            *_reached(cell),
         )
         for cell in cells
     ]
     return table_of(title, headings, rows)
+
+
+def _reached_than(reference: str) -> tuple[str, ...]:
+    """The headings of `_reached`."""
+    return "solved (475)", "env steps to 475", f"/ {reference}", "final return"
+
+
+def _reached(cell: Cell) -> tuple[str, ...]:
+    return fraction_text(cell), text(cell.time, 0), text(cell.against, 2), text(cell.mean, 0)
 
 
 def straggler_table(cells: Sequence[Cell], plan: stragglers.Plan) -> Table:
@@ -302,13 +305,14 @@ def times_as_long(ratio: Estimate) -> str:
     return f"{ratio.value:.2f} times (95 % interval {ratio.low:.2f} to {ratio.high:.2f})"
 
 
-def table_of(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+def table_of(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], *, grouped: bool = True) -> Table:
+    """`grouped`: rows that begin alike stand together."""
     table = Table(title=title, box=None, padding=(0, 1, 0, 0))
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     before = ""
     for row in rows:
-        if before not in ("", row[0]):
+        if grouped and before not in ("", row[0]):
             table.add_section()
         before = row[0]
         table.add_row(*row)

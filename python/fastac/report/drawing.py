@@ -23,6 +23,7 @@ _SIZE_IN = (4.6, 2.9)  # small, so that its text can be read on a phone
 _TABLE_ROWS = 12
 # Colours that stand for variables of page.css: one picture serves light, dark and paper.
 _INK, _SLOT = "#fe00ff", "#fe000{}"
+_LONG = re.compile(r"-?\d+\.\d{3,}")
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,54 @@ def bars(
 
     most = int(np.argmax(shares))
     told = f"Bars. Most, {shares[most]:.1f} %, lie at {list(labels.values())[most]}."
-    picture = _inline(plots.as_svg(draw, key, _SIZE_IN, _INK), key, title, told)
     rows = [[label, *(f"{column[i]:.2f} %" for column in columns.values())] for i, label in enumerate(labels.values())]
     numbers = element("details", element("summary", "Numbers"), table(title, [x_label, *columns], rows), class_="data")
-    entries = [element("span", swatch(slot, band=True), name) for slot, name in enumerate(stacked)]
-    legend = element("p", *entries, class_="legend solid") if len(stacked) > 1 else ""
+    return _still(key, title, draw, told, stacked if len(stacked) > 1 else (), note, numbers)
+
+
+def marks(
+    key: str,
+    title: str,
+    labels: Sequence[str],
+    rows: Mapping[str, Sequence[tuple[float, float, float]]],
+    x_label: str,
+    unit: str,
+    note: str,
+) -> Html:
+    """Values with their intervals, (value, low, high) for each label, NaN where unknown; SLOTS rows at most."""
+
+    def draw(ax: Axes) -> None:
+        for slot, its in enumerate(rows.values()):
+            aside = np.arange(len(labels)) + 0.16 * (slot - (len(rows) - 1) / 2)
+            values, lows, highs = np.array(its, np.float64).reshape(-1, 3).T
+            color = _SLOT.format(slot)
+            ax.plot(aside, values, marker="o", ms=5, lw=1.4, color=color, dashes=_DASHES[slot] or (None, None))
+            ax.vlines(aside, lows, highs, color=color, lw=1.4)
+        ax.set_xticks(range(len(labels)), list(labels), fontsize=7.5)
+        ax.set_xlabel(x_label)
+        ax.set_ylabel(unit)
+        ax.yaxis.set_major_formatter(lambda value, _: _tick(value))
+
+    told = " ".join(
+        f"{name}: " + ", ".join(f"{shown(one[0])} at {at}" for at, one in zip(labels, its, strict=True)) + "."
+        for name, its in rows.items()
+    )
+    return _still(key, title, draw, told, tuple(rows), note)
+
+
+def _still(
+    key: str,
+    title: str,
+    draw: Callable[[Axes], None],
+    told: str,
+    names: Sequence[str],
+    note: str,
+    numbers: Html | str = "",
+) -> Html:
+    """A figure with one picture, whose axes cannot be switched. `names`: the legend, in the order of the slots."""
+    picture = _inline(plots.as_svg(draw, key, _SIZE_IN, _INK), key, title, told)
+    entries = [element("span", swatch(slot, band=True), name) for slot, name in enumerate(names)]
+    legend = element("p", *entries, class_="legend solid") if names else ""
     caption = element("figcaption", element("h3", title), legend)
     return element("figure", caption, picture, element("p", note, class_="note"), numbers, id=f"figure-{key}")
 
@@ -227,7 +271,7 @@ def _inline(svg: str, name: str, title: str, told: str) -> Html:
     body = body.replace("xlink:href", "href").replace(_INK, "var(--ink)")
     body = re.sub(_SLOT.format(r"(\d)"), r"var(--slot-\1)", body)
     body = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", body)
-    body = re.sub(r"-?\d+\.\d{3,}", lambda match: f"{float(match[0]):.1f}", body)
+    body = re.sub(r"<[^>]*>", lambda tag: _LONG.sub(lambda found: f"{float(found[0]):.1f}", tag[0]), body)  # no text
     body = re.sub(r"\s*\n\s*", " ", body)
     named = f'role="img" aria-labelledby="{name}-title {name}-desc"'
     words = joined([element("title", title, id=f"{name}-title"), element("desc", escaped(told), id=f"{name}-desc")])
