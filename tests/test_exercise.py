@@ -87,9 +87,9 @@ def test_the_log_says_what_the_history_says(done):
             ended = result.history.episodes["updates"] <= its["updates"]
             returns = result.history.episodes["episode_return"][ended][-100:]
             assert its["episodes"] == ended.sum()
-            assert (
-                its["return_mean"] is None if its["episodes"] == 0 else its["return_mean"] == round(returns.mean(), 2)
-            )
+            # A float of Python: NumPy's round a hundredfold, which makes other ties.
+            mean = round(float(returns.mean()), 2) if its["episodes"] else None
+            assert its["return_mean"] == mean
             assert its["env_steps"] == its["updates"] * (10 if result.arm == "A2C" else 5)
         seconds = [its["wall_s"] for its in log(result.history, 300)]
         assert seconds == sorted(seconds)
