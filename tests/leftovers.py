@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fastac import forking
 
+KTHREADD = 2  # the parent of the kernel's own threads
 GRACE_S = 2.0  # how long what is on its way out may take
 Thing = tuple[str, object]
 # What libraries keep for life: matplotlib its open fonts, multiprocessing its heap, a file without a name by then.
@@ -55,13 +56,14 @@ def _processes() -> dict[Thing, str]:
     for pid in sorted(pid for pid in pids if pid not in _foreign and pid != os.getpid()):
         try:
             state, parent = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[:2]
-            if int(parent) in ours or _is_marked(pid) or _is_fork(pid):
+            environ = _environ(pid)
+            if int(parent) in ours or MARK in environ or _is_fork(pid):
                 ours.add(pid)
                 if pid not in servants:  # a dead one of these is asked for by multiprocessing at its next use
                     command = Path(f"/proc/{pid}/cmdline").read_bytes()
                     words = command.replace(b"\0", b" ").decode(errors="replace")[:200]
                     found["process", pid] = f"process {pid}, child of {parent}, state {state}: {words}"
-            else:
+            elif environ or int(parent) == KTHREADD:  # empty in the midst of an exec, too
                 _foreign.add(pid)
         except OSError:  # gone meanwhile
             continue
@@ -72,11 +74,13 @@ def _forkservers() -> list[forkserver.ForkServer]:
     return [forkserver._forkserver, *forking._servers.values()]
 
 
-def _is_marked(pid: int) -> bool:
+def _environ(pid: int) -> bytes:
     try:
-        return MARK in Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:  # the kernel's own, or another user's
-        return False
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except PermissionError:
+        return b"another user's"
+    except ProcessLookupError:  # a zombie, or the kernel's own
+        return b""
 
 
 def _is_fork(pid: int) -> bool:
