@@ -15,6 +15,7 @@ from fastac import forking
 
 KTHREADD = 2  # the parent of the kernel's own threads
 GRACE_S = 2.0  # how long what is on its way out may take
+SHARED_FILES = Path("/dev/shm")
 Thing = tuple[str, object]
 # What libraries keep for life: matplotlib its open fonts, multiprocessing its heap, a file without a name by then.
 _KEPT = re.compile(r"/mpl-data/fonts/.*\.ttf$|^/dev/shm/pym-.* \(deleted\)$")
@@ -109,7 +110,7 @@ def _descriptors() -> dict[Thing, str]:
 
 
 def _shared_files() -> dict[Thing, str]:
-    return {("file", name): f"/dev/shm/{name}" for name in os.listdir("/dev/shm")}
+    return {("file", name): f"{SHARED_FILES}/{name}" for name in os.listdir(SHARED_FILES)}
 
 
 def _mappings() -> dict[Thing, str]:
