@@ -226,7 +226,7 @@ def test_each_flag_has_defaults_of_its_own(monkeypatch, tmp_path):
     assert plans == [
         (stragglers.Plan, (8, 64, 256), 20, 1e-3, 5, 1),
         (stragglers.Plan, (8, 32), 6, 1e-3, 3, 1),
-        (real.Plan, (2, 8, 16), 10, 5e-4, 5, 8),
+        (real.Plan, (2, 8, 16), 20, 5e-4, 5, 8),
         (real.Plan, (4, 16), 6, 5e-4, 3, 8),
         (real.Plan, (3,), 9, 0.1, 3, 8),
     ]
