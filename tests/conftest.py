@@ -25,6 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    seed = config.getoption("--shuffle")
+    seed = config.getoption(
+        "--shuffle"
+    )  # fixtures that take long are of the session: a module's would be made again and again
     if seed is not None:
         random.Random(seed).shuffle(items)

@@ -18,7 +18,7 @@ from fastac.metrics import EPISODE, UPDATE, HistoryBuilder, row
 PLAN = Plan(1500, (0, 1), 2, backend="thread", options={"n_steps": 8, "hidden_sizes": (16,)})
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def results():
     return list(run(PLAN))
 

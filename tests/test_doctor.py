@@ -23,7 +23,7 @@ OF_WORKERS = ["processes", "threads", "memory", "descriptors", "pids"]
 MIB = 2**20
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def need():
     return doctor.measure_worker()
 

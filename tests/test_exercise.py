@@ -29,7 +29,7 @@ SMALL = Exercise(2, 300, 5, (0, 1), 2_000, "thread")
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "exercise.md"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def done():
     return Runs(list(first_runs(SMALL)), list(later_runs(SMALL)))
 

@@ -16,7 +16,7 @@ import fastac
 from fastac.errors import LedgerError, WorkerDiedError
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     """The folder of one finished run, runs/x, whose model is the reference."""
     runs = tmp_path_factory.mktemp("beside") / "runs"

@@ -66,7 +66,7 @@ def test_tidy_up():
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def summary(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("nested")
     for name in ("conftest.py", "leftovers.py"):

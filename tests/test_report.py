@@ -40,7 +40,7 @@ def invoke(*words):
     return CliRunner().invoke(main, [str(word) for word in words])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     """A run and a comparison, made by the commands themselves, under names that would be markup."""
     runs = tmp_path_factory.mktemp("runs")
@@ -52,12 +52,12 @@ def runs(tmp_path_factory):
     return runs
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def run_folder(runs):
     return runs / "<b>&run"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def comparison(runs):
     return runs / '"><i>both'
 
@@ -68,7 +68,7 @@ def page_of(folder, out):
     return out.read_text(encoding="ascii")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pages(run_folder, comparison, tmp_path_factory):
     to = tmp_path_factory.mktemp("pages")
     return {"run": page_of(run_folder, to / "run.html"), "comparison": page_of(comparison, to / "comparison.html")}

@@ -37,7 +37,7 @@ std::vector<float> outcome(const Pushes& pushes, const Change& change, UpdateSch
     const SharedRegion region = harness::region(harness::config(1, floats, scheme, kind));
     const bool in_place = scheme == UpdateScheme::hogwild;
     const std::size_t n = pushes.gradients.size();
-    Session worker(region, 0);
+    Session worker(region, 0), learner(region, 2);
     std::vector<float> params(floats, 1.0F), state(floats * state_vectors(kind));
     worker.initialize(params, {}, 0);
     for (std::size_t i = 0; i < n;) {
@@ -51,6 +51,7 @@ std::vector<float> outcome(const Pushes& pushes, const Change& change, UpdateSch
             if (in_place) worker.submit(gradient, tag);
             else last = worker.push(gradient, tag).value();
         }
+        if (scheme == UpdateScheme::queue) learner.drain();
         if (last) CHECK(worker.settle(*last));
     }
     const Ledger ledger = worker.ledger();
@@ -69,7 +70,7 @@ std::string nonfinite(const gates::Arguments& arguments) {
     std::mt19937_64 random(arguments.number("seed", 0, UINT64_MAX));
     const Pushes pushes(n, random);
     std::uint64_t runs = 0, same = 0;
-    for (const UpdateScheme scheme : {UpdateScheme::lockfree, UpdateScheme::hogwild}) {
+    for (const UpdateScheme scheme : {UpdateScheme::lockfree, UpdateScheme::lock, UpdateScheme::queue, UpdateScheme::hogwild}) {
         for (const OptimizerKind kind : {OptimizerKind::adam, OptimizerKind::rmsprop}) {
             for (std::size_t k = 0; k < n; ++k, ++runs) {
                 std::vector<float> spoilt = pushes.gradients[k];
@@ -82,7 +83,7 @@ std::string nonfinite(const gates::Arguments& arguments) {
         }
     }
     return "nonfinite: " + gates::thousands(runs) + " runs of " + gates::thousands(n) +
-           " pushes, each with a NaN or an infinity in another push, lockfree and hogwild, adam and rmsprop: in " + gates::thousands(same) +
+           " pushes, each with a NaN or an infinity in another push, all schemes, adam and rmsprop: in " + gates::thousands(same) +
            " parameters and optimizer state are bit for bit those without that push";
 }
 

@@ -234,7 +234,9 @@ def worker_processes(workers: int, cpus: int, root: Path) -> Iterator[Finding]:
         found = f"a worker process did not start: {type(error).__name__}: {error}"
         yield Finding(PROBLEM, "processes", found, 'use --backend thread (in Python: backend="thread") until it does')
         return
-    yield Finding(OK, "processes", f"one started and was ready in {need.start_s:.1f} s (later ones start faster)")
+    ready = f"was ready in {need.start_s:.1f} s (later ones start faster)"
+    found = f"one, forked by a server (start method forkserver), {ready}"
+    yield Finding(OK, "processes", found)
     yield threads(need, cpus)
     yield memory(workers, need, limits.memory_left(root))
     yield descriptors(workers, need)

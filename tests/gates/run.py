@@ -68,6 +68,10 @@ def kills(n: int, scheme: str = "lockfree") -> Callable[[Path], Command]:
     return native("gate_kills", f"kills={n}", f"scheme={scheme}", "control=1")
 
 
+def spin(*arguments: str) -> Callable[[Path], Command]:
+    return lambda _: ["bash", str(ROOT / "cpp" / "model" / "check.sh"), *arguments]
+
+
 RACES = [native("gate_races", "pushes=1000100", build=build) for build in ("tsan", "clang-tsan")]
 
 GATES = [  # the longest first: what is left at the end is short
@@ -76,7 +80,7 @@ GATES = [  # the longest first: what is left at the end is short
     gate("parents", [script("parents_killed")]),
     gate("workers", [script("workers_killed")]),
     gate("boundary", [script("boundary")]),
-    gate("spin", [lambda _: ["bash", str(ROOT / "cpp" / "model" / "check.sh")]]),
+    gate("spin", [spin()], [spin(), spin("--long")]),
     gate(
         "schedules",
         [native("gate_schedules", "100000")],

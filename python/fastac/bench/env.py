@@ -24,7 +24,8 @@ _GYMNASIUM = {"sync": "gymnasium sync", "async": "gymnasium async", "vector_entr
 def measure(
     sizes: tuple[int, ...], rounds: int, round_s: float, with_peers: bool, tick: Tick
 ) -> dict[int, dict[str, dict[str, Spread]]]:
-    """For each number of envs and each form: ns per env step, and how many times the VectorEnv of fastac is faster."""
+    """For each number of envs and each form: ns per env step, and how many times the VectorEnv of fastac is faster, and
+    the env below it, which writes to the same buffers again and again."""
     results: dict[int, dict[str, dict[str, Spread]]] = {}
     for n in sizes:
         closers: list[Callable[[], Any]] = []
@@ -53,6 +54,7 @@ def measure(
             name: {
                 "ns_per_env_step": Spread.of(values),
                 "times_slower_than_fastac": ratio(values, figures[NATIVE]),
+                "times_slower_than_buffers_reused": ratio(values, figures[RAW]),
             }
             for name, values in figures.items()
         }
@@ -61,7 +63,7 @@ def measure(
 
 def table(results: dict[int, dict[str, dict[str, Spread]]]) -> Table:
     shown = Table(title="CartPole-v1: medians over the rounds, minimum and maximum below them")
-    for column in ("envs", "form", "ns per env step", "times fastac/CartPole-v1"):
+    for column in ("envs", "form", "ns per env step", "times fastac/CartPole-v1", "times buffers reused"):
         shown.add_column(column, justify="left" if column == "form" else "right")
     for n, forms in results.items():
         for i, (name, figures) in enumerate(forms.items()):
@@ -70,6 +72,7 @@ def table(results: dict[int, dict[str, dict[str, Spread]]]) -> Table:
                 name,
                 figures["ns_per_env_step"].text(1 if figures["ns_per_env_step"].median < 100 else 0),
                 figures["times_slower_than_fastac"].text(2),
+                figures["times_slower_than_buffers_reused"].text(2),
             )
         shown.add_section()
     return shown

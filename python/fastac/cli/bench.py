@@ -253,7 +253,8 @@ def _show(table: Any, results: Any, repeated: int, where: dict[str, Any], path: 
     finally:
         rundir.remove_if_empty(path.parent)
         console.print(table)
-    for line in (f"{counted(repeated, unit)}, measured on {machine.summary(where)}.", f"Written: {path}"):
+    seeded = "from 0 on" if unit == "seeds" else "of seed 0"
+    for line in (f"{counted(repeated, unit)} {seeded}, measured on {machine.summary(where)}.", f"Written: {path}"):
         console.print(line, highlight=False, soft_wrap=True)
 
 
