@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fastac import forking
 
+EXEC_S = 0.1
 KTHREADD = 2  # the parent of the kernel's own threads
 GRACE_S = 2.0  # how long what is on its way out may take
 SHARED_FILES = Path("/dev/shm")
@@ -57,14 +58,14 @@ def _processes() -> dict[Thing, str]:
     for pid in sorted(pid for pid in pids if pid not in _foreign and pid != os.getpid()):
         try:
             state, parent = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[:2]
-            environ = _environ(pid)
+            environ = b"" if state == "Z" or int(parent) == KTHREADD else _environ(pid)
             if int(parent) in ours or MARK in environ or _is_fork(pid):
                 ours.add(pid)
                 if pid not in servants:  # a dead one of these is asked for by multiprocessing at its next use
                     command = Path(f"/proc/{pid}/cmdline").read_bytes()
                     words = command.replace(b"\0", b" ").decode(errors="replace")[:200]
                     found["process", pid] = f"process {pid}, child of {parent}, state {state}: {words}"
-            elif environ or int(parent) == KTHREADD:  # empty in the midst of an exec, too
+            elif state != "Z":
                 _foreign.add(pid)
         except OSError:  # gone meanwhile
             continue
@@ -76,12 +77,14 @@ def _forkservers() -> list[forkserver.ForkServer]:
 
 
 def _environ(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes()
-    except PermissionError:
-        return b"another user's"
-    except ProcessLookupError:  # a zombie, or the kernel's own
-        return b""
+    """Empty for a moment in the midst of an exec, and for good where somebody wanted none."""
+    deadline = time.monotonic() + EXEC_S
+    with contextlib.suppress(PermissionError, ProcessLookupError):  # another user's; a zombie by now
+        while time.monotonic() < deadline:
+            if environ := Path(f"/proc/{pid}/environ").read_bytes():
+                return environ
+            time.sleep(0.001)
+    return b""
 
 
 def _is_fork(pid: int) -> bool:
