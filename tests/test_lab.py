@@ -193,6 +193,12 @@ def test_drawn_stalenesses_have_the_mean_asked_for():
 def test_a_trace_is_one_staleness_a_line(tmp_path):
     (tmp_path / "t").write_text("0\n2\n4\n")
     assert staleness.parse_distribution(f"trace:{tmp_path / 't'}") == ("trace", (0, 2, 4))
+    (tmp_path / "updates.csv").write_text("updates,staleness\n1,0\n2,nan\n3,7\n")
+    assert staleness.read_trace(tmp_path / "updates.csv") == (0, 7)
+    (tmp_path / "updates.csv").write_text("updates,stale\n1,0\n")
+    for name in ("updates.csv", "nope.csv"):
+        with pytest.raises(ConfigError, match="or a run's updates"):
+            staleness.read_trace(tmp_path / name)
     plan = staleness.Plan(distribution="trace", trace=(0, 2, 4))
     assert plan.cells() == (0.0, 2.0) and plan.draw(2.0, 99, 0).tolist() == [0, 2, 4]
     assert plan.draw(0.0, 2, 0).tolist() == [0, 0]

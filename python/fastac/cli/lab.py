@@ -45,7 +45,7 @@ _lag_option = click.option(
     default="constant",
     show_default=True,
     metavar="NAME",
-    help="of the staleness: constant, uniform, geometric, or trace:FILE, a staleness a line",
+    help="of the staleness: constant, uniform, geometric, or trace:FILE, a staleness a line or a run's updates.csv",
 )
 @_lag_option
 @experiment(
@@ -65,7 +65,7 @@ def staleness_command(
     \b
     fastac staleness --quick
     fastac staleness --tau 0,7 --staleness-lr inverse
-    fastac staleness --distribution trace:staleness.txt
+    fastac staleness --distribution trace:runs/x/updates.csv
     """
     with ends_in_order():
         from fastac.lab import plots, staleness, tables

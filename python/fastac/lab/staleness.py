@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fastac import rundir
 from fastac.config import A3CConfig
 from fastac.errors import ConfigError, NonFiniteGradientError
 from fastac.lab.crew import run_all
@@ -130,11 +131,18 @@ def run_one(task: Task) -> Run:
 
 
 def read_trace(path: Path) -> tuple[int, ...]:
-    """A file with one staleness a line. Raises ConfigError for another one, and where it cannot be read."""
+    """A file with one staleness a line, or a run's updates.csv: what was logged of its staleness, in order.
+
+    Raises ConfigError for another one, and where it cannot be read.
+    """
     try:
-        taus = tuple(int(line) for line in path.read_text().split())
-    except ValueError:
-        raise ConfigError(f"{path}: expected one whole number a line") from None
+        if path.suffix == ".csv":
+            logged = (rundir.read_table(path) or {})["staleness"]
+            taus = tuple(logged[np.isfinite(logged)].astype(int).tolist())
+        else:
+            taus = tuple(int(line) for line in path.read_text().split())
+    except (KeyError, ValueError):
+        raise ConfigError(f"{path}: expected one whole number a line, or a run's updates.csv") from None
     except OSError as error:
         raise ConfigError(f"{path}: expected a file that can be read, got: {error.strerror}") from None
     if not taus or min(taus) < 0:
