@@ -342,8 +342,40 @@ def test_a_folder_that_is_neither_is_refused(tmp_path):
     result = invoke("report", tmp_path)
     assert result.exit_code == 2 and "nothing can be read: run.json is damaged" in result.output
     (tmp_path / "compare.json").write_text("{}")
-    assert "got files of both" in invoke("report", tmp_path).output
+    assert "got files of a run and a comparison" in invoke("report", tmp_path).output
     assert invoke("report", tmp_path / "absent").exit_code == 2
+
+
+def test_scaling(tmp_path):
+    def spread(median):
+        return {"minimum": median / 2, "median": median, "maximum": 2 * median}
+
+    def figures(pace):
+        return {
+            "env_steps_per_s": spread(pace),
+            "env_steps_per_cpu_s": spread(pace),
+            "times_one_worker": spread(pace / 1e6),
+        }
+
+    forms = {"A3C, <threads>": {"1": figures(1e6), "2": figures(1.5e6)}, "apart": {"2": figures(1.9e6)}}
+    record = {
+        "command": ["bench", "scaling", "--rounds", "3"],
+        "rounds": 3,
+        "figures": forms | {"memory": {"beyond": spread(9)}},
+    }
+    (tmp_path / "bench-scaling.json").write_text(json.dumps(record))
+    assert invoke("report", tmp_path).exit_code == 0
+    page = (tmp_path / "report.html").read_text()
+    outline = Outline(page)
+    assert [key for key in outline.ids if key.startswith("figure-")] == [
+        "figure-env-steps-per-s",
+        "figure-times-one-worker",
+    ]
+    assert "<td>1,500,000 (750,000 to 3,000,000)</td><td>1.5 (0.75 to 3)</td>" in page and "beyond" not in page
+    assert "A3C, &lt;threads&gt;: 1,000,000 at 1, 1,500,000 at 2. apart: - at 1, 1,900,000 at 2." in page
+    assert "fastac bench scaling --rounds 3" in page and "x-axis" not in page
+    (tmp_path / "bench-scaling.json").write_text("{")
+    assert "nothing can be read: bench-scaling.json is damaged" in invoke("report", tmp_path).output
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ from fastac.cli.endings import ends_in_order
 def report(folder: Path, out: Path | None, show: bool) -> None:
     """Show a run or a comparison as one HTML file.
 
-    FOLDER is the runs/<name> of `fastac train` or `fastac compare`. The page needs no network, holds no script, and
-    reads well on a phone, on paper and in the dark. A run that was interrupted and tables that are damaged are told
-    on the page.
+    FOLDER is the runs/<name> of `fastac train`, `fastac compare` or `fastac bench scaling`. The page needs no network,
+    holds no script, and reads well on a phone, on paper and in the dark. A run that was interrupted and tables that are
+    damaged are told on the page.
 
     \b
     fastac report runs/a3c-20260101-120000

@@ -16,11 +16,13 @@ _THEMES = {"auto": "as the system", "light": "light", "dark": "dark"}
 
 @dataclass(frozen=True)
 class Page:
-    """What stands on a page. `hideable`: the label of each series that has a checkbox, by its key."""
+    """What stands on a page. `hideable`: the label of each series that has a checkbox, by its key. `axes`: whether its
+    figures have x-axes to choose from."""
 
     title: str
     body: Sequence[Html]
     hideable: Mapping[str, str]
+    axes: bool = True
 
 
 def to_html(page: Page) -> str:
@@ -48,7 +50,8 @@ def _controls(page: Page) -> Html:
         mark = swatch(SLOTS - 1, band=True) if key == "band" else swatch(slot % SLOTS)
         shown.append(_choice("checkbox", f"show-{key}", f"show-{key}", joined([mark, label]), True))
     themes = [_choice("radio", "theme", f"theme-{key}", name, key == "auto") for key, name in _THEMES.items()]
-    return joined([_group("x-axis", axes), _group("show", shown), _group("colours", themes)])
+    groups = {"x-axis": axes if page.axes else [], "show": shown, "colours": themes}
+    return joined([_group(name, choices) for name, choices in groups.items() if choices])
 
 
 def _group(name: str, choices: Sequence[Html]) -> Html:

@@ -1,7 +1,6 @@
-"""What a folder holds, as far as it can be read. In: a folder. Out: a RunSource or a ComparisonSource, with notices.
+"""What a folder holds, as far as it can be read. In: a folder. Out: a Source, with notices.
 
-A file that is damaged or missing leaves its part empty and is told in words; only a folder that is no run's and no
-comparison's is refused.
+A file that is damaged or missing leaves its part empty and is told in words; only a folder of another kind is refused.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ Contents = TypeVar("Contents")
 TABLES = ("episodes", "updates", "moments")
 _RUN = ("run.json", *(f"{name}.csv" for name in TABLES))
 _COMPARISON = ("compare.json", "compare.csv")
+_KINDS = {"a run": _RUN, "a comparison": _COMPARISON, "scaling": ("bench-scaling.json",)}
 
 
 @dataclass
@@ -47,21 +47,34 @@ class ComparisonSource:
     notices: list[str] = field(default_factory=list)
 
 
-def load(folder: Path) -> RunSource | ComparisonSource:
-    """Raises ReportError where the folder is no run's and no comparison's, or nothing of it is whole."""
+@dataclass
+class ScalingSource:
+    """Of `fastac bench scaling`: bench-scaling.json."""
+
+    folder: Path
+    record: dict[str, Any]
+    notices: list[str] = field(default_factory=list)
+
+
+Source = RunSource | ComparisonSource | ScalingSource
+
+
+def load(folder: Path) -> Source:
+    """Raises ReportError where the folder is of none of the three, or nothing of it is whole."""
     if not folder.is_dir():
         raise ReportError(f"{folder}: expected the folder of a run or of a comparison, got no folder")
-    run = any((folder / name).exists() for name in _RUN)
-    comparison = any((folder / name).exists() for name in _COMPARISON)
-    if run == comparison:
-        got = "files of both" if run else f"a folder with {_listing(folder)}"
+    found = [name for name, files in _KINDS.items() if any((folder / file).exists() for file in files)]
+    if len(found) != 1:
+        got = f"files of {' and '.join(found)}" if found else f"a folder with {_listing(folder)}"
         raise ReportError(
-            f"{folder}: expected the folder of a run (run.json, updates.csv; from `fastac train`) or of a comparison "
-            f"(compare.json, compare.csv; from `fastac compare`), got {got}"
+            f"{folder}: expected the folder of a run (run.json, updates.csv; from `fastac train`), of a comparison "
+            f"(compare.json, compare.csv; from `fastac compare`) or of `fastac bench scaling` (bench-scaling.json), "
+            f"got {got}"
         )
-    source = _load_run(folder) if run else _load_comparison(folder)
-    rows = len(source.history.episodes["wall_s"]) if isinstance(source, RunSource) else len(source.curves)
-    if not source.record and not rows:
+    readers: dict[str, Callable[[Path], Source]]
+    readers = {"a run": _load_run, "a comparison": _load_comparison, "scaling": _load_scaling}
+    source = readers[found[0]](folder)
+    if not source.record and not _rows(source):
         raise ReportError(f"{folder}: nothing can be read: {'; '.join(source.notices)}")
     return source
 
@@ -100,6 +113,17 @@ def _load_comparison(folder: Path) -> ComparisonSource:
     record = _whole(folder / "compare.json", rundir.read_json, notices)
     curves = _whole(folder / "compare.csv", _curves, notices)
     return ComparisonSource(folder, record or {}, curves or {}, notices)
+
+
+def _load_scaling(folder: Path) -> ScalingSource:
+    notices: list[str] = []
+    return ScalingSource(folder, _whole(folder / "bench-scaling.json", rundir.read_json, notices) or {}, notices)
+
+
+def _rows(source: Source) -> int:
+    if isinstance(source, RunSource):
+        return len(source.history.episodes["wall_s"])
+    return len(source.curves) if isinstance(source, ComparisonSource) else 0
 
 
 def _whole(path: Path, read: Callable[[Path], Contents | None], notices: list[str]) -> Contents | None:
