@@ -75,7 +75,7 @@ def spin(*arguments: str) -> Callable[[Path], Command]:
 RACES = [native("gate_races", "pushes=1000100", build=build) for build in ("tsan", "clang-tsan")]
 
 GATES = [  # the longest first: what is left at the end is short
-    gate("mutants", [script("mutants")]),
+    gate("mutants", [script("mutants")], [script("mutants", "--report", str(ROOT / "docs" / "mutants.md"))]),
     gate("signals", [script("signals")]),
     gate("parents", [script("parents_killed")]),
     gate("workers", [script("workers_killed")]),
