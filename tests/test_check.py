@@ -244,3 +244,4 @@ def test_the_table_fits_into_80_columns_and_tells_of_hogwild(moved, words, monke
     result = CliRunner(env={"COLUMNS": "80"}).invoke(main, ["check"])
     assert result.exit_code == 0 and max(map(len, result.output.splitlines())) <= 80
     assert words in " ".join(result.output.split()) and "…" not in result.output
+    assert "gradients was applied exactly once." in result.output

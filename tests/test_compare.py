@@ -31,6 +31,13 @@ def test_the_arms_start_from_the_same_weights_and_env_states():
     assert [model.config.n_envs * getattr(model.config, "workers", 1) for model in models] == [2, 2, 2]
 
 
+def test_a_median_over_seeds_begins_where_all_have_a_value():
+    nan = math.nan
+    seeds, known = plots.where_all_are_known(np.array([[nan, 1.0, 2.0], [nan, nan, 4.0], [nan, nan, nan]]))
+    assert seeds.tolist()[0][1:] == [1.0, 2.0] and len(seeds) == 2 and known.tolist() == [False, False, True]
+    assert plots.where_all_are_known(np.full((2, 3), nan))[1].tolist() == [False] * 3
+
+
 def test_all_arms_run_under_one_seed_before_the_next(results):
     assert [(result.arm, result.seed) for result in results] == [(arm, seed) for seed in (0, 1) for arm in ARMS]
     for result in results:

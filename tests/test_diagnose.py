@@ -154,6 +154,7 @@ def test_rows_and_sentences():
     assert math.isnan(diagnosis("run", n, 1, 8, {**table, "staleness": np.zeros(n)}).parts[0].cosine.value)
     few = {name: column[:40] for name, column in table.items()}
     assert sentences(diagnosis("run", 40, 1, 8, few))[0].startswith("20 stale gradients measured: too few")
+    assert ["--every 1" in sentences(diagnosis("run", 40, n, 8, few))[0] for n in (1, 2)] == [False, True]
 
 
 KL = (("0", 0.0), ("3-4", 0.00125))

@@ -133,6 +133,14 @@ def test_sentences_say_no_more_than_the_runs_carry():
     assert "no difference that 5 seeds could show" in compared("Env steps", low, low, ("a", "b"), 0)
 
 
+def test_an_advantage_that_was_not_measured_is_not_claimed(done):
+    for train_s, shown in ((1e6, False), (1e-6, True)):
+        paced = [replace(r, history=replace(r.history, train_s=train_s)) if r.arm == "A3C" else r for r in done.later]
+        told = answers(Runs(done.first, paced), SMALL)["The main advantage of A3C?"]
+        assert ("do not show the advantage" in told) is not shown
+    assert "2 seeds: too few to tell the schemes apart" in answers(done, SMALL)["Lock, queue, hogwild or lock-free?"]
+
+
 def test_answers(done):
     answered = answers(done, SMALL)
     assert list(answered)[:2] == ["The main advantage of A3C?", "Its main disadvantage?"]

@@ -197,7 +197,7 @@ def test_a_trace_is_one_staleness_a_line(tmp_path):
     assert staleness.read_trace(tmp_path / "updates.csv") == (0, 7)
     (tmp_path / "updates.csv").write_text("updates,stale\n1,0\n")
     for name in ("updates.csv", "nope.csv"):
-        with pytest.raises(ConfigError, match="or a run's updates"):
+        with pytest.raises(ConfigError, match="expected a run's updates"):
             staleness.read_trace(tmp_path / name)
     plan = staleness.Plan(distribution="trace", trace=(0, 2, 4))
     assert plan.cells() == (0.0, 2.0) and plan.draw(2.0, 99, 0).tolist() == [0, 2, 4]
@@ -287,7 +287,8 @@ def test_what_a_plan_of_mitigations_refuses():
     for bad, words in [
         ({"taus": (0,)}, "tau: expected a number >= 1"),
         ({"seeds": (999, 1000)}, "seeds: expected none of 1000 to 1002"),
-        ({"lag": -1}, "lag"),
+        ({"lag": -1}, "lag: expected a whole number from 0 to the largest tau"),
+        ({"taus": (4, 7), "lag": 5}, "lag: expected a whole number from 0 to the largest tau, got 5"),
         ({"limits": (-1.0,)}, "limits"),
         ({"compensations": (-1.0,)}, "delay_compensation: expected >= 0"),
         ({"learning_rates": (0.0,)}, "learning_rate"),
@@ -413,13 +414,14 @@ def test_a_censored_median_by_hand():
     inf = math.inf
     few = median_time([4.0, 1.0, 3.0, 2.0, 5.0], 9.0)
     assert few.value == 3.0 and math.isnan(few.low) and math.isnan(few.high)
-    assert median_time([1.0, 2.0, 3.0, 4.0, inf, inf, inf, inf], 9.0).value == 4.0  # half are left
+    assert median_time([1.0, 2.0, 3.0, 4.0, inf, inf, inf, inf], 9.0).value == inf  # half are left
+    assert median_time([1.0, 2.0, 3.0, 5.0, 6.0, inf], 9.0).value == 4.0  # level at 1/2 from 3 to 5
     censored = median_time([1.0, 2.0, 3.0, inf, inf, inf, inf], 9.0)
     assert censored.value == inf and censored.low == 1.0 and censored.high == inf
     assert median_time([7.0] * 8, 9.0) == Estimate(7.0, 7.0, 7.0)
     assert median_time([inf] * 8, 9.0) == Estimate(inf, inf, inf)
     whole = median_time([float(i) for i in range(1, 21)], 99.0)
-    assert whole.value == 10.0 and 5 <= whole.low <= 7 and 13 <= whole.high <= 16
+    assert whole.value == 10.5 and 5 <= whole.low <= 7 and 13 <= whole.high <= 16
 
 
 def test_ratios_only_where_the_data_carry_them():
@@ -483,6 +485,7 @@ def test_fastac_staleness(tmp_path):
     result = CliRunner().invoke(main, [*words.split(), "--runs", str(tmp_path), "--name", "one"])
     assert result.exit_code == 0, result.output
     assert "No ratio to staleness 0" in result.output and "0 of 2" in result.output
+    assert "too stale" not in result.output
     folder = tmp_path / "one"
     assert sorted(path.name for path in folder.iterdir()) == ["staleness.csv", "staleness.json", "staleness.png"]
     with (folder / "staleness.csv").open() as file:
@@ -492,6 +495,18 @@ def test_fastac_staleness(tmp_path):
     assert report["plan"]["options"]["hidden_sizes"] == [8] and len(report["summary"]) == 2
     with Image.open(folder / "staleness.png") as image:
         assert image.width > 800 and len(image.convert("L").getcolors()) > 20
+
+
+def test_what_was_too_stale_is_told():
+    plan = staleness.Plan(
+        taus=(0, 3), learning_rates=(1e-3,), seeds=(0, 1), total_timesteps=100, options={"n_steps": 5}
+    )
+    runs = [
+        staleness.Run(tau, 1e-3, seed, None, 20.0, tau, rejected, False)
+        for tau, seed, rejected in ((0, 0, 0), (0, 1, 0), (3, 0, 10), (3, 1, 20))  # of 20 updates each
+    ]
+    told = tables.rejection_sentences(runs, plan)
+    assert told == ["At learning rate 0.001, staleness 3, 75 % of the gradients were rejected as too stale."]
 
 
 def test_fastac_mitigations(tmp_path):
@@ -532,6 +547,8 @@ def test_fastac_stragglers(tmp_path):
         (["staleness", "--tau", "0.5"], "expected a whole number for constant"),
         (["staleness", "--workers", "1025"], "workers: expected 1 to 1,024"),
         (["staleness", "--distribution", "normal"], "expected one of constant"),
+        (["staleness", "--distribution", f"trace:{__file__}", "--tau", "3"], "expected one whole number a line"),
+        (["staleness", "--distribution", "trace:TRACE", "--tau", "3"], "--tau: expected none with trace:FILE"),
         (["staleness", "--learning-rate", "0"], "--learning-rate: expected > 0"),
         (["mitigations", "--tau", "0"], "tau: expected a number >= 1"),
         (["mitigations", "--seeds", "1001"], "seeds: expected none of 1000 to 1002"),
@@ -542,6 +559,8 @@ def test_fastac_stragglers(tmp_path):
     ],
 )
 def test_a_wrong_value_is_a_usage_error_before_anything_starts(words, message, tmp_path):
-    result = CliRunner().invoke(main, [*words, "--runs", str(tmp_path)])
+    (tmp_path / "trace").write_text("0\n2\n")
+    words = [word.replace("TRACE", str(tmp_path / "trace")) for word in words]
+    result = CliRunner().invoke(main, [*words, "--runs", str(tmp_path / "runs")])
     assert result.exit_code == 2 and message in " ".join(result.output.split()), result.output
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "runs").exists()

@@ -130,7 +130,7 @@ def test_what_a_plan_of_real_workers_refuses():
     ]:
         with pytest.raises(ConfigError, match=words):
             plan_of(**bad)
-    with pytest.raises(ConfigError, match="solve: expected None or a mean return from 0 to 200"):
+    with pytest.raises(ConfigError, match="solve: expected a mean return from 0 to 200"):
         plan_of(options={**SMALL, "max_episode_steps": 200})
     with pytest.raises(ConfigError, match="engine: expected native"):
         real.SlowA2C(np.zeros((1, 1)), engine="torch")
@@ -199,6 +199,7 @@ def test_fastac_stragglers_real(tmp_path):
     result = CliRunner().invoke(main, words.split())
     assert result.exit_code == 0, result.output
     assert "2 of 2 real runs took exactly the predicted env steps" in result.output
+    assert "0 | 0 of 1" in result.output and "Measured on " in result.output
     folder = tmp_path / "one"
     assert sorted(path.name for path in folder.iterdir()) == ["stragglers.csv", "stragglers.json", "stragglers.png"]
     with (folder / "stragglers.csv").open() as file:

@@ -80,6 +80,11 @@ def _show(results: Sequence[Result], workers: int) -> None:
             console.print(
                 f"{result.scheme}, {result.backend}: {fault}", style="bold red", highlight=False, markup=False
             )
+    exact = [result for result in results if result.scheme != "hogwild" and not result.faults]
+    if exact and not any(result.faults for result in results):
+        schemes = ", ".join(dict.fromkeys(result.scheme for result in exact))
+        applied = sum(result.ledger.applied for result in exact)
+        console.print(f"Under {schemes} each of {applied:,} gradients was applied exactly once.", highlight=False)
     console.print(_contrast(results), highlight=False)
 
 

@@ -76,7 +76,7 @@ def experiment(
         def scoped(**values: Any) -> None:
             for flags, others in instead.items():
                 if all(values[flag] for flag in flags):
-                    values |= {name: value for name, value in others.items() if not _given(name)}
+                    values |= {name: value for name, value in others.items() if not given(name)}
             mine = {name: values.pop(name) for name in own}
             first, n = values.pop("first_seed"), values.pop("seeds")
             jobs = values.pop("jobs") or len(os.sched_getaffinity(0))
@@ -120,13 +120,15 @@ class Work:
                 self.runs.append(run)
         self._write()
 
-    def show(self, table: Any, sentences: Sequence[str]) -> None:
+    def show(self, table: Any, sentences: Sequence[str], *, timed: bool = False) -> None:
+        """`timed`: by a clock, so that the machine and its load tell something."""
         console = Console()
         if not console.is_terminal:
             console.width = _PAGE_COLUMNS
         console.print(table)
         written = f"Written: {self.folder}/{self._name}.csv, {self._name}.json, {self._name}.png"
-        for line in itertools.chain(sentences, [written]):
+        measured = [f"Measured on {machine.summary(self._where)}."] if timed else []
+        for line in itertools.chain(sentences, measured, [written]):
             console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     @contextlib.contextmanager
@@ -160,5 +162,5 @@ class Work:
             rundir.remove_if_empty(self.folder)
 
 
-def _given(option: str) -> bool:
+def given(option: str) -> bool:
     return click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT

@@ -10,7 +10,7 @@ import click
 
 from fastac._core import BLOCK_ENVS
 from fastac.cli.endings import ends_in_order, signals_raised
-from fastac.cli.experiments import Scope, Work, experiment, numbers
+from fastac.cli.experiments import Scope, Work, experiment, given, numbers
 from fastac.cli.options import comma_separated
 from fastac.progress import WaitingProgress
 
@@ -71,6 +71,8 @@ def staleness_command(
         from fastac.lab import plots, staleness, tables
 
         kind, trace = staleness.parse_distribution(distribution)
+        if trace and given("taus"):
+            raise click.UsageError("--tau: expected none with trace:FILE, whose mean it is")
         plan = staleness.Plan(
             taus, learning_rates, workers, kind, trace, scope.seeds, scope.timesteps, scope.options, lag
         )
@@ -80,7 +82,8 @@ def staleness_command(
             work.collect(lambda tick: staleness.run(plan, scope.jobs, tick))
             cells = tables.staleness_cells(work.runs, plan)
             plots.draw_staleness(work.folder / "staleness.png", cells, plan)
-            work.show(tables.staleness_table(cells, plan), tables.staleness_sentences(cells))
+            sentences = tables.staleness_sentences(cells) + tables.rejection_sentences(work.runs, plan)
+            work.show(tables.staleness_table(cells, plan), sentences)
 
 
 @click.command("mitigations")
@@ -262,7 +265,8 @@ def stragglers_command(
             if real:
                 pairs = real_tables.pairs(work.runs, plan)
                 plots.draw_real(picture, pairs, plan)
-                work.show(real_tables.pair_table(pairs, plan), real_tables.pair_sentences(pairs, work.runs))
+                sentences = real_tables.pair_sentences(pairs, work.runs)
+                work.show(real_tables.pair_table(pairs, plan), sentences, timed=True)
             else:
                 cells = tables.straggler_cells(work.runs, plan)
                 plots.draw_stragglers(picture, cells, plan)

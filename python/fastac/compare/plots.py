@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
+import numpy.typing as npt
 
 from fastac.compare.experiment import Plan, Result
 from fastac.compare.statistics import FEWEST_FOR_INTERVAL, curve, median_interval, time_to
@@ -103,7 +104,7 @@ def draw_time_to_solve(path: Path, results: Sequence[Result], plan: Plan) -> Non
     with drawing(path, len(THRESHOLDS), 2, (12, 1.4 + 2.1 * len(THRESHOLDS))) as (figure, axes):
         for row, threshold in zip(axes, THRESHOLDS, strict=True):
             for ax, axis in zip(row, ("env_steps", "wall_s"), strict=True):
-                _draw_times(ax, results, arms, threshold, axis)
+                _draw_times(ax, results, arms, threshold, axis, plan)
                 ax.set_xlabel(f"{AXES[axis]} until the mean return of 100 episodes reached {threshold:.0f}")
         figure.suptitle(
             f"Time to solve CartPole-v1, {seeds_text(results)}: a mark for each; line: median and {_spread(results)}",
@@ -157,12 +158,19 @@ def draw_arm(ax: Axes, curves: Sequence[Mapping[str, Floats]], arm: str, axis: s
     end = max(float(one[axis][-1]) for one in curves)  # a seed that has ended keeps its last value
     grid = np.linspace(0.0, end, _POINTS)
     values = np.array([np.interp(grid, one[axis], one[column], left=np.nan) for one in curves])
-    known = np.isfinite(values).any(axis=0)
+    values, known = where_all_are_known(values)
     if not known.any():
         return
     low, median, high = np.nanquantile(values[:, known], [0.25, 0.5, 0.75], axis=0)
     ax.plot(grid[known], median, color=COLORS[arm], label=arm, lw=1.8)
     ax.fill_between(grid[known], low, high, color=COLORS[arm], alpha=0.18, lw=0)
+
+
+def where_all_are_known(values: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Of values float64[seeds, n] the seeds that have any, and where all of these have one: the median over a set that
+    changes on the way would go up and down with it."""
+    seeds = values[np.isfinite(values).any(axis=1)]
+    return seeds, np.logical_and.reduce(np.isfinite(seeds), axis=0, initial=len(seeds) > 0)
 
 
 def scale(ax: Axes, axis: str) -> None:
@@ -175,9 +183,12 @@ def scale(ax: Axes, axis: str) -> None:
     ax.yaxis.set_major_formatter(readable_number)
 
 
-def _draw_times(ax: Axes, results: Sequence[Result], arms: Sequence[str], threshold: float, axis: str) -> None:
+def _draw_times(
+    ax: Axes, results: Sequence[Result], arms: Sequence[str], threshold: float, axis: str, plan: Plan
+) -> None:
     times = {arm: time_to(of_arm(results, arm), threshold, axis) for arm in arms}
-    latest = max((x for its in times.values() for x in its if math.isfinite(x)), default=1.0)
+    ends = [plan.total_timesteps if axis == "env_steps" else float(r.history.updates[axis][-1]) for r in results]
+    latest = max((x for its in times.values() for x in its if math.isfinite(x)), default=max(ends, default=1.0))
     for height, arm in enumerate(reversed(arms)):
         color = COLORS[arm]
         solved = [x for x in times[arm] if math.isfinite(x)]
@@ -201,7 +212,8 @@ def _draw_times(ax: Axes, results: Sequence[Result], arms: Sequence[str], thresh
         ax.text(1.1 * latest, len(arms) - 0.42, "not solved", color="0.35", va="bottom", fontsize=9)
     ax.set_yticks(range(len(arms)), list(reversed(arms)))
     ax.set_ylim(-0.5, len(arms) - 0.4)
-    ax.set_xlim(0, 1.03 * max(ax.dataLim.x1, latest))
+    room = 1.3 if any(not math.isfinite(x) for its in times.values() for x in its) else 1.0  # for the words
+    ax.set_xlim(0, 1.03 * max(ax.dataLim.x1, room * latest))
     ax.xaxis.set_major_formatter(readable_number)
 
 

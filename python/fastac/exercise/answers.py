@@ -56,6 +56,7 @@ def _advantage(runs: Runs, exercise: Exercise) -> str:
         f"env steps per second, {ratio:.2f} times as many as A2C split ({median(speed['A2C split']):,.0f}), which "
         f"makes the same small updates in turn in one process. A2C, in one process too, made "
         f"{median(speed['A2C']):,.0f}, with an update for every {exercise.workers} of theirs."
+        + (" So these runs do not show the advantage: their workers found no cores of their own." if ratio < 1 else "")
     )
 
 
@@ -138,9 +139,15 @@ def _schemes(runs: Runs) -> str:
             f"Of {safe['pushed']:,} gradients under lock, queue and lockfree, {safe['applied']:,} were applied, each "
             f"once; {safe['merged']} were merged, {safe['rejected']} rejected. hogwild overwrote "
             f"{median(figures['hogwild']['lost']):.1%} of its additions.",
-            *(differences or ["These seeds show no scheme to differ from lockfree in speed or in env steps to 195."]),
+            *(differences or [_no_difference(len(figures["lockfree"]["updates_per_s"]))]),
         ]
     )
+
+
+def _no_difference(seeds: int) -> str:
+    if seeds < _FEWEST:
+        return f"{counted(seeds, 'seeds')}: too few to tell the schemes apart in speed or in env steps to {TARGET:.0f}."
+    return f"These seeds show no scheme to differ from lockfree in speed or in env steps to {TARGET:.0f}."
 
 
 def _number(x: float, digits: int) -> str:

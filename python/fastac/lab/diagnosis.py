@@ -169,8 +169,9 @@ def sentences(of: Diagnosis) -> list[str]:
         )
     if not known:
         told.append(
-            f"{counted(of.late.n, 'stale gradients')} measured: too few to say what staleness costs. --every 1 "
-            "measures all; a larger network and more workers make more of them."
+            f"{counted(of.late.n, 'stale gradients')} measured: too few to say what staleness costs. "
+            + ("--every 1 measures all; a" if of.every > 1 else "A")
+            + " larger network and more workers make more of them."
         )
     return told
 

@@ -83,8 +83,6 @@ class Plan:
                 f"seeds: expected none of {TUNING_SEEDS[0]} to {TUNING_SEEDS[-1]}, on which rates and strengths are "
                 f"chosen, got {min(self.seeds)} to {max(self.seeds)}"
             )
-        if self.lag < 0:
-            raise ConfigError(f"lag: expected a whole number >= 0, got {self.lag}")
         for limit in self.limits:
             if not 0 <= limit < math.inf:
                 raise ConfigError(f"limits: expected numbers >= 0, got {limit!r}")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = "os^Dv*"
 _FEWEST = 10  # measurements that make a mark
+_UNKNOWN = Estimate(*(math.nan,) * 3)
 
 
 def draw_staleness(path: Path, cells: Sequence[Cell], plan: staleness.Plan) -> None:
@@ -71,6 +72,7 @@ def _draw_against_tau(
         below.set_ylim(-0.04, 1.04)
         below.set_xlabel(f"staleness tau, updates ({plan.distribution})")
         below.set_xticks(list(at.values()), [f"{tau:g}" for tau in at])
+        below.set_xlim(-0.5, len(at) - 0.5)
         _legend(above)
         figure.suptitle(
             f"CartPole-v1, {counted(plan.workers, 'virtual workers')}, {counted(len(plan.seeds), 'seeds')}; "
@@ -111,13 +113,15 @@ def draw_diagnosis(path: Path, of: Diagnosis) -> None:
         for column, (cells, name) in enumerate(((stale, "applied one"), (of.parts, "stale one"))):
             above = axes[0, column]
             x = range(len(cells))
-            _draw(above, x, [cell.cosine for cell in cells], 0, f"{name} and its fresh twin", 1.0)
+            told = [cell.cosine if cell.stale >= _FEWEST or cell in stale else _UNKNOWN for cell in cells]
+            _draw(above, x, told, 0, f"{name} and its fresh twin", 1.0)
             _draw(above, x, [cell.fresh for cell in cells], 1, "two fresh ones, of two workers", 1.0)
             above.axhline(0.0, color="0.4", lw=0.8, ls=":")
             above.set_ylabel("cosine of two gradients, median")
             above.set_ylim(top=1.05)
             _legend(above)
         _draw(axes[1, 0], range(len(stale)), [cell.kl for cell in stale], 2, "", math.inf)
+        axes[1, 0].set_ylim(bottom=0)
         axes[1, 0].set_ylabel("KL(acted || updated), median [nats]")
         axes[1, 0].set_xlabel("staleness [updates]")
         axes[1, 0].set_xticks(range(len(stale)), [cell.label for cell in stale], rotation=30, ha="right")
@@ -128,7 +132,7 @@ def draw_diagnosis(path: Path, of: Diagnosis) -> None:
         axes[1, 1].set_xticks(range(len(of.parts)), [cell.label for cell in of.parts], rotation=30, ha="right")
         figure.suptitle(
             f"{of.run}: {of.measured:,} of {of.updates:,} updates measured; bars: 95 % intervals; "
-            f"stalenesses met {_FEWEST} times and more"
+            f"what was met {_FEWEST} times and more"
         )
         save(figure, path)
 

@@ -66,7 +66,7 @@ def pair_table(found: Sequence[Pair], plan: stragglers.Plan) -> Table:
             f"{pair.real.key['workers']}",
             f"{pair.real.key['spread']:g}",
             pair.real.key["algorithm"],
-            fraction_text(pair.real),
+            fraction_text(pair.real).replace(" of", f" | {pair.virtual.solved} of", 1),
             text(pair.real.time, 2),
             text(pair.virtual.time, 2),
             text(pair.ratio, 2),

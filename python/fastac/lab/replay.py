@@ -154,7 +154,9 @@ def load_recording(path: str | os.PathLike[str]) -> Recording:
     """
     file = recording_of(path)
     if not file.exists():
-        raise FileNotFoundError(f"no recording at {file}: only what was trained with record=True (--record) has one")
+        raise FileNotFoundError(
+            f"no recording at {file}: only an A3C that was trained with record=True (--record) has one"
+        )
     return Recording.load(file)
 
 

@@ -53,6 +53,8 @@ class Plan:
             raise ConfigError("trace: expected stalenesses with the distribution trace, and only with it")
         if not 1 <= self.workers <= MAX_VIRTUAL_WORKERS:
             raise ConfigError(f"workers: expected 1 to {MAX_VIRTUAL_WORKERS:,}, got {self.workers}")
+        if not 0 <= self.lag <= max(self.cells()):
+            raise ConfigError(f"lag: expected a whole number from 0 to the largest tau, got {self.lag}")
         for tau, learning_rate in itertools.product(self.cells(), self.learning_rates):
             self.draw(tau, 1, 0)
             self.config(learning_rate, 0)
@@ -141,8 +143,10 @@ def read_trace(path: Path) -> tuple[int, ...]:
             taus = tuple(logged[np.isfinite(logged)].astype(int).tolist())
         else:
             taus = tuple(int(line) for line in path.read_text().split())
-    except (KeyError, ValueError):
-        raise ConfigError(f"{path}: expected one whole number a line, or a run's updates.csv") from None
+    except KeyError:
+        raise ConfigError(f"{path}: expected a run's updates.csv, got no column staleness") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: expected one whole number a line, or a run's updates.csv, got: {error}") from None
     except OSError as error:
         raise ConfigError(f"{path}: expected a file that can be read, got: {error.strerror}") from None
     if not taus or min(taus) < 0:

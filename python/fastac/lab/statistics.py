@@ -26,7 +26,8 @@ def fraction(successes: int, n: int) -> Estimate:
 
 
 def median_time(times: Sequence[float], censored_at: float) -> Estimate:
-    """The median by Kaplan and Meier: where the estimated survival first is 1/2 or less.
+    """The median by Kaplan and Meier: where the estimated survival passes 1/2, or the middle of where it is 1/2. So it
+    is the plain median, and a ratio of two is that of `paired_ratio`. Infinity where half had not happened.
 
     The interval is where the log-log band of the survival function passes 1/2 (Brookmeyer and Crowley 1982).
 
@@ -38,7 +39,7 @@ def median_time(times: Sequence[float], censored_at: float) -> Estimate:
     left = survival(times, [censored_at] * len(times))
     band = _band(left)
     quantiles = left.quantiles
-    value = _first(quantiles, left.probabilities <= 0.5)
+    value = float(np.median(times))
     if len(times) < FEWEST_FOR_INTERVAL:
         return Estimate(value, math.nan, math.nan)
     return Estimate(value, _first(quantiles, band[0] <= 0.5), _first(quantiles, band[1] <= 0.5))

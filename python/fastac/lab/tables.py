@@ -181,6 +181,22 @@ def staleness_sentences(cells: Sequence[Cell]) -> list[str]:
     return told or ["No ratio to staleness 0 has a 95 % interval apart from 1: nothing is claimed."]
 
 
+def rejection_sentences(runs: Sequence[staleness.Run], plan: staleness.Plan) -> list[str]:
+    """Where gradients were thrown away as too stale, how many of them."""
+    told = []
+    for rate, tau in itertools.product(plan.learning_rates, plan.cells()):
+        its = [r for r in runs if (r.learning_rate, r.tau) == (rate, tau) and not r.diverged]
+        config = plan.config(rate, 0)
+        gradients = len(its) * -(-plan.total_timesteps // (config.n_steps * config.n_envs))
+        rejected = sum(r.rejected_stale for r in its)
+        if rejected:
+            share = f"{100 * rejected / gradients:.0f} %"
+            told.append(
+                f"At learning rate {rate:g}, staleness {tau:g}, {share} of the gradients were rejected as too stale."
+            )
+    return told
+
+
 def mitigation_sentences(cells: Sequence[Cell]) -> list[str]:
     """What the data carry: mitigations whose ratio to none has an interval apart from 1, and those that solve more or
     fewer seeds or end at another return, where the two intervals do not meet."""

@@ -54,10 +54,11 @@ def where(record: Mapping[str, Any]) -> Html:
     described = part(record, "machine")
     if not described:
         return section("machine", "Machine and versions", element("p", "Not recorded."))
+    rows = [(name, value) for name, value in described.items() if value != {}]
     busy = ""
     if machine_was_busy(record):
         busy = element("p", "Other work was going on: trust ratios, not times.", class_="notice")
-    return section("machine", "Machine and versions", busy, table("Measured on", ["", ""], list(described.items())))
+    return section("machine", "Machine and versions", busy, table("Measured on", ["", ""], rows))
 
 
 def machine_was_busy(record: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fastac.compare.plots import where_all_are_known
 from fastac.compare.statistics import FEWEST_FOR_INTERVAL, Interval, median_interval, unsolved_share
 from fastac.compare.verdicts import Times, compare_arms
 from fastac.metrics import THRESHOLDS, Floats, Table
@@ -183,7 +184,10 @@ def _curves(curves: Mapping[tuple[str, int], Table], arms: Sequence[str], keys: 
 
     charts = [chart("return_mean", "Mean return of the last 100 episodes", "return", True, THRESHOLDS)]
     charts += [chart(*of_chart) for of_chart in _CHARTS]
-    note = "Line: median over the seeds. Band: their middle half. A seed that has ended keeps its last value."
+    note = (
+        "Line: median over the seeds, from where all have a value. Band: their middle half. A seed that has ended "
+        "keeps its last value."
+    )
     return section("curves", "Learning curves", element("p", note), figures(charts))
 
 
@@ -192,7 +196,7 @@ def _over_seeds(runs: Sequence[Table], column: str, arm: str, key: str, slot: in
     for axis in AXES:
         grid = np.linspace(0.0, max(float(columns[axis][-1]) for columns in runs), _POINTS)
         values = np.array([_at(grid, columns[axis], columns[column]) for columns in runs])
-        known = np.isfinite(values).any(axis=0)
+        values, known = where_all_are_known(values)
         x[axis] = grid[known]
         if not known.any():  # as the staleness of an arm that has none
             low[axis] = y[axis] = high[axis] = np.zeros(0)

@@ -21,6 +21,7 @@ SLOTS = 6  # colours and dashes that page.css knows
 _DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1, 1.5), (6, 1.5, 1, 1.5), (3, 3), (8, 2))
 _SIZE_IN = (4.6, 2.9)  # small, so that its text can be read on a phone
 _TABLE_ROWS = 12
+_FEW_POINTS = 8  # that are marked, so that the lines between them are no measurements
 # Colours that stand for variables of page.css: one picture serves light, dark and paper.
 _INK, _SLOT = "#fe00ff", "#fe000{}"
 _LONG = re.compile(r"-?\d+\.\d{3,}")
@@ -202,7 +203,7 @@ def _painter(chart: Chart, series: Sequence[Series], axis: str) -> Callable[[Axe
                 band.set_gid(_classes(one.band_keys))
             dashes = (None, None) if not _DASHES[one.slot % SLOTS] else _DASHES[one.slot % SLOTS]
             (line,) = ax.plot(x, y, color=color, lw=1.6, dashes=dashes, drawstyle=kind, gid=f"series-{one.key}")
-            if np.isfinite(y).sum() == 1:
+            if np.isfinite(y).sum() <= _FEW_POINTS:
                 line.set_marker("o")
             if one.censored is not None and len(one.censored[axis]):
                 at = one.censored[axis]

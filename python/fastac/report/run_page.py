@@ -183,7 +183,10 @@ def _staleness(record: dict[str, Any], history: History) -> Html:
     exact = part(record, "ledger")
     others = len(parts(exact, "workers")) - 1
     known = others > 0
-    usual = f" {others + 1} workers that are equally fast have {others}, and over a whole run no mean is above." * known
+    usual = (
+        f" {others + 1} workers that are equally fast have a mean of {others}; that of a whole run is never above, one "
+        "worker's may be."
+    ) * known
     said = element(
         "p",
         "Version when a gradient is applied, minus the version its worker had read. By the ledger: mean "
@@ -193,7 +196,7 @@ def _staleness(record: dict[str, Any], history: History) -> Html:
     sampled = "Mean over the updates since the sample before. The parent samples every 50 ms."
     course = _over(history.moments, history.moments["staleness_mean"])
     over_time = figure(Chart("staleness", "Staleness over the run", "updates", [course], sampled))
-    drawn = element("div", staleness_bars(exact), over_time, class_="figures")
+    drawn = element("div", staleness_bars(exact), over_time, class_="figures") if known else Html()
     return section("staleness", "Staleness", said, drawn, workers_table(exact))
 
 
