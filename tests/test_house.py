@@ -81,6 +81,7 @@ FLOORS = [
         "report.workers",
         "report.run_page",
         "report.comparison_page",
+        "report.scaling_page",
         "report.write",
     ],
     [
