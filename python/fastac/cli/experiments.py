@@ -111,10 +111,12 @@ class Work:
     ) -> None:
         self.folder = folder
         self.runs: list[Any] = []
+        self._tuned = False
         self._name, self._plan, self._total, self._cells_of = name, plan, total, cells_of
         self._where = machine.describe()
 
     def collect(self, results: Callable[[Callable[[], None]], Iterator[Any]]) -> None:
+        self._tuned = True
         with WaitingProgress(self._total, self._name, "runs") as progress:
             for run in results(lambda: progress.update(len(self.runs))):
                 self.runs.append(run)
@@ -146,6 +148,8 @@ class Work:
             raise
 
     def _done(self) -> str:
+        if not self._tuned:
+            return f"in tuning, before the first of {counted(self._total, 'runs')}"
         tables_in = f", tables in {self.folder}" if self.runs else ""
         return f"{len(self.runs)} of {counted(self._total, 'runs')} done{tables_in}"
 

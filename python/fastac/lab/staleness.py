@@ -53,11 +53,11 @@ class Plan:
             raise ConfigError("trace: expected stalenesses with the distribution trace, and only with it")
         if not 1 <= self.workers <= MAX_VIRTUAL_WORKERS:
             raise ConfigError(f"workers: expected 1 to {MAX_VIRTUAL_WORKERS:,}, got {self.workers}")
-        if not 0 <= self.lag <= max(self.cells()):
-            raise ConfigError(f"lag: expected a whole number from 0 to the largest tau, got {self.lag}")
         for tau, learning_rate in itertools.product(self.cells(), self.learning_rates):
             self.draw(tau, 1, 0)
             self.config(learning_rate, 0)
+        if not 0 <= self.lag <= max(self.cells()):
+            raise ConfigError(f"lag: expected a whole number from 0 to the largest tau, got {self.lag}")
 
     def cells(self) -> tuple[float, ...]:
         """The stalenesses that are run: means, in the order given."""
