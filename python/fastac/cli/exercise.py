@@ -26,7 +26,7 @@ from fastac.words import counted
 @click.option("--updates", type=int, default=2_000, show_default=True, help="length of the logged runs [updates]")
 @click.option("--n-steps", type=int, default=5, show_default=True, help="rollout length T [env steps per env]")
 @click.option(
-    "--seeds", type=click.IntRange(min=1), default=10, show_default=True, help="number of seeds, from --first-seed on"
+    "--seeds", type=click.IntRange(min=1), default=20, show_default=True, help="number of seeds, from --first-seed on"
 )
 @click.option("--first-seed", type=click.IntRange(min=0), default=0, show_default=True, help="the seed that is logged")
 @click.option(

@@ -33,7 +33,7 @@ class Exercise:
     workers: int = 4  # of A3C, with one env each; A2C has as many envs
     updates: int = 2_000
     n_steps: int = 5
-    seeds: tuple[int, ...] = tuple(range(10))
+    seeds: tuple[int, ...] = tuple(range(20))
     limit: int = 100_000  # env steps within which a run may reach TARGET
     backend: str = "process"
 
