@@ -1,5 +1,6 @@
 """For all tests: Ctrl-C works, also where the shell started pytest in the background and had SIGINT ignored; nothing is
-left behind; and `--shuffle=SEED` runs them in a random order."""
+left behind; and `--shuffle=SEED` runs them in a random order. In that a module's fixtures are made again and again:
+those that take long are of the session."""
 
 import random
 import signal
@@ -25,8 +26,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    seed = config.getoption(
-        "--shuffle"
-    )  # fixtures that take long are of the session: a module's would be made again and again
+    seed = config.getoption("--shuffle")
     if seed is not None:
         random.Random(seed).shuffle(items)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from fastac import forking
 
-EXEC_S = 0.1
-KTHREADD = 2  # the parent of the kernel's own threads
+EXEC_S = 0.1  # how long an exec may take, in the midst of which a process has no environment
+PF_KTHREAD = 0x00200000  # one of the kernel's own
 GRACE_S = 2.0  # how long what is on its way out may take
 SHARED_FILES = Path("/dev/shm")
 Thing = tuple[str, object]
@@ -57,8 +57,8 @@ def _processes() -> dict[Thing, str]:
     pids = (int(name) for name in os.listdir("/proc") if name.isdecimal())
     for pid in sorted(pid for pid in pids if pid not in _foreign and pid != os.getpid()):
         try:
-            state, parent = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[:2]
-            environ = b"" if state == "Z" or int(parent) == KTHREADD else _environ(pid)
+            state, parent, *_, flags = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[:7]
+            environ = b"" if state == "Z" or int(flags) & PF_KTHREAD else _environ(pid)
             if int(parent) in ours or MARK in environ or _is_fork(pid):
                 ours.add(pid)
                 if pid not in servants:  # a dead one of these is asked for by multiprocessing at its next use
@@ -80,10 +80,9 @@ def _environ(pid: int) -> bytes:
     """Empty for a moment in the midst of an exec, and for good where somebody wanted none."""
     deadline = time.monotonic() + EXEC_S
     with contextlib.suppress(PermissionError, ProcessLookupError):  # another user's; a zombie by now
-        while time.monotonic() < deadline:
-            if environ := Path(f"/proc/{pid}/environ").read_bytes():
-                return environ
+        while not (environ := Path(f"/proc/{pid}/environ").read_bytes()) and time.monotonic() < deadline:
             time.sleep(0.001)
+        return environ
     return b""
 
 

@@ -118,7 +118,7 @@ def test_a_folder_is_never_mixed(tmp_path):
         (["train", "a2c", "--gamma", "2"], "--gamma: expected >= 0 and <= 1, got 2.0"),
         (["train", "a2c", "--split", "3"], "--split: expected a divisor of --n-envs=4, got 3"),
         (["train", "a2c", "--hidden-sizes", "64,x"], "expected whole numbers between commas"),
-        (["train", "a3c", "--solve", "501"], "--solve: expected a mean return from 0 to 500 (or None), as each of"),
+        (["train", "a3c", "--solve", "501"], "--solve: expected a mean return from 0 to 500, as each of"),
         (["train", "a2c", "--solve", "nan"], "of an episode is rewarded with 1, got nan"),
         (["train", "a2c", "--n-steps", "0"], "--n-steps: expected >= 1 and <= 100000, got 0"),
         (["train", "a2c", "--total-timesteps", "0"], "0 is not in the range x>=1"),
@@ -256,7 +256,11 @@ def test_bench(tmp_path):
         "e",
     )
     assert result.exit_code == 0, result.output
-    assert set(json.loads((tmp_path / "e" / "bench-env.json").read_text())["figures"]) == {"1", "2"}
+    figures = json.loads((tmp_path / "e" / "bench-env.json").read_text())["figures"]
+    assert set(figures) == {"1", "2"} and "\n1 round of seed 0, measured on " in result.output
+    raw, native = figures["2"]["fastac, buffers reused"], figures["2"]["fastac/CartPole-v1"]
+    assert raw["times_slower_than_buffers_reused"]["median"] == native["times_slower_than_fastac"]["median"] == 1.0
+    assert native["times_slower_than_buffers_reused"]["median"] > 1.0 > raw["times_slower_than_fastac"]["median"]
     result = invoke(
         "bench",
         "updates",

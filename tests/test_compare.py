@@ -134,6 +134,14 @@ def test_pictures(results, tmp_path):
             assert image.width > 1000 and len(image.convert("L").getcolors()) > 20
 
 
+def test_where_nobody_solved_the_axis_is_that_of_the_budget():
+    _, ax = plots.plt.subplots()
+    runs = list(run(Plan(64, (0,), 1, backend="thread", options={"n_steps": 8, "hidden_sizes": (4,)})))
+    plots._draw_times(ax, runs, ARMS, 475.0, "env_steps", replace(PLAN, total_timesteps=64))
+    assert 64 < ax.get_xlim()[1] < 100 and [text.get_text() for text in ax.texts] == ["not solved"]
+    plots.plt.close()
+
+
 def test_a_run_in_which_no_episode_ended(tmp_path):
     plan = Plan(8, (0,), 1, backend="thread", options={"n_steps": 8, "hidden_sizes": (4,)})
     short = list(run(plan))

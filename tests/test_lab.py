@@ -195,10 +195,16 @@ def test_a_trace_is_one_staleness_a_line(tmp_path):
     assert staleness.parse_distribution(f"trace:{tmp_path / 't'}") == ("trace", (0, 2, 4))
     (tmp_path / "updates.csv").write_text("updates,staleness\n1,0\n2,nan\n3,7\n")
     assert staleness.read_trace(tmp_path / "updates.csv") == (0, 7)
-    (tmp_path / "updates.csv").write_text("updates,stale\n1,0\n")
-    for name in ("updates.csv", "nope.csv"):
-        with pytest.raises(ConfigError, match="expected a run's updates"):
-            staleness.read_trace(tmp_path / name)
+    (tmp_path / "lines.csv").write_text("3\n5\n")
+    assert staleness.read_trace(tmp_path / "lines.csv") == (3, 5)
+    for text, message in (
+        ("updates,stale\n1,0\n", "got no column staleness"),
+        ("updates,staleness\n1,2.5\n", "one whole number a line, or a run's updates.csv, got: 2.5"),
+        ("updates,staleness\n1,0\n2,0\n", "one at least above 0"),
+    ):
+        (tmp_path / "updates.csv").write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            staleness.read_trace(tmp_path / "updates.csv")
     plan = staleness.Plan(distribution="trace", trace=(0, 2, 4))
     assert plan.cells() == (0.0, 2.0) and plan.draw(2.0, 99, 0).tolist() == [0, 2, 4]
     assert plan.draw(0.0, 2, 0).tolist() == [0, 0]
@@ -288,7 +294,7 @@ def test_what_a_plan_of_mitigations_refuses():
         ({"taus": (0,)}, "tau: expected a number >= 1"),
         ({"seeds": (999, 1000)}, "seeds: expected none of 1000 to 1002"),
         ({"lag": -1}, "lag: expected a whole number from 0 to the largest tau"),
-        ({"taus": (4, 7), "lag": 5}, "lag: expected a whole number from 0 to the largest tau, got 5"),
+        ({"taus": (4, 7), "lag": 8}, "lag: expected a whole number from 0 to the largest tau, got 8"),
         ({"limits": (-1.0,)}, "limits"),
         ({"compensations": (-1.0,)}, "delay_compensation: expected >= 0"),
         ({"learning_rates": (0.0,)}, "learning_rate"),
@@ -497,6 +503,16 @@ def test_fastac_staleness(tmp_path):
         assert image.width > 800 and len(image.convert("L").getcolors()) > 20
 
 
+def test_a_stop_in_tuning_is_told_as_one(tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mitigations, "tune", stop)
+    result = CliRunner().invoke(main, ["mitigations", "--quick", "--runs", str(tmp_path)])
+    assert result.exit_code == 130 and "stopped: in tuning, before the first of 30 runs" in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_was_too_stale_is_told():
     plan = staleness.Plan(
         taus=(0, 3), learning_rates=(1e-3,), seeds=(0, 1), total_timesteps=100, options={"n_steps": 5}
@@ -549,6 +565,11 @@ def test_fastac_stragglers(tmp_path):
         (["staleness", "--distribution", "normal"], "expected one of constant"),
         (["staleness", "--distribution", f"trace:{__file__}", "--tau", "3"], "expected one whole number a line"),
         (["staleness", "--distribution", "trace:TRACE", "--tau", "3"], "--tau: expected none with trace:FILE"),
+        (["staleness", "--lag", "1"], "--lag: expected 0 without --v-trace and --delay-compensation"),
+        (
+            ["staleness", "--tau", "0,3", "--v-trace", "--lag", "4"],
+            "--lag: expected a whole number from 0 to the largest",
+        ),
         (["staleness", "--learning-rate", "0"], "--learning-rate: expected > 0"),
         (["mitigations", "--tau", "0"], "tau: expected a number >= 1"),
         (["mitigations", "--seeds", "1001"], "seeds: expected none of 1000 to 1002"),

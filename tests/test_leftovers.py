@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import leftovers
 import pytest
 
 HERE = Path(__file__).parent
@@ -95,6 +96,10 @@ def test_what_is_left_behind_is_found(summary: str, test: str, words: str) -> No
     said = summary.split(f"ERROR at teardown of test_{test} ")[1].split("ERROR at teardown")[0]
     assert "left behind by this test" in said
     assert words in said.split("short test summary")[0]
+
+
+def test_where_it_looks_for_files():
+    assert Path("/dev/shm") == leftovers.SHARED_FILES
 
 
 @pytest.mark.parametrize("test", ["nothing_that_stays", "tidy_up"])

@@ -173,18 +173,14 @@ def test_an_interrupted_run_is_solved_by_the_same_update(engine, tmp_path, monke
 @pytest.mark.parametrize("solve", [math.nan, math.inf, -0.5, 500.1, np.float32(501), "475", True, 1j])
 def test_what_it_refuses(solve):
     model = fastac.A2C(**SMALL)
-    with pytest.raises(
-        fastac.ConfigError, match=r"solve: expected a mean return from 0 to 500 \(or None\), as .*, got "
-    ):
+    with pytest.raises(fastac.ConfigError, match=r"solve: expected a mean return from 0 to 500, as .*, got "):
         model.learn(100, solve=solve)
     assert model.num_timesteps == 0 and model.unfinished is None
 
 
 def test_what_can_be_reached_is_what_an_episode_can_have():
     assert expect_reachable(None, 20) is None and expect_reachable(np.int64(20), 20) == 20.0
-    with pytest.raises(
-        fastac.ConfigError, match=r"from 0 to 20 \(or None\), as each of at most 20 env steps .* with 1, got 475"
-    ):
+    with pytest.raises(fastac.ConfigError, match=r"from 0 to 20, as each of at most 20 env steps .* with 1, got 475"):
         fastac.A3C(**SMALL, max_episode_steps=20).learn(100, solve=475)
 
 

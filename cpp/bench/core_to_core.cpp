@@ -1,5 +1,6 @@
-// What the machine takes to move an update between two cores, without anything of ours: the bound of A3C's scaling, whose every
-// update reads the record that the other worker wrote and writes one that the other worker read.
+// What the machine takes to move an update between two cores (the first two that this process may run on), without anything of
+// ours: the bound of A3C's scaling, whose every update reads the record that the other worker wrote and writes one that the other
+// worker read.
 //
 //     core_to_core [kilobytes, 37: parameters and optimizer state of the default net] [repetitions, 2000]
 #include <algorithm>
@@ -11,6 +12,8 @@
 #include <thread>
 #include <vector>
 
+#include <sched.h>
+
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -20,6 +23,22 @@ double us_since(Clock::time_point begin) { return std::chrono::duration<double, 
 double median(std::vector<double>& of) {
     std::nth_element(of.begin(), of.begin() + static_cast<std::ptrdiff_t>(of.size() / 2), of.end());
     return of[of.size() / 2];
+}
+
+/// Ties the caller to the n-th core of the process, the last where there are fewer.
+void pin(int n) {
+    static const cpu_set_t allowed = [] {
+        cpu_set_t set;
+        sched_getaffinity(0, sizeof set, &set);
+        return set;
+    }();
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    int last = 0;
+    for (int cpu = 0; cpu < CPU_SETSIZE && n >= 0; ++cpu)
+        if (CPU_ISSET(cpu, &allowed)) last = cpu, --n;
+    CPU_SET(last, &one);
+    sched_setaffinity(0, sizeof one, &one);
 }
 
 /// Two threads take turns: one writes all of `shared`, the other copies it out. Both wait without sleep.
@@ -46,7 +65,9 @@ struct Turns {
     }
 
     void run() {
+        pin(0);
         std::thread reader([this] {
+            pin(1);
             for (double& us : read) {
                 while (turn.load(std::memory_order_acquire) != 1) {}
                 us = copy();

@@ -208,7 +208,7 @@ def expect_reachable(solve: Any, max_episode_steps: int) -> float | None:
     number = isinstance(solve, (int, float, np.integer, np.floating)) and not isinstance(solve, bool)
     if not number or not 0 <= solve <= max_episode_steps:
         raise ConfigError(
-            f"solve: expected a mean return from 0 to {max_episode_steps:,} (or None), as each of at most "
+            f"solve: expected a mean return from 0 to {max_episode_steps:,}, as each of at most "
             f"{max_episode_steps:,} env steps of an episode is rewarded with 1, got {solve!r}"
         )
     return float(solve)

@@ -73,9 +73,12 @@ def staleness_command(
         kind, trace = staleness.parse_distribution(distribution)
         if trace and given("taus"):
             raise click.UsageError("--tau: expected none with trace:FILE, whose mean it is")
+        if lag and not (scope.options["v_trace"] or scope.options["delay_compensation"]):
+            raise click.UsageError("--lag: expected 0 without --v-trace and --delay-compensation, which read again")
         plan = staleness.Plan(
             taus, learning_rates, workers, kind, trace, scope.seeds, scope.timesteps, scope.options, lag
         )
+        staleness.expect_lag(lag, trace or taus)
         total = len(scope.seeds) * len(plan.cells()) * len(learning_rates)
         work = Work("staleness", plan, scope.folder("staleness"), total, tables.staleness_cells)
         with signals_raised(), work.kept():

@@ -56,7 +56,7 @@ def _advantage(runs: Runs, exercise: Exercise) -> str:
         f"env steps per second, {ratio:.2f} times as many as A2C split ({median(speed['A2C split']):,.0f}), which "
         f"makes the same small updates in turn in one process. A2C, in one process too, made "
         f"{median(speed['A2C']):,.0f}, with an update for every {exercise.workers} of theirs."
-        + (" So these runs do not show the advantage: their workers found no cores of their own." if ratio < 1 else "")
+        + (" So these runs do not show the advantage." if ratio < 1 else "")
     )
 
 

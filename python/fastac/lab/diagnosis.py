@@ -19,6 +19,7 @@ from fastac.metrics import Table
 from fastac.words import counted
 
 _PARTS = 5
+FEWEST = 10  # measurements that make a mark in a picture
 _FRESH, _LATE = "0", "1 or more"
 
 

@@ -91,6 +91,7 @@ class Plan:
                 raise ConfigError(f"tau: expected a number >= 1, got {tau!r}")
             for trial in self.trials(tau, mitigation):
                 self.staleness_plan(tau, mitigation, trial)
+        staleness.expect_lag(self.lag, self.taus)
 
     def cells(self) -> list[tuple[float, str]]:
         """(tau, mitigation) of each row."""

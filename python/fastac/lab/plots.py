@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from fastac.compare.plots import STYLE, save
 from fastac.compare.verdicts import Estimate
 from fastac.lab import mitigations, staleness, stragglers
-from fastac.lab.diagnosis import Diagnosis
+from fastac.lab.diagnosis import FEWEST, Diagnosis
 from fastac.lab.real_tables import Pair
 from fastac.lab.tables import Cell
 from fastac.words import counted
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = "os^Dv*"
-_FEWEST = 10  # measurements that make a mark
 _UNKNOWN = Estimate(*(math.nan,) * 3)
 
 
@@ -107,13 +106,14 @@ def draw_stragglers(path: Path, cells: Sequence[Cell], plan: stragglers.Plan) ->
 
 def draw_diagnosis(path: Path, of: Diagnosis) -> None:
     """Cosines and KL by staleness, cosines in the course of the run. Rows of few measurements are left to the table."""
-    stale = [cell for cell in of.stale if cell.n >= _FEWEST]
+    stale = [cell for cell in of.stale if cell.n >= FEWEST]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(2, 2, figsize=(10, 7.4), layout="constrained", sharex="col")
         for column, (cells, name) in enumerate(((stale, "applied one"), (of.parts, "stale one"))):
             above = axes[0, column]
             x = range(len(cells))
-            told = [cell.cosine if cell.stale >= _FEWEST or cell in stale else _UNKNOWN for cell in cells]
+            # Of staleness 0 all are told, though none of them is stale: their cosine is 1.
+            told = [cell.cosine if column == 0 or cell.stale >= FEWEST else _UNKNOWN for cell in cells]
             _draw(above, x, told, 0, f"{name} and its fresh twin", 1.0)
             _draw(above, x, [cell.fresh for cell in cells], 1, "two fresh ones, of two workers", 1.0)
             above.axhline(0.0, color="0.4", lw=0.8, ls=":")
@@ -132,7 +132,7 @@ def draw_diagnosis(path: Path, of: Diagnosis) -> None:
         axes[1, 1].set_xticks(range(len(of.parts)), [cell.label for cell in of.parts], rotation=30, ha="right")
         figure.suptitle(
             f"{of.run}: {of.measured:,} of {of.updates:,} updates measured; bars: 95 % intervals; "
-            f"what was met {_FEWEST} times and more"
+            f"what was met {FEWEST} times and more"
         )
         save(figure, path)
 

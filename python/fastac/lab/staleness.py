@@ -7,7 +7,7 @@ and not of the machine's load.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,13 +51,13 @@ class Plan:
         """Raises ConfigError for what no run could be made of."""
         if (self.distribution == "trace") != bool(self.trace):
             raise ConfigError("trace: expected stalenesses with the distribution trace, and only with it")
+        if self.lag < 0:
+            raise ConfigError(f"lag: expected a whole number >= 0, got {self.lag}")
         if not 1 <= self.workers <= MAX_VIRTUAL_WORKERS:
             raise ConfigError(f"workers: expected 1 to {MAX_VIRTUAL_WORKERS:,}, got {self.workers}")
         for tau, learning_rate in itertools.product(self.cells(), self.learning_rates):
             self.draw(tau, 1, 0)
             self.config(learning_rate, 0)
-        if not 0 <= self.lag <= max(self.cells()):
-            raise ConfigError(f"lag: expected a whole number from 0 to the largest tau, got {self.lag}")
 
     def cells(self) -> tuple[float, ...]:
         """The stalenesses that are run: means, in the order given."""
@@ -138,20 +138,33 @@ def read_trace(path: Path) -> tuple[int, ...]:
     Raises ConfigError for another one, and where it cannot be read.
     """
     try:
-        if path.suffix == ".csv":
+        header, *lines = path.read_text().split() or [""]
+        if "," in header:
             logged = (rundir.read_table(path) or {})["staleness"]
-            taus = tuple(logged[np.isfinite(logged)].astype(int).tolist())
+            taus = tuple(map(_whole, logged[np.isfinite(logged)].tolist()))
         else:
-            taus = tuple(int(line) for line in path.read_text().split())
+            taus = tuple(int(line) for line in (header, *lines))
     except KeyError:
         raise ConfigError(f"{path}: expected a run's updates.csv, got no column staleness") from None
     except ValueError as error:
         raise ConfigError(f"{path}: expected one whole number a line, or a run's updates.csv, got: {error}") from None
     except OSError as error:
         raise ConfigError(f"{path}: expected a file that can be read, got: {error.strerror}") from None
-    if not taus or min(taus) < 0:
-        raise ConfigError(f"{path}: expected at least one staleness, each >= 0")
+    if not taus or min(taus) < 0 or max(taus) == 0:
+        raise ConfigError(f"{path}: expected stalenesses >= 0, one at least above 0")
     return taus
+
+
+def _whole(number: float) -> int:
+    if not number.is_integer():
+        raise ValueError(number)
+    return int(number)
+
+
+def expect_lag(lag: int, taus: Sequence[float]) -> None:
+    """Raises ConfigError for a second reading that would be older than the first, and so change nothing."""
+    if not 0 <= lag <= max(taus):
+        raise ConfigError(f"lag: expected a whole number from 0 to the largest tau, got {lag}")
 
 
 def parse_distribution(text: str) -> tuple[str, tuple[int, ...]]:

@@ -190,7 +190,7 @@ def rejection_sentences(runs: Sequence[staleness.Run], plan: staleness.Plan) -> 
         gradients = len(its) * -(-plan.total_timesteps // (config.n_steps * config.n_envs))
         rejected = sum(r.rejected_stale for r in its)
         if rejected:
-            share = f"{100 * rejected / gradients:.0f} %"
+            share = f"{100 * rejected / gradients:.2g} %"
             told.append(
                 f"At learning rate {rate:g}, staleness {tau:g}, {share} of the gradients were rejected as too stale."
             )

@@ -185,8 +185,8 @@ def _curves(curves: Mapping[tuple[str, int], Table], arms: Sequence[str], keys: 
     charts = [chart("return_mean", "Mean return of the last 100 episodes", "return", True, THRESHOLDS)]
     charts += [chart(*of_chart) for of_chart in _CHARTS]
     note = (
-        "Line: median over the seeds, from where all have a value. Band: their middle half. A seed that has ended "
-        "keeps its last value."
+        "Line: median over the seeds, from where all that have any value have one. Band: their middle half. A seed "
+        "that has ended keeps its last value."
     )
     return section("curves", "Learning curves", element("p", note), figures(charts))
 

@@ -60,7 +60,16 @@ def _pictures(record: Mapping[str, Any]) -> list[Html]:
     far = {"from the policy that acted to the one that was updated": of("kl")}
     return [
         marks("diagnosis-cosine", "Stale gradients and fresh ones", labels, cosines, "staleness", "cosine", note),
-        marks("diagnosis-kl", "How far the policy had moved", labels, far, "staleness", "KL divergence, nats", note),
+        marks(
+            "diagnosis-kl",
+            "How far the policy had moved",
+            labels,
+            far,
+            "staleness",
+            "KL divergence, nats",
+            note,
+            zero=True,
+        ),
     ]
 
 

@@ -123,8 +123,13 @@ def marks(
     x_label: str,
     unit: str,
     note: str,
+    *,
+    zero: bool = False,
 ) -> Html:
-    """Values with their intervals, (value, low, high) for each label, NaN where unknown; SLOTS rows at most."""
+    """Values with their intervals, (value, low, high) for each label, NaN where unknown; SLOTS rows at most.
+
+    `zero`: the y-axis begins there.
+    """
 
     def draw(ax: Axes) -> None:
         for slot, its in enumerate(rows.values()):
@@ -137,12 +142,14 @@ def marks(
         ax.set_xlabel(x_label)
         ax.set_ylabel(unit)
         ax.yaxis.set_major_formatter(lambda value, _: _tick(value))
+        if zero:
+            ax.set_ylim(bottom=0)
 
     told = " ".join(
         f"{name}: " + ", ".join(f"{shown(one[0])} at {at}" for at, one in zip(labels, its, strict=True)) + "."
         for name, its in rows.items()
     )
-    return _still(key, title, draw, told, tuple(rows), note)
+    return _still(key, title, draw, told, tuple(rows), note, lines=True)
 
 
 def _still(
@@ -153,11 +160,13 @@ def _still(
     names: Sequence[str],
     note: str,
     numbers: Html | str = "",
+    *,
+    lines: bool = False,
 ) -> Html:
     """A figure with one picture, whose axes cannot be switched. `names`: the legend, in the order of the slots."""
     picture = _inline(plots.as_svg(draw, key, _SIZE_IN, _INK), key, title, told)
-    entries = [element("span", swatch(slot, band=True), name) for slot, name in enumerate(names)]
-    legend = element("p", *entries, class_="legend solid") if names else ""
+    entries = [element("span", swatch(slot, band=not lines), name) for slot, name in enumerate(names)]
+    legend = element("p", *entries, class_="legend" if lines else "legend solid") if names else ""
     caption = element("figcaption", element("h3", title), legend)
     return element("figure", caption, picture, element("p", note, class_="note"), numbers, id=f"figure-{key}")
 

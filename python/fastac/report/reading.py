@@ -62,7 +62,9 @@ Source = RunSource | ComparisonSource | ScalingSource
 def load(folder: Path) -> Source:
     """Raises ReportError where the folder is of none of the three, or nothing of it is whole."""
     if not folder.is_dir():
-        raise ReportError(f"{folder}: expected the folder of a run or of a comparison, got no folder")
+        raise ReportError(
+            f"{folder}: expected the folder of a run, of a comparison or of `fastac bench scaling`, got no folder"
+        )
     found = [name for name, files in _KINDS.items() if any((folder / file).exists() for file in files)]
     if len(found) != 1:
         got = f"files of {' and '.join(found)}" if found else f"a folder with {_listing(folder)}"

@@ -196,7 +196,7 @@ def _staleness(record: dict[str, Any], history: History) -> Html:
     sampled = "Mean over the updates since the sample before. The parent samples every 50 ms."
     course = _over(history.moments, history.moments["staleness_mean"])
     over_time = figure(Chart("staleness", "Staleness over the run", "updates", [course], sampled))
-    drawn = element("div", staleness_bars(exact), over_time, class_="figures") if known else Html()
+    drawn = element("div", staleness_bars(exact), over_time, class_="figures") if others else Html()
     return section("staleness", "Staleness", said, drawn, workers_table(exact))
 
 

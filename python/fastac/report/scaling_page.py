@@ -53,6 +53,7 @@ def _scaling(forms: Mapping[str, Mapping[str, Any]], rounds: str) -> Html:
             "workers",
             title,
             note,
+            zero=True,
         )
         for key, title in list(_FIGURES.items())[:2]
     ]
