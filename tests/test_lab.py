@@ -293,7 +293,7 @@ def test_what_a_plan_of_mitigations_refuses():
     for bad, words in [
         ({"taus": (0,)}, "tau: expected a number >= 1"),
         ({"seeds": (999, 1000)}, "seeds: expected none of 1000 to 1002"),
-        ({"lag": -1}, "lag: expected a whole number from 0 to the largest tau"),
+        ({"lag": -1}, "lag: expected a whole number >= 0, got -1"),
         ({"taus": (4, 7), "lag": 8}, "lag: expected a whole number from 0 to the largest tau, got 8"),
         ({"limits": (-1.0,)}, "limits"),
         ({"compensations": (-1.0,)}, "delay_compensation: expected >= 0"),
