@@ -28,7 +28,7 @@ def scaling_page(source: ScalingSource) -> Page:
         name: by_workers for name, by_workers in forms.items() if by_workers and all(map(str.isdecimal, by_workers))
     }
     words = record.get("command")
-    command = shlex.join(["fastac", *map(str, words)]) if isinstance(words, list) else None
+    command = " ".join(map(shlex.quote, ["fastac", *map(str, words)])) if isinstance(words, list) else None
     body = [
         books.notices(source.notices),
         _scaling(forms, shown(number(record, "rounds"))),
