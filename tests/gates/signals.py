@@ -20,6 +20,7 @@ must have met one.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import shlex
@@ -152,13 +153,20 @@ def _our_first_line(terminal: Terminal) -> int:
     def caught() -> bool:
         nonlocal pid
         pid = terminal.foreground()
-        return pid is not None and catches(pid, signal.SIGINT)
+        return pid is not None and _is_python(pid) and catches(pid, signal.SIGINT)
 
     wait_until(caught, 60.0, every_s=0.001)
     terminal.read(0.05)
     assert pid is not None, terminal.screen.lines()
     wait_until(lambda: not catches(pid, signal.SIGINT), 1.0, every_s=0.001)
     return pid
+
+
+def _is_python(pid: int) -> bool:
+    """Not yet, while it is the shell's own fork, which catches SIGINT as the shell does."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/exe").resolve().name.startswith("python")
+    return False
 
 
 def _stop_a_worker(terminal: Terminal, pid: int) -> None:
