@@ -117,3 +117,12 @@ def test_only_a_missed_time_is_tried_again(statuses, held, words, tmp_path, caps
     assert run.run_all([(one, [script(tmp_path, *statuses)])], None) == held
     said = capsys.readouterr().out.splitlines()
     assert [line.startswith(word) for line, word in zip(said, words, strict=True)] == [True] * len(words)
+
+
+def test_a_mutant_that_was_not_tried_keeps_its_row():
+    first, second, third = mutants.MUTANTS[:3]
+    page = mutants.report([mutants.Verdict(first, True, "seed 1: old"), mutants.Verdict(second, True, "seed 2: old")])
+    page = mutants.report([mutants.Verdict(second, True, "seed 3: new"), mutants.Verdict(third, False, "")], page)
+    rows = [line for line in page.splitlines() if line.startswith("| ")][2:]
+    assert [row.split(" | ")[0][2:] for row in rows] == [first.name, second.name, third.name]
+    assert [row.split(" | ")[-1] for row in rows] == ["seed 1: old |", "seed 3: new |", "**not caught** |"]

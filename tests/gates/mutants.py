@@ -68,24 +68,33 @@ def judge_all(mutants: Sequence[Mutant]) -> list[Verdict]:
     return verdicts
 
 
-def report(verdicts: Sequence[Verdict]) -> str:
+def report(verdicts: Sequence[Verdict], before: str = "") -> str:
+    """The page. Who was not tried keeps its row of the page `before`."""
+    kept = {line.split(" | ")[0]: line for line in before.splitlines() if line.startswith("| ")}
+    rows = {f"| {verdict.mutant.name}": _row(verdict) for verdict in verdicts}
+    known = kept | rows
     lines = [
         "# Seeded mutants",
         "",
         "Wrong versions of the core, and the gate that catches each. This page is written by",
-        "`python tests/gates/mutants.py --report docs/mutants.md`, which builds them and runs their gates. The changes",
-        "themselves are in `tests/gates/mutant_list.py` and `tests/gates/mutants_schedules.py`.",
+        "`python tests/gates/mutants.py --report docs/mutants.md`, which builds them and runs their gates; a row is of the",
+        "last time that its mutant was tried. The changes themselves are in `tests/gates/mutant_list.py` and",
+        "`tests/gates/mutants_schedules.py`.",
         "",
         "| mutant | header | caught by | build | it says |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for mutant, caught, words in verdicts:
-        said = words.replace("|", "\\|").split("/")[-1][:100] if caught else "**not caught**"
-        headers = ", ".join(dict.fromkeys(f"`{header}`" for header, _, _ in mutant.changes))
-        lines.append(f"| {mutant.name} | {headers} | `{mutant.gate}` | {mutant.build} | {said} |")
+    lines += [known[name] for mutant in MUTANTS if (name := f"| {mutant.name}") in known]
     lines += ["", "## Weaker code that is right all the same", "", "The gates pass these, and why they may:", ""]
     lines += [f"- {mutant.name} (`{mutant.changes[0][0]}`): {why}" for mutant, why in mutants_schedules.WEAKER_WOULD_DO]
     return "\n".join(lines) + "\n"
+
+
+def _row(verdict: Verdict) -> str:
+    mutant, caught, words = verdict
+    said = words.replace("|", "\\|").split("/")[-1][:100] if caught else "**not caught**"
+    headers = ", ".join(dict.fromkeys(f"`{header}`" for header, _, _ in mutant.changes))
+    return f"| {mutant.name} | {headers} | `{mutant.gate}` | {mutant.build} | {said} |"
 
 
 def conclusion(chosen: int, verdicts: Sequence[Verdict]) -> tuple[bool, str]:
@@ -105,7 +114,8 @@ def main() -> int:
     chosen = [m for m in MUTANTS if not arguments.names or any(part in m.name for part in arguments.names)]
     verdicts = judge_all(chosen)
     if arguments.report:
-        arguments.report.write_text(report(verdicts))
+        before = arguments.report.read_text() if arguments.report.exists() else ""
+        arguments.report.write_text(report(verdicts, before))
     held, line = conclusion(len(chosen), verdicts)
     print(line)
     return int(not held)
