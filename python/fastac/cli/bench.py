@@ -49,7 +49,7 @@ _PAGE_COLUMNS = 124  # of a table that goes into a file
 def bench() -> None:
     """Measure speed, memory and time to solve.
 
-    Every table says minimum, median and maximum over interleaved rounds.
+    Tables say minimum, median and maximum over interleaved rounds; that of solve, median and interval over the seeds.
     """
 
 
