@@ -9,6 +9,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import NamedTuple
 import mutant_list
 import mutants_schedules
 from mutant import Mutant
-from toolchain import compile_program, copy_headers, precompile, run, unusable
+from toolchain import compile_program, copy_headers, precompile, unusable
 
 MUTANTS = [*mutant_list.MUTANTS, *mutants_schedules.MUTANTS]
 _ATTEMPTS = 5  # a race shows itself in nearly every run, not in every one
@@ -42,16 +43,38 @@ def judge(mutant: Mutant, precompiled: Path | None = None) -> Verdict:
             (headers / header).write_text(text.replace(old, new))
         program = Path(folder, mutant.gate)
         compile_program(mutant.gate, mutant.build, Path(folder), program, precompiled)
+        deadline_s = _DEADLINE_S if mutant.says else _HANG_S
         for _ in range(_ATTEMPTS):
-            try:
-                done = run([program, *mutant.arguments], timeout=_DEADLINE_S if mutant.says else _HANG_S)
-            except subprocess.TimeoutExpired:
+            said, printed, status = _watch([program, *mutant.arguments], mutant.says, deadline_s)
+            if said:
+                return Verdict(mutant, True, said)
+            if status is None:
                 return Verdict(mutant, not mutant.says, "does not come to an end")
-            if done.returncode != 0:
-                line = next((line for line in done.stdout.splitlines() if mutant.says in line), "")
-                caught = bool(mutant.says) and bool(line)
-                return Verdict(mutant, caught, line.strip() if caught else done.stdout[-2000:])
+            if status != 0:
+                return Verdict(mutant, False, printed)
     return Verdict(mutant, False, f"{mutant.gate} passed {_ATTEMPTS} times")
+
+
+def _watch(command: Sequence[str | Path], says: str, deadline_s: float) -> tuple[str, str, int | None]:
+    """The line in which a gate says it, what else it printed, and its exit status, None if it had to be killed.
+
+    The line is the verdict, whatever follows: a wrong core may well hang once it has been found wrong.
+    """
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    printed, late = "", threading.Event()
+    with subprocess.Popen(command, **piped) as gate:
+        deadline = threading.Timer(deadline_s, lambda: (late.set(), gate.kill()))
+        deadline.start()
+        try:
+            for line in gate.stdout:
+                if says and says in line:
+                    return line.strip(), printed, None
+                printed = (printed + line)[-2000:]
+            status = gate.wait()
+            return "", printed, None if late.is_set() else status
+        finally:
+            deadline.cancel()
+            gate.kill()
 
 
 def judge_all(mutants: Sequence[Mutant]) -> list[Verdict]:
