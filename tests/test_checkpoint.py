@@ -190,8 +190,8 @@ def test_what_is_told_reaches_as_far_as_what_is_saved(tmp_path, monkeypatch):
 
     model = fastac.A3C(workers=2, backend="thread", **SLOW)
     save = model._save
-    model._save = lambda path, params, state, standing: (
-        saved.append(standing.version) or save(path, params, state, standing)
+    model._save = lambda path, params, state, standing, statistics: (
+        saved.append(standing.version) or save(path, params, state, standing, statistics)
     )
     model.learn(8_000, checkpoint=tmp_path, checkpoint_every_s=0.01, on_checkpoint=tell)
     on_the_way = saved[1:-1]  # without the first and the last, which nobody is told of

@@ -14,7 +14,10 @@ import fastac
 from fastac import A3C, WorkerDeathWarning, WorkerDiedError, WorkerError, _core, a3c, engines, forking, launch, seeding
 from fastac._core import UPDATE_SCHEMES
 from fastac.config import Config
+from fastac.normalization import Statistics
+from fastac.problem import CARTPOLE_PROBLEM
 from fastac.rollout import Collector
+from fastac.spaces import CARTPOLE
 
 DIED = r"worker 0 \(process \d+\) was killed by SIGKILL; "
 REPLACED = DIED + r"worker 0 \(process \d+\) takes its place"
@@ -141,7 +144,11 @@ def test_a_worker_takes_the_streams_of_its_incarnation(monkeypatch):
     dead = _core.Session(region, 1)
     observer.reap(1)
     with pytest.raises(Asked) as asked:
-        a3c.work(a3c.Task(config, worker=1, call=5, total_timesteps=1), _core.Session(region, 1), lambda message: None)
+        a3c.work(
+            a3c.Task(config, 1, 5, 1, CARTPOLE_PROBLEM, Statistics.empty(config, CARTPOLE)),
+            _core.Session(region, 1),
+            lambda message: None,
+        )
     assert asked.value.args == (3, 5, 1)
     with pytest.raises(_core.SeatLost):
         dead.beat()

@@ -17,10 +17,12 @@ FLOORS = [
     ["_core", "errors"],
     [
         "words",
+        "spaces",
         "config",
         "presets",
         "seeding",
         "mlp",
+        "normalization",
         "groups",
         "returns",
         "metrics",
@@ -34,7 +36,21 @@ FLOORS = [
         "watch",
         "exclusive",
     ],
-    ["env.common", "env.arguments", "env.single", "env.vector", "env", "policy", "shared", "checkpoint", "recording"],
+    [
+        "env.common",
+        "env.arguments",
+        "env.single",
+        "env.vector",
+        "env.batch",
+        "env",
+        "distributions",
+        "networks",
+        "policy",
+        "problem",
+        "shared",
+        "checkpoint",
+        "recording",
+    ],
     ["rollout", "objective", "updates", "torch_engine", "engines", "forking", "worker", "launch"],
     ["algorithm", "a2c", "a3c", "evaluation", "preload"],
     [
@@ -122,7 +138,16 @@ FLOORS = [
 ]
 ORDER = [room for floor in FLOORS for room in floor]
 DOORS = {
-    "gymnasium": {"env.common", "env.arguments", "env.single", "env.vector", "env", "bench.plain_a3c"},
+    "gymnasium": {
+        "env.common",
+        "env.arguments",
+        "env.single",
+        "env.vector",
+        "env.batch",
+        "env",
+        "problem",
+        "bench.plain_a3c",
+    },
     "matplotlib": {"compare.plots", "bench.plots", "lab.plots", "exercise.plots"},  # the latter for a type alone
     "scipy": {"compare.statistics", "compare.verdicts", "lab.statistics"},
     "safetensors": {"checkpoint"},
@@ -175,7 +200,7 @@ DOORS = {
     "jax": {"bench.jax_cartpole", "bench.jax_a2c", "bench.jax_ppo"},
     "stable_baselines3": {"bench.sb3_a2c"},
     "envpool": {"bench.envpool_env"},
-    "torch": {"policy", "objective", "doctor", "bench.plain_a3c"},
+    "torch": {"distributions", "networks", "policy", "problem", "objective", "doctor", "bench.plain_a3c"},
 }
 
 

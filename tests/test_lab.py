@@ -15,7 +15,7 @@ import fastac
 from fastac import ConfigError
 from fastac.cli import main
 from fastac.compare.verdicts import Estimate
-from fastac.config import A3CConfig, schedule
+from fastac.config import A3CConfig, scheduled
 from fastac.engines import native_worker
 from fastac.lab import crew, mitigations, staleness, stragglers, tables
 from fastac.lab.player import Player, draw_taus, play
@@ -59,7 +59,7 @@ def test_the_player_is_plain_arithmetic_on_old_parameters(staleness_lr, max_stal
         late = min(taus[turn % 5], len(versions) - 1)
         native[turn % 3].collect(versions[-1 - late])
         native[turn % 3].gradient(grad, vf_coef=0.5, ent_coef=1e-3, max_grad_norm=0.5)
-        rate = schedule("linear", 0.1, steps[-1 - late] / 320)
+        rate = scheduled("linear", 0.1, steps[-1 - late] / 320)
         rate /= late if staleness_lr == "inverse" and late > 1 else 1
         if max_staleness is None or late <= max_staleness:
             versions.append(versions[-1] + np.float32(-rate) * grad)

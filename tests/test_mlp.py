@@ -57,7 +57,7 @@ def test_it_answers_as_in_torch(n, activation, shared_trunk):
     obs = random.normal(size=(n, 4)).astype(np.float32)
     probabilities, values = act(config, params, obs)
     assert probabilities.shape == (n, 2) and values.shape == (n,)
-    expected_probabilities, expected_values = make_policy(config, params).act(obs)
+    expected_probabilities, expected_values, _ = make_policy(config, params).act(obs)
     np.testing.assert_allclose(probabilities, expected_probabilities, atol=2e-6)
     np.testing.assert_allclose(values, expected_values, atol=1e-5)
 

@@ -15,7 +15,7 @@ from fastac import _core, engines
 from fastac.config import A2CConfig
 from fastac.mlp import initial_params
 from fastac.objective import compute_gradient
-from fastac.policy import make_policy
+from fastac.policy import FlatPolicy, make_policy
 from fastac.returns import successor_values, v_trace
 from fastac.rollout import Collector
 
@@ -114,7 +114,13 @@ def test_a_reweighed_rollout_is_that_of_v_trace(seed):
         now = acted + random.normal(0, 0.1, len(acted)).astype(np.float32)
         policy, worker = make_policy(config), worker_of(config, n_envs)
         policy.params[:] = acted
-        collector = Collector(config, 0, n_envs)
+        collector, valued = Collector(config, 0, n_envs), []
+
+        def values_of(obs, memory, policy=policy, valued=valued):
+            valued.append(obs.copy())
+            return FlatPolicy.values(policy, obs, memory)
+
+        policy.values = values_of
         collector.collect(policy)
         worker.collect(acted)
         worker.reweigh(now)
@@ -128,9 +134,10 @@ def test_a_reweighed_rollout_is_that_of_v_trace(seed):
         (then, _), (probabilities, values) = at(acted, obs), at(now, obs)
         ratios = np.take_along_axis(probabilities / then, actions[..., None], -1)[..., 0]
         ends, cuts = collector._terminated, collector._truncated
-        successors = successor_values(
-            values, at(now, collector.envs.obs)[1], at(now, collector._final_obs)[1], ends, cuts
-        )
+        final_values = np.zeros_like(values)
+        final_obs = np.concatenate([np.empty((0, 4), np.float32), *valued[:-1]])  # the last is where it ends
+        final_values[cuts & ~ends] = at(now, final_obs)[1]
+        successors = successor_values(values, at(now, collector.envs.obs)[1], final_values, ends, cuts)
         rewards = collector._rewards * np.float32(config.reward_scale)
         expected = v_trace(rewards, values, successors, ends | cuts, ratios, config.gamma, config.gae_lambda)
         largest = max(1.0, np.abs(expected).max())
@@ -301,7 +308,7 @@ def test_what_it_refuses():
     with pytest.raises(TypeError, match="cannot copy or pickle"):
         worker.__reduce__()
     wrong = _core.Region.create(workers=1, parameters=worker.parameters + 1)
-    run = {"total_timesteps": 8, "learning_rate": 0.1, "linear_lr": False, "linear_ent": False, "duration_ms": 10}
+    run = {"total_timesteps": 8, "learning_rate": 0.1, "lr_points": [1.0], "ent_points": [1.0], "duration_ms": 10}
     with pytest.raises(ValueError, match=f"a region of {worker.parameters} parameters"):
         worker.run(_core.Session(wrong, 0), **run, **weights)
     region = _core.Region.create(workers=1, parameters=worker.parameters)

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from fastac.config import A2CConfig
+from fastac.networks import ActorCritic
 from fastac.objective import compute_gradient
-from fastac.policy import ActorCritic, FlatPolicy, make_policy, one_torch_thread
+from fastac.policy import FlatPolicy, make_policy, one_torch_thread
 from fastac.rollout import Collector
+from fastac.spaces import CARTPOLE
 
 CONFIGS = {
     "default": A2CConfig(seed=3),
@@ -53,7 +55,7 @@ def test_torchs_global_stream_is_left_alone():
 
 
 def test_the_initial_policy_is_nearly_uniform():
-    probabilities, _ = make_policy(A2CConfig(seed=0)).act(np.ones((3, 4), np.float32))
+    probabilities, _, _ = make_policy(A2CConfig(seed=0)).act(np.ones((3, 4), np.float32))
     np.testing.assert_allclose(probabilities, 0.5, atol=0.02)
 
 
@@ -75,7 +77,7 @@ def test_the_gradient_is_that_of_the_formula(config, ent_coef):
     rollout = Collector(config, 0, 3).collect(policy)
     stats = compute_gradient(policy, rollout, config, ent_coef)
 
-    plain = ActorCritic(config)
+    plain = ActorCritic(config, CARTPOLE)
     plain.load_state_dict(policy.module.state_dict())
     obs = torch.from_numpy(rollout.obs).flatten(0, 1)
     logits, values = plain(obs)

@@ -37,7 +37,7 @@ def replay(config, policy, first, n_envs, rollouts):
         episodes = []
         for t in range(T):
             seen[t] = obs
-            probabilities, values[t] = policy.act(seen[t])
+            probabilities, values[t], _ = policy.act(seen[t])
             for i, env in enumerate(envs):
                 taken[t, i] = int(actions_of[i].random() >= probabilities[i, 0])
                 obs[i], rewards[t, i], terminated[t, i], truncated[t, i], _ = env.step(taken[t, i])
@@ -98,9 +98,11 @@ def test_streams_of_different_uses_seeds_and_calls_are_different():
 def test_each_step_is_a_sign_of_life():
     """A long rollout is told from a worker that stands still."""
     config = A2CConfig(n_steps=7, hidden_sizes=(8,), seed=0)
-    beats = []
-    Collector(config, 0, 3).collect(make_policy(config), lambda: beats.append(1))
-    assert len(beats) == 7
+    policy = make_policy(config)
+    session = _core.Session(_core.Region.create(workers=1, parameters=policy.n_params), 0)
+    before = session.heartbeat(0)
+    Collector(config, 0, 3).collect(policy, session)
+    assert session.heartbeat(0) == before + 7
 
 
 def test_each_step_in_c_is_a_sign_of_life_too():

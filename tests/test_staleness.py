@@ -9,8 +9,10 @@ import fastac
 from fastac import _core
 from fastac.errors import StalenessWarning
 from fastac.metrics import Position
+from fastac.normalization import Statistics
 from fastac.progress import WaitingProgress
 from fastac.shared import Ledger, observer_of
+from fastac.spaces import CARTPOLE
 from fastac.staleness import FROM, StalenessAlarm, histogram, p95
 from fastac.updates import Run
 
@@ -171,6 +173,7 @@ def test_a_run_warns_of_its_slow_worker():
             update="lockfree",
             progress=progress,
             begin=Position(10**9),
+            statistics=Statistics.empty(config, CARTPOLE),
         )
         fast, slow = (_core.Session(run.region, w) for w in (0, 1))
         read, grad = np.empty_like(params), np.zeros_like(params)

@@ -151,8 +151,8 @@ def test_predict():
 
 def test_evaluation_plays_whole_episodes():
     model = fastac.A2C(**SMALL)
-    returns, lengths = fastac.evaluate_policy(model, 30, seed=0, return_episode_rewards=True)
+    returns, lengths = fastac.evaluate_policy(model, n_eval_episodes=30, seed=0, return_episode_rewards=True)
     assert len(returns) == 30 and returns == [float(n) for n in lengths]
-    assert fastac.evaluate_policy(model, 30, seed=0) == (np.mean(returns), np.std(returns))
+    assert fastac.evaluate_policy(model, n_eval_episodes=30, seed=0) == (np.mean(returns), np.std(returns))
     with pytest.raises(fastac.ConfigError, match="n_eval_episodes"):
-        fastac.evaluate_policy(model, 0)
+        fastac.evaluate_policy(model, n_eval_episodes=0)

@@ -52,6 +52,12 @@ struct WorkerInUse : std::runtime_error {
     WorkerInUse() : std::runtime_error("this worker is in use by another thread; each thread needs one of its own") {}
 };
 
+void expect_points(const Schedule& schedule, const char* name) {
+    if (schedule.points.empty()) throw py::value_error(std::string(name) + ": expected at least one factor, got none");
+    for (const double factor : schedule.points)
+        if (!std::isfinite(factor)) throw py::value_error(std::string(name) + ": expected finite factors, got " + std::to_string(factor));
+}
+
 class PyWorker : public MadeByInit {
 public:
     PyWorker(const MlpShape& shape, const RolloutConfig& config, const std::vector<Pcg64::Words>& env_seeds, const std::vector<Pcg64::Words>& action_seeds,
@@ -77,8 +83,10 @@ public:
         const auto seat = session.worker();
         if (session.parameters() != parameters())
             throw py::value_error("session: expected a region of " + std::to_string(parameters()) + " parameters, got one of " + std::to_string(session.parameters()));
-        expect_rate(config.learning_rate.begin);
-        expect_finite({config.vf_coef, config.ent_coef.begin, config.max_grad_norm});
+        expect_rate(config.learning_rate.value);
+        expect_finite({config.vf_coef, config.ent_coef.value, config.max_grad_norm});
+        expect_points(config.learning_rate, "lr_points");
+        expect_points(config.ent_coef, "ent_points");
         if (!std::isfinite(config.delay_compensation))
             throw py::value_error("delay_compensation: expected a finite number, got " + std::to_string(config.delay_compensation));
         rollout_ = Rollout::none;  // it may end with parameters of which there is no rollout
@@ -304,12 +312,13 @@ void bind_native(py::module_& m) {
         .def_property_readonly("parameters", &PyWorker::parameters)
         .def_property_readonly("updates", &PyWorker::updates, "Gradients submitted so far.")
         .def("run",
-             [](PyWorker& self, const PySession& session, std::uint64_t total_timesteps, double learning_rate, bool linear_lr, double ent_coef, bool linear_ent, double vf_coef,
+             [](PyWorker& self, const PySession& session, std::uint64_t total_timesteps, double learning_rate, const std::vector<double>& lr_points, double ent_coef,
+                const std::vector<double>& ent_points, double vf_coef,
                 double max_grad_norm, std::uint32_t duration_ms, std::uint64_t most_updates, double delay_compensation, bool v_trace) {
-                 return self.run(session, {total_timesteps, {learning_rate, linear_lr}, {ent_coef, linear_ent}, vf_coef, max_grad_norm, delay_compensation, v_trace},
+                 return self.run(session, {total_timesteps, {learning_rate, lr_points}, {ent_coef, ent_points}, vf_coef, max_grad_norm, delay_compensation, v_trace},
                                  duration_ms, most_updates);
              },
-             py::arg("session"), py::kw_only(), py::arg("total_timesteps"), py::arg("learning_rate"), py::arg("linear_lr"), py::arg("ent_coef"), py::arg("linear_ent"),
+             py::arg("session"), py::kw_only(), py::arg("total_timesteps"), py::arg("learning_rate"), py::arg("lr_points"), py::arg("ent_coef"), py::arg("ent_points"),
              py::arg("vf_coef"), py::arg("max_grad_norm"), py::arg("duration_ms"), py::arg("most_updates") = 0, py::arg("delay_compensation") = 0.0,
              py::arg("v_trace") = false,
              "Reads, rolls out, takes the gradient, submits and reports, again and again, for duration_ms or most_updates (0: no limit).\n"

@@ -83,6 +83,7 @@ public:
     }
 
     [[nodiscard]] py::ssize_t parameters() const { return static_cast<py::ssize_t>(region_->layout().parameters); }
+    [[nodiscard]] py::ssize_t statistics() const { return static_cast<py::ssize_t>(region_->layout().statistics); }
     [[nodiscard]] py::ssize_t states() const { return fastac::state_vectors(region_->config().optimizer.kind); }
     [[nodiscard]] std::size_t check_worker(std::size_t w) const {
         if (w >= region_->layout().workers)

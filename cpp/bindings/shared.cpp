@@ -143,16 +143,17 @@ void bind_region(py::module_& m) {
             "create",
             [](std::uint32_t workers, std::uint32_t parameters, const py::str& scheme, const py::str& optimizer, double alpha, double beta1,
                double beta2, double eps, bool eps_inside_root, double max_grad_norm, std::uint32_t slots, std::uint32_t log_rows,
-               std::uint32_t wait_deadline_ms, std::optional<std::uint64_t> max_staleness, const py::str& staleness_lr, std::uint64_t trace_entries, std::uint64_t nonce) {
+               std::uint32_t wait_deadline_ms, std::optional<std::uint64_t> max_staleness, const py::str& staleness_lr, std::uint64_t trace_entries,
+               std::uint32_t statistics, std::uint64_t nonce) {
                 const OptimizerConfig optimizer_config{parse(optimizer_names, optimizer, "optimizer"), eps_inside_root ? 1U : 0U, alpha, beta1, beta2, eps, max_grad_norm};
                 const RegionConfig config{workers, parameters, slots, log_rows, parse(scheme_names, scheme, "scheme"), wait_deadline_ms,
-                                          max_staleness.value_or(no_staleness_limit), parse(staleness_lr_names, staleness_lr, "staleness_lr"), optimizer_config, trace_entries};
+                                          max_staleness.value_or(no_staleness_limit), parse(staleness_lr_names, staleness_lr, "staleness_lr"), optimizer_config, trace_entries, statistics};
                 return std::make_shared<PyRegion>(SharedRegion::create(config, nonce));
             },
             py::kw_only(), py::arg("workers"), py::arg("parameters"), py::arg("scheme") = "lockfree", py::arg("optimizer") = "rmsprop",
             py::arg("alpha") = 0.99, py::arg("beta1") = 0.9, py::arg("beta2") = 0.999, py::arg("eps") = 1e-5, py::arg("eps_inside_root") = false,
             py::arg("max_grad_norm") = 0.0, py::arg("slots") = 4, py::arg("log_rows") = 1024, py::arg("wait_deadline_ms") = 30'000,
-            py::arg("max_staleness") = py::none(), py::arg("staleness_lr") = "constant", py::arg("trace_entries") = 0, py::arg("nonce") = 0)
+            py::arg("max_staleness") = py::none(), py::arg("staleness_lr") = "constant", py::arg("trace_entries") = 0, py::arg("statistics") = 0, py::arg("nonce") = 0)
         .def_static(
             "attach", [](int fd, std::uint64_t nonce) { return std::make_shared<PyRegion>(SharedRegion::attach(fd, nonce)); }, py::arg("fd"), py::arg("nonce"))
         .def_property_readonly("fd", [](const PyRegion& r) { return r.fd(); })
@@ -226,6 +227,17 @@ void bind_session(py::module_& m) {
         .def("log", [](const PySession& s, const py::object& row) {
                  return s.worker()->log(expect_array<double>(row, "row", {static_cast<py::ssize_t>(log_columns)}).data());
              }, py::arg("row"))
+        .def("write_statistics",
+             [](const PySession& s, const py::object& values) { s.worker()->write_statistics(expect_array<double>(values, "values", {s.statistics()}).data()); },
+             py::arg("values"))
+        .def("statistics",
+             [](const PySession& s, std::size_t w) {
+                 const auto session = s.get();
+                 py::array_t<double> values(s.statistics());
+                 session->read_statistics(s.check_worker(w), values.mutable_data());
+                 return values;
+             },
+             py::arg("worker"))
         .def_property_readonly("go", [](const PySession& s) { return s.flags().go(); })
         .def_property_readonly("stop_requested", [](const PySession& s) { return s.flags().stop_requested(); })
         .def("give_go", [](const PySession& s) { s.flags().give_go(); })

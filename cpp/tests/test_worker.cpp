@@ -80,7 +80,7 @@ std::vector<float> trained(std::size_t n_envs, std::size_t members, Worker::Ende
     Session observer(region, 1), session(region, 0);
     observer.initialize(start, {}, 0);
     Worker worker = worker_of(n_envs, members, pauses);
-    const LoopConfig loop{.total_timesteps = 7 * n_envs * 30, .learning_rate = {1e-2, true}, .ent_coef = {1e-2, false}, .vf_coef = 0.5, .max_grad_norm = 0.5};
+    const LoopConfig loop{.total_timesteps = 7 * n_envs * 30, .learning_rate = {1e-2, {1.0, 0.0}}, .ent_coef = {1e-2}, .vf_coef = 0.5, .max_grad_norm = 0.5};
     CHECK(worker.run(session, loop, 1h, 11) == Worker::Ended::not_yet);
     CHECK_EQ(worker.updates(), 11U);
     ended = worker.run(session, loop, 1h, 0);
@@ -137,7 +137,7 @@ Drifted drift(const std::vector<float>& params, std::size_t members, const LoopC
 /// Against a rollout, its reweighing and its gradient taken one after the other; SGD at rate 0.1.
 void an_update_makes_up_for_what_came_during_its_rollout() {
     const std::vector<float> params = draw(shape.parameters());
-    LoopConfig loop{.total_timesteps = 1'000'000'000, .learning_rate = {0.1, false}, .ent_coef = {1e-2, false}, .vf_coef = 0.5, .max_grad_norm = 0.5};
+    LoopConfig loop{.total_timesteps = 1'000'000'000, .learning_rate = {0.1}, .ent_coef = {1e-2}, .vf_coef = 0.5, .max_grad_norm = 0.5};
     const LossConfig weights{.vf_coef = 0.5, .ent_coef = 1e-2, .max_grad_norm = 0.5};
     for (const std::string how : {"plain", "compensated", "v_trace"}) {
         loop.delay_compensation = how == "compensated" ? 3.0 : 0.0;
@@ -164,7 +164,7 @@ void an_update_makes_up_for_what_came_during_its_rollout() {
 /// The gradient was finite, what it was compensated to is not.
 void what_compensation_makes_infinite_is_rejected() {
     const std::vector<float> params = draw(shape.parameters());
-    const LoopConfig loop{.total_timesteps = 1'000'000'000, .learning_rate = {0.1, false}, .ent_coef = {}, .max_grad_norm = 0.5, .delay_compensation = 3e38};
+    const LoopConfig loop{.total_timesteps = 1'000'000'000, .learning_rate = {0.1}, .ent_coef = {}, .max_grad_norm = 0.5, .delay_compensation = 3e38};
     const Drifted found = drift(params, 1, loop, 1e6F);
     CHECK_EQ(found.now.counts.rejected_nonfinite, 1U);
     CHECK_EQ(found.now.version, 1U);
@@ -178,7 +178,7 @@ void a_run_that_is_over_or_taken_away_ends_for_all_members() {
     Session observer(region, 1), session(region, 0);
     observer.initialize(draw(shape.parameters()), {}, 0);
     Worker worker = worker_of(24, 3);
-    const LoopConfig loop{.total_timesteps = 1'000'000'000, .learning_rate = {1e-3, false}, .ent_coef = {}};
+    const LoopConfig loop{.total_timesteps = 1'000'000'000, .learning_rate = {1e-3}, .ent_coef = {}};
     CHECK(worker.run(session, loop, 5ms, 0) == Worker::Ended::not_yet);
     observer.request_stop();
     CHECK(worker.run(session, loop, 1h, 0) == Worker::Ended::stopped);
@@ -214,7 +214,7 @@ void a_pause_ends_with_the_run() {
         Session observer(region, 1), session(region, 0);
         observer.initialize(draw(shape.parameters()), {}, 0);
         Worker worker = worker_of(24, members, {3600.0, 3600.0, 3600.0});
-        const LoopConfig loop{.total_timesteps = 1'000'000'000, .learning_rate = {1e-3, false}, .ent_coef = {}};
+        const LoopConfig loop{.total_timesteps = 1'000'000'000, .learning_rate = {1e-3}, .ent_coef = {}};
         Worker::Ended ended{};
         std::thread run([&] { ended = worker.run(session, loop, 1h, 0); });
         // More signs of life than its rollout gives: it sleeps, and says so.

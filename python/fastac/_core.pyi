@@ -91,6 +91,7 @@ class Region:
         max_staleness: int | None = None,
         staleness_lr: str = "constant",
         trace_entries: int = 0,
+        statistics: int = 0,
         nonce: int = 0,
     ) -> Region: ...
     @staticmethod
@@ -142,6 +143,8 @@ class Session:
         self, grads: npt.NDArray[np.float32], n: int, learning_rate: float
     ) -> tuple[float, float, float]: ...
     def log(self, row: npt.NDArray[np.float64]) -> bool: ...
+    def write_statistics(self, values: npt.NDArray[np.float64]) -> None: ...
+    def statistics(self, worker: int) -> npt.NDArray[np.float64]: ...
     @property
     def go(self) -> bool: ...
     @property
@@ -211,9 +214,9 @@ class NativeWorker:
         *,
         total_timesteps: int,
         learning_rate: float,
-        linear_lr: bool,
+        lr_points: Sequence[float],
         ent_coef: float,
-        linear_ent: bool,
+        ent_points: Sequence[float],
         vf_coef: float,
         max_grad_norm: float,
         duration_ms: int,

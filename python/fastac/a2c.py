@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fastac import _core
-from fastac.algorithm import Algorithm, config_from
+from fastac.algorithm import Algorithm
 from fastac.checkpoint import Arrays
 from fastac.config import A2CConfig
-from fastac.engines import make_engine
+from fastac.engines import Engine, make_engine
 from fastac.progress import WaitingProgress
 from fastac.signals import let_signals_in, signals_deferred
 from fastac.updates import Run
@@ -36,14 +36,23 @@ class A2C(Algorithm):
     config: A2CConfig
     config_type = A2CConfig
 
-    def __init__(self, env: str = "CartPole-v1", **options: Any) -> None:
-        super().__init__(config_from(A2CConfig, env, options))
-        self._engine = make_engine(
+    def __init__(self, *policy_and_env: Any, **options: Any) -> None:
+        super().__init__(*policy_and_env, **options)
+        self._engine = self._new_engine() if self.config.has_native_env else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        return state if self.config.has_native_env else {**state, "_engine": None}  # envs of Gymnasium cannot be copied
+
+    def _new_engine(self) -> Engine:
+        return make_engine(
             self.config,
             self.config.n_envs,
             split=self.config.split,
+            call=0 if self.config.has_native_env else self.learn_calls,  # after load(): not the same episodes again
             members=self.config.workers,
             pauses=self._pauses(0),
+            problem=self.problem,
         )
 
     def _open(self, progress: WaitingProgress) -> Run:
@@ -52,7 +61,9 @@ class A2C(Algorithm):
         )  # one worker that holds all envs: nobody to wait for or to race with
 
     def _train(self, run: Run, total_timesteps: int) -> None:
-        loop = self._engine.begin(_core.Session(run.region, 0))
+        if self._engine is None:
+            self._engine = self._new_engine()
+        loop = self._engine.begin(_core.Session(run.region, 0), 1, self.statistics)
         run.start()
         with signals_deferred():  # an update begun is finished, so that the envs and the record fit together
             try:
@@ -64,7 +75,8 @@ class A2C(Algorithm):
                 loop.flush(lambda: run.tick(now=True))
 
     def _envs_state(self) -> Arrays:
-        return self._engine.groups.get_state()
+        return {} if self._engine is None or not self.config.has_native_env else self._engine.groups.get_state()
 
     def _set_envs_state(self, saved: Arrays) -> None:
-        self._engine.groups.set_state(saved)
+        if self._engine is not None:
+            self._engine.groups.set_state(saved)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastac import _core
-from fastac.algorithm import Algorithm, Float32, Pathlike, Standing, config_from
+from fastac.algorithm import Algorithm, Float32, Pathlike, Standing
 from fastac.checkpoint import previous_of
 from fastac.config import A3CConfig
 from fastac.engines import at_work, make_engine, preload
@@ -22,6 +22,8 @@ from fastac.errors import CheckpointError
 from fastac.forking import START_DEADLINE_S
 from fastac.launch import POLL_S, launch
 from fastac.metrics import Position
+from fastac.normalization import Statistics
+from fastac.problem import Problem
 from fastac.progress import WaitingProgress
 from fastac.recording import ENTRY, Part, Recording, entries_of, recording_of, room_for
 from fastac.updates import Moment, Run
@@ -50,8 +52,8 @@ class A3C(Algorithm):
     config: A3CConfig
     config_type = A3CConfig
 
-    def __init__(self, env: str = "CartPole-v1", **options: Any) -> None:
-        super().__init__(config_from(A3CConfig, env, options))
+    def __init__(self, *policy_and_env: Any, **options: Any) -> None:
+        super().__init__(*policy_and_env, **options)
         self.recording: Recording | None = None
 
     def _room(self, begin: Position) -> int:
@@ -82,7 +84,9 @@ class A3C(Algorithm):
             part = dataclasses.replace(self._part, entries=entries_of(moment.trace))
             self.recording = (self.recording or Recording(self.config, ())).with_part(part)
 
-    def _save(self, path: Pathlike, params: Float32, state: Float32, standing: Standing) -> Path:
+    def _save(
+        self, path: Pathlike, params: Float32, state: Float32, standing: Standing, statistics: Statistics
+    ) -> Path:
         """The recording first: it may go further than the model, not less far. One that cannot be written is told, but
         only once the model is."""
         recording = self.recording or Recording(self.config, ())
@@ -92,17 +96,17 @@ class A3C(Algorithm):
                 recording.save(recording_of(path))
         except OSError as error:
             failed = error
-        saved = super()._save(path, params, state, dataclasses.replace(standing, recording=recording.id))
+        saved = super()._save(path, params, state, dataclasses.replace(standing, recording=recording.id), statistics)
         if failed is not None:
             words = f"{failed.strerror}; the model is saved, {saved}, its recording is not"
             raise OSError(failed.errno, words, str(recording_of(path))) from failed
         return saved
 
     @classmethod
-    def load(cls: type[A3C_T], path: Pathlike) -> A3C_T:
+    def load(cls: type[A3C_T], path: Pathlike, *, env: Any = None, policy: Any = None) -> A3C_T:
         """As of every model; with it, where `record` is set, the recording beside it: that of the same training, as far
         as the model goes. Warns where that is damaged, or of another one."""
-        model = super().load(path)
+        model = super().load(path, env=env, policy=policy)
         file = recording_of(path)
         if model.config.record and file.exists() and model.learn_calls:
             model.recording = model._recording_in(file)
@@ -128,7 +132,15 @@ class A3C(Algorithm):
 
     def _train(self, run: Run, total_timesteps: int) -> None:
         tasks = [
-            Task(self.config, worker, self.learn_calls, total_timesteps, self._pauses(worker))
+            Task(
+                self.config,
+                worker,
+                self.learn_calls,
+                total_timesteps,
+                self.problem,
+                self.statistics,
+                self._pauses(worker),
+            )
             for worker in range(self.config.workers)
         ]
         with launch(
@@ -158,6 +170,8 @@ class Task:
     worker: int
     call: int  # the model's learn() calls before this one
     total_timesteps: int  # of all workers together
+    problem: Problem
+    statistics: Statistics  # before this run
     pauses: npt.NDArray[np.float64] | None = None
 
 
@@ -168,9 +182,15 @@ def work(task: Task, session: _core.Session, report: Report) -> float:
     first = task.worker * config.n_envs
     with at_work(config):
         engine = make_engine(
-            config, config.n_envs, first=first, call=task.call, incarnation=incarnation, pauses=task.pauses
+            config,
+            config.n_envs,
+            first=first,
+            call=task.call,
+            incarnation=incarnation,
+            pauses=task.pauses,
+            problem=task.problem,
         )
-        loop = engine.begin(session)
+        loop = engine.begin(session, config.workers, task.statistics)
         report(READY)
         wait_for_go(session)
         started = time.thread_time()

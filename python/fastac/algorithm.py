@@ -18,11 +18,13 @@ import numpy.typing as npt
 
 from fastac import _core
 from fastac.checkpoint import Arrays, Checkpoint, load_checkpoint, save_checkpoint
-from fastac.config import Config
+from fastac.config import CUSTOM_POLICY, Config, with_functions_tabulated
 from fastac.engines import at_work
 from fastac.errors import CheckpointError, ConfigError, NothingToResumeError
 from fastac.metrics import History, Position, expect_reachable
-from fastac.mlp import OBS_DIM, act, initial_params, sample
+from fastac.mlp import act, initial_params, sample
+from fastac.normalization import Statistics
+from fastac.problem import CARTPOLE_PROBLEM, solve_problem
 from fastac.progress import WaitingProgress
 from fastac.shared import Ledger
 from fastac.signals import signals_deferred
@@ -88,6 +90,10 @@ class Keeping:
         return [Periodic(self.every_s, keep)] if wanted else []
 
 
+class _Missing(Exception):
+    """What a file cannot hold, and load() was not given."""
+
+
 class Algorithm(ABC):
     """Base of A2C and A3C.
 
@@ -104,9 +110,12 @@ class Algorithm(ABC):
 
     config_type: ClassVar[type[Config]]
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, *policy_and_env: Any, **options: Any) -> None:
+        policy, env, options = _given(policy_and_env, options)
+        config, self.problem = solve_problem(self.config_type, env, policy, with_functions_tabulated(options))
         self.config = config.resolve_seed()
-        self.params = initial_params(self.config)
+        self.params = self._initial_params()
+        self.statistics = Statistics.empty(self.config, self.problem.spaces)
         self.state = np.zeros((_core.state_vectors(config.optimizer), len(self.params)), np.float32)
         self._policy: FlatPolicy | None = None
         self._standing = Standing()
@@ -120,6 +129,19 @@ class Algorithm(ABC):
         """For copies, pickled ones too: a torch module of the copy has to lie on its own parameters."""
         return {**self.__dict__, "_policy": None}
 
+    def _initial_params(self) -> Float32:
+        if self._has_native_policy:
+            return initial_params(self.config)
+        with signals_deferred():
+            from fastac.policy import make_policy
+
+        return make_policy(self.config, None, self.problem.spaces, self.problem.module).params
+
+    @property
+    def _has_native_policy(self) -> bool:
+        """The C++ core evaluates it, without torch."""
+        return self.config.can_be_native and self.problem == CARTPOLE_PROBLEM
+
     @property
     def policy(self) -> FlatPolicy:
         """The torch module that shares its memory with `params`. Imports torch."""
@@ -127,8 +149,14 @@ class Algorithm(ABC):
             with signals_deferred():  # torch aborts the process where its import is interrupted
                 from fastac.policy import make_policy
 
-            self._policy = make_policy(self.config, self.params)
+            self._policy = make_policy(self.config, self.params, self.problem.spaces, self.problem.module)
         return self._policy
+
+    @property
+    def _most_return(self) -> float:
+        """That an episode can have, as far as that is known."""
+        steps = self.config.max_episode_steps
+        return float(steps) if self.config.has_native_env and steps is not None else math.inf
 
     @property
     def num_timesteps(self) -> int:
@@ -189,7 +217,7 @@ class Algorithm(ABC):
             or total_timesteps < 1
         ):
             raise ConfigError(f"total_timesteps: expected a whole number >= 1, got {total_timesteps!r}")
-        begin = Position(int(total_timesteps), solve=expect_reachable(solve, self.config.max_episode_steps))
+        begin = Position(int(total_timesteps), solve=expect_reachable(solve, self._most_return))
         return self._learn_from(begin, Keeping(checkpoint, checkpoint_every_s, on_checkpoint), progress_bar)
 
     def resume(
@@ -253,7 +281,8 @@ class Algorithm(ABC):
     def _save_moment(self, run: Run, path: Pathlike, moment: Moment) -> Path:
         """In the midst of a run, in the parent's thread and between two updates of A2C."""
         self._record(run, moment)
-        return self._save(path, moment.params, moment.state, self._standing.after(run.begin, moment))
+        standing = self._standing.after(run.begin, moment)
+        return self._save(path, moment.params, moment.state, standing, moment.statistics)
 
     def _close(self, run: Run, path: Pathlike | None) -> None:
         """Takes over what was learned, however the run ended, saves it and checks its books."""
@@ -261,27 +290,71 @@ class Algorithm(ABC):
         self._record(run, outcome.last)
         self.params[:] = outcome.last.params
         self.state = outcome.last.state
+        self.statistics = outcome.last.statistics
         self._standing = self._standing.after(run.begin, outcome.last)
         self.history, self.ledger = outcome.history, outcome.ledger
         if path is not None:
             self.save(path)
         outcome.ledger.check()
 
-    def predict(self, obs: npt.ArrayLike, deterministic: bool = False) -> tuple[npt.NDArray[np.int64], None]:
-        """Actions for observations float[N, 4] (int64[N]) or one observation float[4] (int64[]).
+    def predict(
+        self,
+        obs: npt.ArrayLike,
+        deterministic: bool = False,
+        *,
+        state: Float32 | None = None,
+        episode_start: npt.ArrayLike | None = None,
+    ) -> tuple[npt.NDArray[Any], Float32 | None]:
+        """Actions for observations [N, *obs_shape], or for one observation [*obs_shape], as the env wants them.
 
-        Returns (actions, None), as in Stable-Baselines3: there is no recurrent state. Raises ValueError for another
-        shape.
+        Args:
+            deterministic: the most probable action instead of a sampled one.
+            state: what a policy that remembers returned for the step before, float32[N, S]; None at the start.
+            episode_start: bool[N], which of the observations are the first of an episode: there it remembers nothing.
+
+        Returns:
+            (actions, state), as in Stable-Baselines3; the state of a policy that remembers nothing is None.
+
+        Raises:
+            ValueError: another shape.
         """
-        batch = np.asarray(obs, np.float32)
-        if batch.ndim not in (1, 2) or batch.shape[-1] != OBS_DIM:
-            raise ValueError(f"obs: expected shape [{OBS_DIM}] or [N, {OBS_DIM}], got {list(batch.shape)}")
-        probabilities, _ = act(self.config, self.params, np.ascontiguousarray(batch.reshape(-1, OBS_DIM)))
+        spaces = self.problem.spaces
+        batch = np.asarray(obs, spaces.obs_dtype)
+        single = batch.ndim == len(spaces.obs_shape)
+        if single:
+            batch = batch[None]
+        if batch.shape[1:] != spaces.obs_shape:
+            shape = ", ".join(map(str, spaces.obs_shape))
+            raise ValueError(f"obs: expected shape [{shape}] or [N, {shape}], got {list(np.shape(obs))}")
+        actions, state = self.choose(np.ascontiguousarray(batch), deterministic, state, episode_start)
+        actions = spaces.actions.for_env(actions)
+        return (actions[0] if single else actions), state
+
+    def choose(
+        self,
+        obs: npt.NDArray[Any],
+        deterministic: bool,
+        state: Float32 | None = None,
+        episode_start: npt.ArrayLike | None = None,
+    ) -> tuple[npt.NDArray[Any], Float32 | None]:
+        """predict() for a batch [N, *obs_shape], contiguous, with the actions as the policy has them: unbounded, from
+        0 on (spaces.Actions.for_env)."""
+        if self._has_native_policy:
+            probabilities, _ = act(self.config, self.params, obs)
+            if deterministic:
+                return probabilities.argmax(axis=1), None
+            return sample(probabilities, self._predict_random.random(len(probabilities))), None
+        policy = self.policy
+        memory = policy.no_memory(len(obs)) if state is None else np.asarray(state, np.float32)
+        if memory is not None and episode_start is not None:
+            memory = memory * ~np.asarray(episode_start, np.bool_).reshape(-1, 1)
+        acted = policy.act(self.statistics.normalized_obs(obs), memory)
         if deterministic:
-            actions = probabilities.argmax(axis=1)
+            actions = policy.distribution.mode(acted.parameters)
         else:
-            actions = sample(probabilities, self._predict_random.random(len(probabilities)))
-        return actions.reshape(batch.shape[:-1]), None
+            uniforms = self._predict_random.random((len(obs), policy.distribution.n_uniforms))
+            actions = policy.distribution.sample(acted.parameters, uniforms)
+        return actions, acted.memory
 
     def save(self, path: Pathlike) -> Path:
         """Writes all that decides how training goes on to one safetensors file, and returns its path.
@@ -300,24 +373,33 @@ class Algorithm(ABC):
             if thread != threading.get_ident():
                 raise RuntimeError("save: another thread is inside learn(); use learn(checkpoint=...) or on_checkpoint")
             return self._save_moment(run, path, run.moment())
-        return self._save(path, self.params, self.state, self._standing)
+        return self._save(path, self.params, self.state, self._standing, self.statistics)
 
-    def _save(self, path: Pathlike, params: Float32, state: Float32, standing: Standing) -> Path:
+    def _save(
+        self, path: Pathlike, params: Float32, state: Float32, standing: Standing, statistics: Statistics
+    ) -> Path:
         done = {**dataclasses.asdict(standing), "predict_stream": self._predict_random.bit_generator.state}
         arrays = {"params": params, "optimizer_state": state, **self._envs_state()}
+        if statistics.wanted:
+            arrays["statistics"] = statistics.pack()
         return save_checkpoint(path, Checkpoint(type(self).__name__, self.config.to_dict(), done, arrays))
 
     @classmethod
-    def load(cls: type[AlgorithmT], path: Pathlike) -> AlgorithmT:
+    def load(cls: type[AlgorithmT], path: Pathlike, *, env: Any = None, policy: Any = None) -> AlgorithmT:
         """The model that `save` wrote, or that `fastac train` left in a run folder.
+
+        Args:
+            env, policy: what the model was made with, where that was no name: a file holds no functions and no modules.
 
         Raises FileNotFoundError, or CheckpointError if the file is damaged or holds another algorithm's model; the
         message says whether the previous one is whole.
         """
         saved = load_checkpoint(path, cls.__name__)
         try:
-            model = cls._from_config(cls.config_type.from_dict(saved.config))
+            model = cls._from_config(cls.config_type.from_dict(saved.config), env, policy)
             model._restore(saved)
+        except _Missing as missing:
+            raise ConfigError(f"{path}: {missing}") from None
         except (ConfigError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: whole, but made by another version of fastac: {error!r}") from error
         return model
@@ -328,6 +410,8 @@ class Algorithm(ABC):
             if (array := arrays.pop(name)).shape != own.shape:
                 raise ValueError(f"{name}: expected shape {list(own.shape)}, got {list(array.shape)}")
             own[...] = array
+        if self.statistics.wanted:
+            self.statistics = Statistics.unpack(arrays.pop("statistics"), self.config)
         self._set_envs_state(arrays)
         self._predict_random.bit_generator.state = done.pop("predict_stream")
         unfinished = done.pop("unfinished")
@@ -336,8 +420,15 @@ class Algorithm(ABC):
         self._standing = Standing(**done, unfinished=unfinished)
 
     @classmethod
-    def _from_config(cls: type[AlgorithmT], config: Config) -> AlgorithmT:
-        return cls(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
+    def _from_config(cls: type[AlgorithmT], config: Config, env: Any = None, policy: Any = None) -> AlgorithmT:
+        options = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+        if env is not None:
+            options["env"] = env
+        if policy is not None:
+            options["policy"] = policy
+        elif config.policy == CUSTOM_POLICY:
+            raise _Missing("the model's policy was a torch module: give it, load(..., policy=...)")
+        return cls(**options)
 
     def _envs_state(self) -> Arrays:
         """What decides the future of the envs, where they outlive a learn()."""
@@ -378,10 +469,17 @@ class Algorithm(ABC):
             update=update,
             progress=progress,
             begin=self.unfinished,
+            statistics=self.statistics,
             trace_entries=trace_entries,
         )
 
 
-def config_from(config_type: type[Config], env: str, options: dict[str, Any]) -> Any:
-    """The config of keyword arguments. Raises ConfigError for a name that is no field."""
-    return config_type.from_dict({"env": env, **options})
+def _given(policy_and_env: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+    """The policy, the env and what else was given: (env), or (policy, env) as in Stable-Baselines3, or by name."""
+    if len(policy_and_env) > 2:
+        raise TypeError(f"expected (env), (policy, env) and options by name, got {len(policy_and_env)} arguments")
+    given = dict(zip(("env",) if len(policy_and_env) == 1 else ("policy", "env"), policy_and_env, strict=False))
+    if twice := given.keys() & options.keys():
+        raise TypeError(f"{', '.join(sorted(twice))}: given twice")
+    options = {"policy": Config.policy, "env": Config.env, **given, **options}
+    return options.pop("policy"), options.pop("env"), options

@@ -18,10 +18,17 @@ from fastac._core import BLOCK_ENVS, MAX_WORKERS, OPTIMIZERS, STALENESS_LRS, UPD
 from fastac.errors import ConfigError
 
 BACKENDS = ("thread", "process")
-ENGINES = ("native", "torch")
+ENGINES = ("auto", "native", "torch")
 ON_WORKER_DEATH = ("restart", "continue", "fail")
 MAX_LAYERS = 16
-ENV_IDS = ("CartPole-v1", "fastac/CartPole-v1")
+NATIVE_ENVS = ("CartPole-v1", "fastac/CartPole-v1")
+NATIVE_EPISODE_STEPS = 500  # Gymnasium's time limit of CartPole-v1
+CUSTOM_POLICY = "CustomPolicy"  # a module of the user's
+POLICIES = ("MlpPolicy", "CnnPolicy", "MlpLstmPolicy", "MlpGruPolicy", "CnnLstmPolicy", "CnnGruPolicy", CUSTOM_POLICY)
+SCHEDULES = ("constant", "linear")
+_SCHEDULE_POINTS = 257
+
+Schedule = str | tuple[float, ...]  # a name, or factors at equally spaced points of the run
 
 
 @dataclass(frozen=True)
@@ -70,16 +77,26 @@ def spec_of(field: dataclasses.Field[Any]) -> Spec:
 class Config:
     """The hyper-parameters that A2C and A3C share. Raises ConfigError for a value outside its range."""
 
-    env: str = _field("CartPole-v1", "Gymnasium id of the env; the native CartPole plays it", choices=ENV_IDS)
-    max_episode_steps: int = _field(500, "episodes are truncated here", unit="env steps", at_least=1, at_most=10**9)
+    env: str = _field("CartPole-v1", "Gymnasium id of the env; CartPole-v1 is played by the native env")
+    env_kwargs: dict[str, Any] | None = _field(None, "keyword arguments of the env; with any, Gymnasium's env plays")
+    policy: str = _field(
+        "MlpPolicy", "what acts and values: an MLP or a CNN, without memory or with one", choices=POLICIES
+    )
+    max_episode_steps: int | None = _field(
+        None,
+        "episodes are truncated here; if not given, where the env says",
+        unit="env steps",
+        at_least=1,
+        at_most=10**9,
+    )
     seed: int | None = _field(None, "seed of everything random; drawn from the system if not given", at_least=0)
     n_steps: int = _field(32, "rollout length T between updates", unit="env steps per env", at_least=1, at_most=100_000)
     gamma: float = _field(0.99, "discount", at_least=0, at_most=1)
     gae_lambda: float = _field(0.8, "GAE(lambda); 1 gives n-step returns", at_least=0, at_most=1)
     learning_rate: float = _field(2.2e-3, "step size of the optimizer", above=0)
-    lr_schedule: str = _field("constant", "course of the learning rate", choices=("constant", "linear"))
+    lr_schedule: Schedule = _field("constant", "course of the learning rate", choices=SCHEDULES)
     ent_coef: float = _field(1e-3, "weight of the entropy bonus", at_least=0)
-    ent_schedule: str = _field("constant", "course of the entropy weight", choices=("constant", "linear"))
+    ent_schedule: Schedule = _field("constant", "course of the entropy weight", choices=SCHEDULES)
     vf_coef: float = _field(0.5, "weight of the value loss", at_least=0)
     max_grad_norm: float = _field(0.5, "gradients are clipped to this global norm; 0 for never", at_least=0)
     clip_at: str = _field(
@@ -95,18 +112,60 @@ class Config:
     hidden_sizes: tuple[int, ...] = _field((64, 64), "units of each hidden layer", at_least=1, at_most=4096)
     activation: str = _field("tanh", "between the layers", choices=("tanh", "relu"))
     shared_trunk: bool = _field(True, "policy and value share their hidden layers")
-    engine: str = _field("native", "what computes: C++ without the GIL, or torch with autograd", choices=ENGINES)
+    log_std_init: float = _field(0.0, "continuous actions: log of the standard deviation that the policy starts with")
+    normalize_observation: bool = _field(False, "observations minus their mean, by their standard deviation, so far")
+    normalize_reward: bool = _field(False, "rewards by the standard deviation of the discounted return so far")
+    normalize_advantage: bool = _field(False, "advantages of a rollout minus their mean, by their standard deviation")
+    engine: str = _field(
+        "auto",
+        "what computes: native, C++ without the GIL; torch, autograd; auto: native where it can",
+        choices=ENGINES,
+    )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = _coerce(field, getattr(self, field.name))
             spec = spec_of(field)
             elements = value if isinstance(value, tuple) else (value,)
-            if value is not None and not all(spec.accepts(element) for element in elements):
+            table = str(field.type) == "Schedule" and isinstance(value, tuple)  # checked where it was made
+            if value is not None and not table and not all(spec.accepts(element) for element in elements):
                 raise ConfigError(f"{field.name}: expected {spec.allowed() or 'a finite number'}, got {value!r}")
             object.__setattr__(self, field.name, value)
         if not 1 <= len(self.hidden_sizes) <= MAX_LAYERS:
             raise ConfigError(f"hidden_sizes: expected 1 to {MAX_LAYERS} layers, got {len(self.hidden_sizes)}")
+        if self.has_native_env and self.max_episode_steps is None:
+            object.__setattr__(self, "max_episode_steps", NATIVE_EPISODE_STEPS)
+        if self.policy != "MlpPolicy" and not self.shared_trunk:
+            raise ConfigError(f"shared_trunk: expected True with policy={self.policy}, got False")
+        why_not = self._why_not_native()
+        if self.engine == "native" and why_not:
+            raise ConfigError(f"engine: expected torch or auto with {why_not}, got native")
+        if self.engine == "auto":
+            object.__setattr__(self, "engine", "torch" if why_not else "native")
+
+    @property
+    def has_native_env(self) -> bool:
+        """Whether the native CartPole plays."""
+        return self.env in NATIVE_ENVS and not self.env_kwargs
+
+    @property
+    def native_episode_steps(self) -> int:
+        """Where the native env truncates episodes."""
+        return NATIVE_EPISODE_STEPS if self.max_episode_steps is None else self.max_episode_steps
+
+    @property
+    def can_be_native(self) -> bool:
+        """Whether the C++ core can do all of it, whatever the engine is."""
+        return not self._why_not_native()
+
+    def _why_not_native(self) -> str:
+        """What of this the native engine cannot do; empty where it can all of it."""
+        if not self.has_native_env:
+            return f"env={self.env}" + (" and env_kwargs" if self.env in NATIVE_ENVS else "")
+        if self.policy != "MlpPolicy":
+            return f"policy={self.policy}"
+        names = ("normalize_observation", "normalize_reward", "normalize_advantage")
+        return next((name for name in names if getattr(self, name)), "")
 
     def resolve_seed(self: ConfigT) -> ConfigT:
         """The same config with a seed: a missing one is drawn, so that the run can be repeated from its record."""
@@ -236,9 +295,55 @@ class A3CConfig(Config):
             raise ConfigError(f"record: expected False with {name}, whose second reading is not recorded, got True")
 
 
-def schedule(name: str, value: float, progress: float) -> float:
-    """The value of a schedule when `progress` (0 at the start, 1 at the end) of the env steps are done."""
-    return value if name == "constant" else value * max(0.0, 1.0 - progress)
+def schedule_points(schedule: Schedule) -> tuple[float, ...]:
+    """A schedule as factors at equally spaced points of a run, from start to end, with straight lines between them."""
+    if isinstance(schedule, str):
+        return {"constant": (1.0,), "linear": (1.0, 0.0)}[schedule]
+    return schedule
+
+
+def scheduled(schedule: Schedule, value: float, progress: float) -> float:
+    """`value` when `progress` (0 at the start, 1 at the end) of the env steps are done. The core's Schedule::at."""
+    points = schedule_points(schedule)
+    x = min(progress, 1.0) * (len(points) - 1)
+    i = min(int(x), len(points) - 2)
+    return value * (points[i] + (x - i) * (points[i + 1] - points[i])) if len(points) > 1 else value * points[0]
+
+
+def with_functions_tabulated(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options in which a learning_rate or ent_coef that is a function is its largest value and a schedule of it.
+
+    The function is of the progress that remains, 1 at the start and 0 at the end, as in Stable-Baselines3.
+    Raises ConfigError.
+    """
+    plain = dict(options)
+    for name, course in (("learning_rate", "lr_schedule"), ("ent_coef", "ent_schedule")):
+        if not callable(function := plain.get(name)):
+            continue
+        if plain.get(course, "constant") != "constant":
+            raise ConfigError(
+                f"{course}: expected none beside {name}={function!r}, which is one, got {plain[course]!r}"
+            )
+        values = _tabulated(name, function)
+        plain[name] = max(values)
+        plain[course] = tuple(value / max(values) for value in values) if max(values) > 0 else "constant"
+    return plain
+
+
+def _tabulated(name: str, function: Callable[[float], Any]) -> tuple[float, ...]:
+    """The values of a function of the progress that remains, from 1 down to 0."""
+    values = [function(1.0 - i / (_SCHEDULE_POINTS - 1)) for i in range(_SCHEDULE_POINTS)]
+    return _factors(name, values)
+
+
+def _factors(name: str, values: Any) -> tuple[float, ...]:
+    try:
+        factors = tuple(float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{name}: expected numbers for the course of a run, got {values!r}") from error
+    if not factors or not all(math.isfinite(factor) and factor >= 0 for factor in factors):
+        raise ConfigError(f"{name}: expected finite numbers >= 0 for the course of a run, got {factors!r}")
+    return factors
 
 
 def _coerce(field: dataclasses.Field[Any], value: Any) -> Any:
@@ -246,6 +351,14 @@ def _coerce(field: dataclasses.Field[Any], value: Any) -> Any:
     declared = str(field.type)
     if value is None and "None" in declared:
         return None
+    if declared == "Schedule":
+        if callable(value):
+            return _tabulated(field.name, value)
+        return value if isinstance(value, str) else _factors(field.name, value)
+    if declared.startswith("dict"):
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise ConfigError(f"{field.name}: expected a mapping from names to values, got {value!r}")
+        return dict(value)
     if declared.startswith("tuple"):
         if not isinstance(value, (tuple, list)):
             raise ConfigError(f"{field.name}: expected a tuple of whole numbers, got {value!r}")

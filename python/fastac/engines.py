@@ -19,9 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fastac import _core
-from fastac.config import A3CConfig, Config
+from fastac.config import A3CConfig, Config, schedule_points
 from fastac.errors import ConfigError
 from fastac.groups import Arrays, Groups, native_worker
+from fastac.normalization import Statistics
+from fastac.problem import CARTPOLE_PROBLEM, Problem
 from fastac.signals import signals_deferred
 from fastac.updates import diverged, flush_log
 
@@ -46,8 +48,8 @@ class Engine(Protocol):
 
     groups: Groups[Any]  # the envs; their state decides the next rollouts
 
-    def begin(self, session: _core.Session) -> Loop:
-        """A run begins, in which this worker holds that seat."""
+    def begin(self, session: _core.Session, workers: int, statistics: Statistics) -> Loop:
+        """A run of `workers` begins, in which this one holds that seat. `statistics`: what was known before it."""
 
 
 def make_engine(
@@ -60,6 +62,7 @@ def make_engine(
     incarnation: int = 0,
     members: int = 1,
     pauses: npt.NDArray[np.float64] | None = None,
+    problem: Problem = CARTPOLE_PROBLEM,
 ) -> Engine:
     """The engine of a config, for envs `first` and on, in `split` groups, each shared by `members` threads (native).
     `call`, `incarnation`: see seeding.py. `pauses` (native): see Algorithm._pauses; a copy of the engine has none."""
@@ -69,12 +72,14 @@ def make_engine(
         if pauses is not None:
             raise ConfigError("engine: expected native, which alone can pause, got torch")
         import_engine(config)
-        from fastac.rollout import NativeCollector
+        from fastac.rollout import Collector, NativeCollector
         from fastac.torch_engine import TorchEngine
 
-        return TorchEngine(
-            config, Groups([NativeCollector(config, begin, size, call, incarnation) for begin in begins])
-        )
+        if config.can_be_native and problem == CARTPOLE_PROBLEM:
+            native = [NativeCollector(config, begin, size, call, incarnation) for begin in begins]
+            return TorchEngine(config, Groups(native), problem)
+        collectors = [Collector(config, begin, size, call, incarnation, problem) for begin in begins]
+        return TorchEngine(config, Groups(collectors), problem)
     return NativeEngine(
         config, [native_worker(config, begin, size, call, incarnation, members, pauses) for begin in begins], members
     )
@@ -125,7 +130,7 @@ class NativeEngine:
         """A copy, a pickled one too, goes on where this one is."""
         return _native_at, (self.config, len(self.workers), self._members, self.groups.get_state())
 
-    def begin(self, session: _core.Session) -> Loop:
+    def begin(self, session: _core.Session, workers: int, statistics: Statistics) -> Loop:
         return _NativeLoop(self, session)
 
 
@@ -142,9 +147,9 @@ class _NativeLoop:
             self._session,
             total_timesteps=total_timesteps,
             learning_rate=config.learning_rate,
-            linear_lr=config.lr_schedule == "linear",
+            lr_points=schedule_points(config.lr_schedule),
             ent_coef=config.ent_coef,
-            linear_ent=config.ent_schedule == "linear",
+            ent_points=schedule_points(config.ent_schedule),
             vf_coef=config.vf_coef,
             max_grad_norm=config.max_grad_norm if config.clip_at == "worker" else 0.0,
             duration_ms=_TURN_MS,

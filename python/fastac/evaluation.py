@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 
-from fastac import _core
 from fastac.algorithm import Algorithm
 from fastac.errors import ConfigError
+from fastac.problem import make_batch, other_envs
 
 
 @overload
 def evaluate_policy(
     model: Algorithm,
+    env: Any = ...,
     n_eval_episodes: int = ...,
     *,
     deterministic: bool = ...,
@@ -23,6 +24,7 @@ def evaluate_policy(
 @overload
 def evaluate_policy(
     model: Algorithm,
+    env: Any = ...,
     n_eval_episodes: int = ...,
     *,
     deterministic: bool = ...,
@@ -33,39 +35,53 @@ def evaluate_policy(
 
 def evaluate_policy(
     model: Algorithm,
+    env: Any = None,
     n_eval_episodes: int = 10,
     *,
     deterministic: bool = True,
     seed: int | None = None,
     return_episode_rewards: bool = False,
 ) -> tuple[float, float] | tuple[list[float], list[int]]:
-    """Plays `n_eval_episodes` episodes side by side, one in each of as many envs: short ones do not count more often.
+    """Plays episodes without learning: as many in each env, so that short ones do not count more often.
 
     Args:
+        env: what to play in, an id, a function that makes one, an env or a vector env; the model's own kind if None,
+            one for each episode. Rewards are those of the env, whatever the model normalises.
+        n_eval_episodes: in all.
         deterministic: take the most probable action instead of sampling.
         seed: of the initial states; drawn from the system if None.
         return_episode_rewards: return each episode's return and length instead.
 
     Returns:
-        (mean, standard deviation) of the returns; or (returns, lengths).
+        (mean, standard deviation) of the returns; or (returns, lengths), in the order in which the episodes ended.
 
     Raises:
-        ConfigError: n_eval_episodes < 1.
+        ConfigError: n_eval_episodes < 1, or an env that is not of the model's spaces.
     """
+    if isinstance(env, int):
+        raise ConfigError(f"env: expected an env, got {env}: for a number of episodes use n_eval_episodes={env}")
     if n_eval_episodes < 1:
         raise ConfigError(f"n_eval_episodes: expected a whole number >= 1, got {n_eval_episodes}")
-    envs = _core.CartPole(n_eval_episodes, model.config.max_episode_steps, "same_step")
-    words = [child.generate_state(4, np.uint64) for child in np.random.SeedSequence(seed).spawn(n_eval_episodes)]
-    envs.seed(np.arange(n_eval_episodes), np.stack(words))
-    envs.reset()
-    returns, lengths = np.zeros(n_eval_episodes), np.zeros(n_eval_episodes, np.int64)
-    playing = np.ones(n_eval_episodes, np.bool_)
-    while playing.any():
-        actions, _ = model.predict(envs.obs, deterministic)
+    problem = other_envs(model.problem, env)
+    n_envs = n_eval_episodes if problem.envs is None else problem.envs.num_envs
+    words = [child.generate_state(4, np.uint64) for child in np.random.SeedSequence(seed).spawn(n_envs)]
+    envs = make_batch(model.config, problem, np.stack(words))
+    to_play = np.array([(n_eval_episodes + i) // n_envs for i in range(n_envs)])
+    returns, lengths = np.zeros(n_envs), np.zeros(n_envs, np.int64)
+    every_return: list[float] = []
+    every_length: list[int] = []
+    state, start = None, np.ones(n_envs, np.bool_)
+    while to_play.any():
+        actions, state = model.choose(envs.obs, deterministic, state, start)
         envs.step(actions)
-        returns[playing] += envs.reward[playing]
-        lengths[playing] += 1
-        playing &= ~(envs.terminated | envs.truncated)
+        returns += envs.reward
+        lengths += 1
+        start = envs.terminated | envs.truncated
+        for i in np.flatnonzero(start & (to_play > 0)):
+            every_return.append(float(returns[i]))
+            every_length.append(int(lengths[i]))
+        to_play -= start & (to_play > 0)
+        returns[start], lengths[start] = 0.0, 0
     if return_episode_rewards:
-        return returns.tolist(), lengths.tolist()
-    return float(returns.mean()), float(returns.std())
+        return every_return, every_length
+    return float(np.mean(every_return)), float(np.std(every_return))

@@ -201,15 +201,20 @@ class HistoryBuilder:
         return history
 
 
-def expect_reachable(solve: Any, max_episode_steps: int) -> float | None:
-    """A mean return to end at, or None. Raises ConfigError for one that no episode has: each step is rewarded 1."""
+def expect_reachable(solve: Any, max_episode_steps: float) -> float | None:
+    """A mean return to end at, or None. Raises ConfigError for one that no episode of CartPole has: each step is
+    rewarded 1. `max_episode_steps`: infinite for other envs, whose returns are not known."""
     if solve is None:
         return None
     number = isinstance(solve, (int, float, np.integer, np.floating)) and not isinstance(solve, bool)
+    if max_episode_steps == math.inf:
+        if not number or not math.isfinite(solve):
+            raise ConfigError(f"solve: expected a mean return, a finite number, got {solve!r}")
+        return float(solve)
     if not number or not 0 <= solve <= max_episode_steps:
         raise ConfigError(
-            f"solve: expected a mean return from 0 to {max_episode_steps:,}, as each of at most "
-            f"{max_episode_steps:,} env steps of an episode is rewarded with 1, got {solve!r}"
+            f"solve: expected a mean return from 0 to {max_episode_steps:,.0f}, as each of at most "
+            f"{max_episode_steps:,.0f} env steps of an episode is rewarded with 1, got {solve!r}"
         )
     return float(solve)
 

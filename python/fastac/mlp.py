@@ -26,20 +26,25 @@ def initial_params(config: Config) -> Float32:
     Weights are orthogonal, biases zero; the policy starts close to uniform (gain 0.01), as is usual since
     Schulman et al. 2017, arXiv:1707.06347.
     """
+    return mlp_params(config, OBS_DIM, N_ACTIONS)
+
+
+def mlp_params(config: Config, obs_size: int, n_outputs: int) -> Float32:
+    """The same for any number of observed numbers and of outputs of the policy's head."""
     if config.seed is None:
         raise ValueError("expected a config with a seed: use config.resolve_seed()")
     random = np.random.default_rng(seeding.weights_words(config.seed))
-    trunk = list(itertools.pairwise((OBS_DIM, *config.hidden_sizes)))
+    trunk = list(itertools.pairwise((obs_size, *config.hidden_sizes)))
     hidden = config.hidden_sizes[-1]
     pieces: list[npt.NDArray[np.float64]] = []
     for n_in, n_out in trunk if config.shared_trunk else trunk * 2:
-        pieces += [_orthogonal(n_in, n_out, math.sqrt(2.0), random), np.zeros(n_out)]
-    for n_out, gain in ((N_ACTIONS, 0.01), (1, 1.0)):
-        pieces += [_orthogonal(n_out, hidden, gain, random), np.zeros(n_out)]
+        pieces += [orthogonal(n_in, n_out, math.sqrt(2.0), random), np.zeros(n_out)]
+    for n_out, gain in ((n_outputs, 0.01), (1, 1.0)):
+        pieces += [orthogonal(n_out, hidden, gain, random), np.zeros(n_out)]
     return np.concatenate([piece.ravel() for piece in pieces]).astype(np.float32)
 
 
-def _orthogonal(rows: int, columns: int, gain: float, random: np.random.Generator) -> npt.NDArray[np.float64]:
+def orthogonal(rows: int, columns: int, gain: float, random: np.random.Generator) -> npt.NDArray[np.float64]:
     """A matrix [rows, columns] whose shorter side is orthonormal, uniform among these, times `gain`: Saxe et al. 2014,
     arXiv:1312.6120."""
     normal = random.standard_normal((max(rows, columns), min(rows, columns)))

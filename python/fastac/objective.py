@@ -40,17 +40,14 @@ def compute_gradient(policy: FlatPolicy, rollout: Rollout, config: Config, ent_c
     Advantages and returns are constants. Source: Mnih et al. 2016, arXiv:1602.01783, with GAE. The gradient is left
     in `policy.grad`, clipped to max_grad_norm if the config clips at the worker.
     """
-    obs, actions = rollout.obs.reshape(-1, rollout.obs.shape[-1]), rollout.actions.reshape(-1)
     advantages, targets = rollout.advantages.reshape(-1), rollout.returns.reshape(-1)
-    m = len(actions)
+    m = len(advantages)
+    actions = torch.from_numpy(rollout.actions.reshape(m, *rollout.actions.shape[2:]))
     policy.zero_grad()
-    logits, values = policy.module(torch.from_numpy(obs))
-    log_probabilities = torch.log_softmax(logits, -1)
-    # For nets of this size each operation costs more than what it computes: as few as the formula can be written with.
-    surprise = nn.functional.nll_loss(log_probabilities, torch.from_numpy(actions), reduction="none")
+    outputs, values = policy.over(rollout.obs, rollout.memory, rollout.done)
+    surprise, negative_entropy_sum = policy.distribution.score(outputs, actions)
     policy_sum = torch.dot(torch.from_numpy(advantages), surprise)
     value_loss = nn.functional.mse_loss(values, torch.from_numpy(targets))
-    negative_entropy_sum = (log_probabilities.exp() * log_probabilities).sum()
     loss = torch.add(torch.add(policy_sum, negative_entropy_sum, alpha=ent_coef) / m, value_loss, alpha=config.vf_coef)
     loss.backward()  # type: ignore[no-untyped-call]
     max_norm = config.max_grad_norm if config.clip_at == "worker" else 0.0

@@ -1,4 +1,4 @@
-"""The policy in torch: observations in, logits and a value out; parameters and gradients are views of two flat vectors.
+"""A policy whose parameters and gradients are views of two flat vectors: the one door between torch and float32[P].
 
 Before it: shared.py, which copies float32[P] into `params`. After it: rollout.py (acting) and objective.py (gradient).
 """
@@ -6,8 +6,9 @@ Before it: shared.py, which copies float32[P] into `params`. After it: rollout.p
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Iterator
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,41 +16,20 @@ import torch
 from torch import nn
 
 from fastac.config import Config
-from fastac.mlp import N_ACTIONS, OBS_DIM, initial_params
+from fastac.distributions import Distribution, distribution_of
+from fastac.errors import ConfigError
+from fastac.networks import initial_params_of, network_of
+from fastac.spaces import CARTPOLE, Spaces
 
 Float32 = npt.NDArray[np.float32]
 
-_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
 
+class Acted(NamedTuple):
+    """What a policy makes of observations; new arrays."""
 
-class ActorCritic(nn.Module):
-    """An MLP with a categorical policy and a value: forward(obs float32[B, 4]) -> (logits [B, A], values [B]).
-
-    Made without weights: FlatPolicy gives it those of a flat vector.
-    """
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self._activation = _ACTIVATIONS[config.activation]
-        self.policy_trunk = _trunk(config)
-        self.value_trunk = None if config.shared_trunk else _trunk(config)
-        self.policy_head = _Linear(config.hidden_sizes[-1], N_ACTIONS)
-        self.value_head = _Linear(config.hidden_sizes[-1], 1)
-
-    def forward(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        features = self._through(self.policy_trunk, obs)
-        value_features = features if self.value_trunk is None else self._through(self.value_trunk, obs)
-        return _apply(self.policy_head, features), _apply(self.value_head, value_features).squeeze(-1)
-
-    def _through(self, trunk: nn.ModuleList, x: torch.Tensor) -> torch.Tensor:
-        for layer in trunk:
-            x = self._activation(torch.addmm(layer.bias, x, layer.weight))  # type: ignore[arg-type]  # a _Layer's are tensors
-        return x
-
-
-def _apply(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
-    # Not layer(x): for nets of this size calling the modules costs more than what they compute.
-    return nn.functional.linear(x, layer.weight, layer.bias)
+    parameters: Float32  # [N, K], of its distribution: probabilities, or means and logarithms of standard deviations
+    values: Float32  # [N]
+    memory: Float32 | None  # [N, S]; None where it has none
 
 
 class FlatPolicy:
@@ -57,17 +37,23 @@ class FlatPolicy:
 
     Both are numpy arrays that share memory with the module's tensors, for good: writing `params` changes the policy,
     backward() fills `grad`. Gradients are never handed over by replacing a tensor, and never set to None.
+
+    The module is forward(obs [B, *obs_shape]) -> (outputs [B, K], values [B]), or, with an attribute `memory_size` S,
+    forward(obs, memory [B, S]) -> (outputs, values, memory); `distribution` says what the outputs mean.
     """
 
-    def __init__(self, module: nn.Module, params: Float32 | None = None) -> None:
+    def __init__(self, module: nn.Module, params: Float32 | None = None, spaces: Spaces = CARTPOLE) -> None:
         """`params`: the parameters, to be shared from now on; if not given, those of the module, copied."""
         self.module = module
+        self.spaces = spaces
+        self.distribution: Distribution = distribution_of(spaces.actions)
+        self.memory_size = int(getattr(module, "memory_size", 0))
         parameters = list(module.parameters())
         if any(p.dtype != torch.float32 for p in parameters):
             raise TypeError("expected a policy with float32 parameters")
         n = sum(p.numel() for p in parameters)
         if params is None:
-            params = torch.cat([p.detach().flatten() for p in parameters]).numpy()
+            params = params_of(module)
         if params.dtype != np.float32 or params.shape != (n,):
             raise ValueError(f"params: expected float32[{n}], got {params.dtype}{list(params.shape)}")
         flat, self._flat_grad = torch.from_numpy(params), torch.zeros(n)
@@ -80,9 +66,9 @@ class FlatPolicy:
         self.params = params
         self.grad: Float32 = self._flat_grad.numpy()
 
-    def __reduce__(self) -> tuple[type[FlatPolicy], tuple[nn.Module]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """A copy, a pickled one too, flattens its own module: copied arrays would no longer be the module's tensors."""
-        return FlatPolicy, (self.module,)
+        return FlatPolicy, (self.module, None, self.spaces)
 
     @property
     def n_params(self) -> int:
@@ -92,52 +78,108 @@ class FlatPolicy:
     def zero_grad(self) -> None:
         self._flat_grad.zero_()
 
+    def no_memory(self, n: int) -> Float32 | None:
+        """What n envs remember at the start of an episode: zeros float32[n, S], or None."""
+        return np.zeros((n, self.memory_size), np.float32) if self.memory_size else None
+
     def warm_up(self) -> None:
         """Torch sets itself up at its first forward and backward pass: done here, before a run's clock starts."""
-        logits, values = self.module(torch.zeros(1, OBS_DIM))
-        (logits.sum() + values.sum()).backward()
+        obs = np.zeros((1, *self.spaces.obs_shape), self.spaces.obs_dtype)
+        outputs, values, _ = self._forward(obs, self.no_memory(1))
+        (outputs.sum() + values.sum()).backward()  # type: ignore[no-untyped-call]
         self.zero_grad()
 
     @torch.inference_mode()
-    def act(self, obs: Float32) -> tuple[Float32, Float32]:
-        """obs float32[N, 4] -> action probabilities float32[N, A] and values float32[N]; new arrays."""
-        logits, values = self.module(torch.from_numpy(obs))
-        return torch.softmax(logits, -1).numpy(), values.numpy()
+    def act(self, obs: npt.NDArray[Any], memory: Float32 | None = None) -> Acted:
+        """obs [N, *obs_shape], and what is remembered [N, S], where the policy remembers."""
+        outputs, values, after = self._forward(obs, memory)
+        return Acted(self.distribution.parameters(outputs), values.numpy(), None if after is None else after.numpy())
 
     @torch.inference_mode()
-    def values(self, obs: Float32) -> Float32:
-        """obs float32[B, 4] -> values float32[B]."""
-        values: Float32 = self.module(torch.from_numpy(obs))[1].numpy()
-        return values
+    def values(self, obs: npt.NDArray[Any], memory: Float32 | None = None) -> Float32:
+        """obs [B, *obs_shape] -> values float32[B]."""
+        return cast(Float32, self._forward(obs, memory)[1].numpy())
+
+    def _forward(
+        self, obs: npt.NDArray[Any], memory: Float32 | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        seen = torch.from_numpy(obs)
+        if memory is None:
+            outputs, values = self.module(seen)
+            return outputs, values, None
+        outputs, values, after = self.module(seen, torch.from_numpy(memory))
+        return outputs, values, after
+
+    def over(
+        self, obs: npt.NDArray[Any], memory: Float32 | None, done: npt.NDArray[np.bool_] | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A whole rollout, differentiably: obs [T, N, *obs_shape] -> outputs [T * N, K] and values [T * N].
+
+        With a memory it goes step by step from what was remembered at the start, float32[N, S], and forgets where an
+        episode is `done` [T, N]: backpropagation through time reaches back to the start of the rollout.
+        """
+        if memory is None:
+            outputs, values = self.module(torch.from_numpy(obs).flatten(0, 1))
+            return outputs, values
+        assert done is not None
+        seen, remembered = torch.from_numpy(obs), torch.from_numpy(memory)
+        goes_on = torch.from_numpy(~done).float().unsqueeze(-1)
+        every_outputs, every_values = [], []
+        for t in range(len(obs)):
+            outputs, values, remembered = self.module(seen[t], remembered)
+            remembered = remembered * goes_on[t]
+            every_outputs.append(outputs)
+            every_values.append(values)
+        return torch.cat(every_outputs), torch.cat(every_values)
 
 
-def make_policy(config: Config, params: Float32 | None = None) -> FlatPolicy:
-    """The policy of a config, over `params` or over its initial weights."""
-    return FlatPolicy(ActorCritic(config), initial_params(config) if params is None else params)
+def make_policy(
+    config: Config, params: Float32 | None = None, spaces: Spaces = CARTPOLE, module: nn.Module | None = None
+) -> FlatPolicy:
+    """The policy of a config, or the user's `module`, over `params` or over its initial weights."""
+    if module is not None:  # a copy: each policy binds the tensors of its own
+        return FlatPolicy(copy.deepcopy(module), params, spaces)
+    return FlatPolicy(
+        network_of(config, spaces), initial_params_of(config, spaces) if params is None else params, spaces
+    )
 
 
-def _trunk(config: Config) -> nn.ModuleList:
-    sizes = (OBS_DIM, *config.hidden_sizes)
-    return nn.ModuleList(_Layer(n_in, n_out) for n_in, n_out in itertools.pairwise(sizes))
+def params_of(module: nn.Module) -> Float32:
+    """The parameters of a module, copied, float32[P]."""
+    return cast(Float32, torch.cat([p.detach().flatten() for p in module.parameters()]).numpy())
 
 
-class _Layer(nn.Module):
-    """Weights [in, out] and biases [out]: so they lie in the flat vector, for the native engine's sake (mlp.hpp)."""
+def expect_policy(module: nn.Module, spaces: Spaces) -> None:
+    """Raises ConfigError where a module cannot be the policy: what it gives is tried with two observations."""
+    parameters = list(module.parameters())
+    if not parameters or any(p.dtype != torch.float32 or p.device.type != "cpu" for p in parameters):
+        raise ConfigError("policy: expected a module with parameters, all of them float32 on the CPU")
+    if any(isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats for m in module.modules()):
+        raise ConfigError(
+            "policy: expected no layer that keeps statistics of its own (BatchNorm), as each worker would have others; "
+            "use LayerNorm or GroupNorm"
+        )
+    policy = FlatPolicy(copy.deepcopy(module), None, spaces)
+    obs = np.zeros((2, *spaces.obs_shape), spaces.obs_dtype)
+    k = policy.distribution.n_outputs
+    says = f"(outputs float32[2, {k}], values float32[2]" + (
+        f", memory float32[2, {policy.memory_size}])" if policy.memory_size else ")"
+    )
+    try:
+        with torch.inference_mode():
+            got = policy.module(torch.from_numpy(obs), *map(torch.from_numpy, _given(policy.no_memory(2))))
+        shapes = [tuple(tensor.shape) for tensor in got]
+    except Exception as error:
+        raise ConfigError(
+            f"policy: expected forward(obs {obs.dtype}{list(obs.shape)}) to give {says}, got {error!r}"
+        ) from error
+    wanted = [(2, k), (2,)] + [(2, policy.memory_size)] * bool(policy.memory_size)
+    if shapes != wanted:
+        raise ConfigError(f"policy: expected forward(obs {obs.dtype}{list(obs.shape)}) to give {says}, got {shapes}")
 
-    def __init__(self, n_in: int, n_out: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(n_in, n_out))
-        self.bias = nn.Parameter(torch.empty(n_out))
 
-
-class _Linear(nn.Linear):
-    """Left as it is allocated: what nn.Linear draws comes from torch's global stream, which is the user's.
-
-    nn.utils.skip_init does the same by way of the meta device, whose first use imports for half a second.
-    """
-
-    def reset_parameters(self) -> None:
-        pass
+def _given(memory: Float32 | None) -> list[Float32]:
+    return [] if memory is None else [memory]
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ Before it: rollout.py. After it: objective.py. Pure functions on numpy arrays. T
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 import numpy as np
@@ -127,6 +128,15 @@ def v_trace(
     for t in range(len(rewards) - 2, -1, -1):
         advantages[t] = rho[t] * (advantages[t] + decay[t] * advantages[t + 1])
     return advantages, advantages + values
+
+
+def normalized(advantages: npt.NDArray[Floating]) -> npt.NDArray[Floating]:
+    """Minus their mean, by their standard deviation over the rollout; a new array."""
+    mean, variance = mean_and_variance(advantages)
+    out: npt.NDArray[Floating] = (advantages - advantages.dtype.type(mean)) / (
+        advantages.dtype.type(math.sqrt(variance) + 1e-8)
+    )
+    return out
 
 
 def explained_variance(values: npt.NDArray[Floating], returns: npt.NDArray[Floating]) -> float:

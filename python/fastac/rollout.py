@@ -5,7 +5,6 @@ Before it: env/ and policy.py. After it: returns.py and objective.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +14,9 @@ import numpy.typing as npt
 from fastac import _core, returns, seeding
 from fastac.config import Config
 from fastac.groups import Arrays, native_worker
-from fastac.mlp import OBS_DIM, sample
+from fastac.normalization import SharedStatistics
 from fastac.policy import FlatPolicy
+from fastac.problem import CARTPOLE_PROBLEM, Problem, make_batch
 
 Float32 = npt.NDArray[np.float32]
 
@@ -25,89 +25,135 @@ Float32 = npt.NDArray[np.float32]
 class Rollout:
     """T steps of N envs under one frozen policy. A Collector reuses its arrays in its next rollout."""
 
-    obs: Float32  # [T, N, 4], what the policy saw
-    actions: npt.NDArray[np.int64]  # [T, N]
+    obs: npt.NDArray[Any]  # [T, N, *obs_shape], what the policy saw
+    actions: npt.NDArray[Any]  # [T, N, ...], int64 or float32
     values: Float32  # [T, N], V(obs) of the acting policy, in units of scaled reward
     advantages: Float32  # [T, N]
     returns: Float32  # [T, N], what the value function is fitted to
     episodes: list[tuple[float, int]] = field(default_factory=list)  # (return, length) of those that ended
+    memory: Float32 | None = None  # [N, S], what the policy remembered at its start; None where it remembers nothing
+    done: npt.NDArray[np.bool_] | None = None  # [T, N], where an episode ended; of a policy that remembers
 
     @property
     def env_steps(self) -> int:
-        return self.actions.size
+        return self.values.size
 
 
 class Collector:
-    """N native envs and the streams their actions are sampled from, stepped T at a time: for any policy.
+    """N envs and the streams their actions are sampled from, stepped T at a time: for any policy and any env.
 
     Envs are numbered over all workers from `first`; each has its own stream for initial states and its own for
     actions, so that what env e lives through does not depend on which worker or batch holds it.
     """
 
-    def __init__(self, config: Config, first: int, n_envs: int, call: int = 0, incarnation: int = 0) -> None:
+    def __init__(
+        self,
+        config: Config,
+        first: int,
+        n_envs: int,
+        call: int = 0,
+        incarnation: int = 0,
+        problem: Problem = CARTPOLE_PROBLEM,
+    ) -> None:
         if config.seed is None:
             raise ValueError("expected a config with a seed: use config.resolve_seed()")
         self.config = config
         self.first = first
-        self.envs = _core.CartPole(n_envs, config.max_episode_steps, "same_step")
-        self.envs.seed(np.arange(n_envs), seeding.env_words(config.seed, call, first, n_envs, incarnation))
-        self.envs.reset()
+        self.shared: SharedStatistics | None = None  # what normalises, in a run that does
+        self._problem = problem
+        self.envs = make_batch(config, problem, seeding.env_words(config.seed, call, first, n_envs, incarnation))
         self._actions = _core.UniformStreams(seeding.action_words(config.seed, call, first, n_envs, incarnation))
+        self._memory: Float32 | None = None  # what the policy remembers of each env; made with the first rollout
         self._return = np.zeros(n_envs)
         self._length = np.zeros(n_envs, np.int64)
+        self._discounted = np.zeros(n_envs)
         shape = (config.n_steps, n_envs)
-        self._obs = np.empty((*shape, OBS_DIM), np.float32)
-        self._final_obs = np.empty((*shape, OBS_DIM), np.float32)
-        self._taken = np.empty(shape, np.int64)
+        action_shape, action_dtype = problem.spaces.actions.buffer
+        obs_dtype = np.float32 if config.normalize_observation else np.dtype(problem.spaces.obs_dtype)
+        self._obs: npt.NDArray[Any] = np.empty((*shape, *problem.spaces.obs_shape), obs_dtype)
+        self._seen = self._obs if not config.normalize_observation else np.empty_like(self._obs)  # as the envs gave it
+        self._taken: npt.NDArray[Any] = np.empty((*shape, *action_shape), action_dtype)
         self._values = np.empty(shape, np.float32)
+        self._final_values = np.zeros(shape, np.float32)
         self._rewards = np.empty(shape, np.float32)
         self._terminated = np.empty(shape, np.bool_)
         self._truncated = np.empty(shape, np.bool_)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy, a pickled one too, goes on where this one is."""
-        return _collector_at, (self.config, self.first, self.envs.num_envs, self.get_state())
+        return _collector_at, (self.config, self.first, self.envs.num_envs, self._problem, self.get_state())
 
     @np.errstate(over="ignore", invalid="ignore")  # a policy that diverges is told by its gradient, not by warnings
-    def collect(self, policy: FlatPolicy, beat: Callable[[], object] = lambda: None) -> Rollout:
+    def collect(self, policy: FlatPolicy, session: _core.Session | None = None) -> Rollout:
         """Acts T steps in each env with `policy` as it is, and works out returns and advantages.
 
-        `beat`: called after each step, for whoever watches.
+        `session`: whose seat gives a sign of life with each step.
         """
-        envs, config = self.envs, self.config
+        envs, config, distribution = self.envs, self.config, policy.distribution
+        normalized = self.shared.read().normalized_obs if self.shared is not None else _as_they_are
+        if self._memory is None:
+            self._memory = policy.no_memory(envs.num_envs)
+        before, memory = self._memory, self._memory
         episodes: list[tuple[float, int]] = []
         for t in range(config.n_steps):
-            self._obs[t] = envs.obs
-            probabilities, self._values[t] = policy.act(self._obs[t])
-            self._taken[t] = sample(probabilities, self._actions.random())
+            self._seen[t] = envs.obs
+            self._obs[t] = normalized(envs.obs)
+            acted = policy.act(self._obs[t], memory)
+            self._values[t], memory = acted.values, acted.memory
+            uniforms = np.stack([self._actions.random() for _ in range(distribution.n_uniforms)], axis=1)
+            self._taken[t] = distribution.sample(acted.parameters, uniforms)
             envs.step(self._taken[t])
             self._rewards[t] = envs.reward
             self._terminated[t] = envs.terminated
             self._truncated[t] = envs.truncated
-            self._final_obs[t] = envs.final_obs
+            if (cut := envs.truncated & ~envs.terminated).any():
+                remembered = None if memory is None else memory[cut]
+                self._final_values[t, cut] = policy.values(normalized(envs.final_obs[cut]), remembered)
             self._count_episodes(episodes)
-            beat()
+            if memory is not None:
+                memory = memory * ~(envs.terminated | envs.truncated)[:, None]
+            if session is not None:
+                session.beat()
+        self._memory = memory
+        last_values = policy.values(normalized(envs.obs), memory)
+        return self._rollout(last_values, before, episodes)
+
+    def _rollout(self, last_values: Float32, memory: Float32 | None, episodes: list[tuple[float, int]]) -> Rollout:
+        """What was collected, with returns and advantages. `memory`: that of its start."""
+        config = self.config
+        done = self._terminated | self._truncated
+        rewards = self._rewards
+        if self.shared is not None:
+            rewards = self.shared.add(self._seen, self._discounted_returns(done)).normalized_rewards(rewards)
         successors = returns.successor_values(
-            self._values,
-            policy.values(envs.obs),
-            self._final_values(policy),
-            self._terminated,
-            self._truncated,
+            self._values, last_values, self._final_values, self._terminated, self._truncated
         )
         advantages, targets = returns.gae(
-            self._rewards * np.float32(config.reward_scale),
-            self._values,
-            successors,
-            self._terminated | self._truncated,
-            config.gamma,
-            config.gae_lambda,
+            rewards * np.float32(config.reward_scale), self._values, successors, done, config.gamma, config.gae_lambda
         )
-        return Rollout(self._obs, self._taken, self._values, advantages, targets, episodes)
+        if config.normalize_advantage:
+            advantages = returns.normalized(advantages)
+        return Rollout(self._obs, self._taken, self._values, advantages, targets, episodes, memory, done)
+
+    def _discounted_returns(self, done: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        """sum over k of gamma^k * reward[t - k] in each episode, [T, N]: that whose deviation scales rewards, as in
+        Stable-Baselines3's VecNormalize."""
+        out = np.empty(self._rewards.shape)
+        for t, reward in enumerate(self._rewards):
+            self._discounted = self.config.gamma * self._discounted + reward
+            out[t] = self._discounted
+            self._discounted[done[t]] = 0.0
+        return out
 
     def get_state(self) -> Arrays:
-        """Copies of all that decides the next rollouts, one row for each env; for `set_state`, between two rollouts."""
+        """Copies of all that decides the next rollouts, one row for each env; for `set_state`, between two rollouts.
+
+        Raises TypeError for envs that are not native: they cannot be saved.
+        """
+        if not isinstance(self.envs, _core.CartPole):
+            raise TypeError("get_state: expected native envs; those of Gymnasium cannot be saved")
         envs = self.envs.get_state()
-        return {
+        state = {
             "env_state": np.ascontiguousarray(envs["state"].T),  # float64[N, 4]
             "env_elapsed": envs["elapsed"],  # int64[N]
             "env_status": envs["status"],  # uint8[N]
@@ -116,9 +162,15 @@ class Collector:
             "episode_return": self._return.copy(),  # float64[N], of the episodes under way
             "episode_length": self._length.copy(),  # int64[N]
         }
+        if self.config.normalize_reward or self.config.normalize_observation:
+            state["discounted_return"] = self._discounted.copy()  # float64[N]
+        if self._memory is not None:
+            state["memory"] = self._memory.copy()  # float32[N, S]
+        return state
 
     def set_state(self, saved: Arrays) -> None:
         """Goes on, bit for bit, where `get_state` was called. Raises KeyError, TypeError or ValueError for no state."""
+        assert isinstance(self.envs, _core.CartPole)
         self.envs.set_state(
             {
                 "state": np.ascontiguousarray(saved["env_state"].T),
@@ -130,13 +182,9 @@ class Collector:
         self._actions.state = saved["action_stream"]
         self._return[:] = saved["episode_return"]
         self._length[:] = saved["episode_length"]
-
-    def _final_values(self, policy: FlatPolicy) -> Float32:
-        """V of the final observations of truncated episodes [T, N]; zero elsewhere, where nobody reads it."""
-        values = np.zeros_like(self._values)
-        if self._truncated.any():
-            values[self._truncated] = policy.values(self._final_obs[self._truncated])
-        return values
+        if "discounted_return" in saved:
+            self._discounted[:] = saved["discounted_return"]
+        self._memory = saved["memory"].copy() if "memory" in saved else None
 
     def _count_episodes(self, episodes: list[tuple[float, int]]) -> None:
         self._return += self.envs.reward
@@ -149,8 +197,12 @@ class Collector:
             self._length[done] = 0
 
 
-def _collector_at(config: Config, first: int, n_envs: int, state: Arrays) -> Collector:
-    collector = Collector(config, first, n_envs)
+def _as_they_are(obs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return obs
+
+
+def _collector_at(config: Config, first: int, n_envs: int, problem: Problem, state: Arrays) -> Collector:
+    collector = Collector(config, first, n_envs, problem=problem)
     collector.set_state(state)
     return collector
 

@@ -22,11 +22,19 @@ Float32 = npt.NDArray[np.float32]
 
 
 def create_region(
-    config: Config, *, workers: int, update: str, n_params: int, trace_entries: int = 0, log_rows: int = 1024
+    config: Config,
+    *,
+    workers: int,
+    update: str,
+    n_params: int,
+    trace_entries: int = 0,
+    log_rows: int = 1024,
+    statistics: int = 0,
 ) -> _core.Region:
     """The region of one run: `workers` rings, records of `n_params` floats, and the config's optimizer.
 
     `trace_entries`: gradients whose order is recorded; 0 for none. `log_rows`: a power of two, for each worker.
+    `statistics`: doubles that each worker shares with the others.
     """
     return _core.Region.create(
         workers=workers,
@@ -43,6 +51,7 @@ def create_region(
         staleness_lr=config.staleness_lr if isinstance(config, A3CConfig) else "constant",
         trace_entries=trace_entries,
         log_rows=log_rows,
+        statistics=statistics,
         nonce=secrets.randbits(64),
     )
 

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastac import _core
-from fastac.config import Config, schedule
+from fastac.config import Config, scheduled
 from fastac.groups import Groups
+from fastac.normalization import SharedStatistics, Statistics
 from fastac.objective import compute_gradient
 from fastac.policy import FlatPolicy, make_policy
-from fastac.rollout import NativeCollector
+from fastac.problem import Problem
+from fastac.rollout import Collector, NativeCollector
 from fastac.updates import Recorder
 
 
@@ -19,11 +21,17 @@ class TorchEngine:
     """The envs of one worker. Each run gets a policy of its own, whose parameters are those that it reads."""
 
     config: Config
-    groups: Groups[NativeCollector]
+    groups: Groups[Collector] | Groups[NativeCollector]
+    problem: Problem
 
-    def begin(self, session: _core.Session) -> _TorchLoop:
-        policy = make_policy(self.config)
+    def begin(self, session: _core.Session, workers: int, statistics: Statistics) -> _TorchLoop:
+        policy = make_policy(self.config, None, self.problem.spaces, self.problem.module)
         policy.warm_up()
+        if statistics.wanted:
+            shared = SharedStatistics(session, workers, statistics)
+            for collector in self.groups.members:
+                assert isinstance(collector, Collector)
+                collector.shared = shared
         return _TorchLoop(self, policy, session)
 
 
@@ -42,8 +50,8 @@ class _TorchLoop:
         version, env_steps = session.read(policy.params)
         if env_steps >= total_timesteps:
             return False
-        learning_rate = schedule(config.lr_schedule, config.learning_rate, env_steps / total_timesteps)
-        ent_coef = schedule(config.ent_schedule, config.ent_coef, env_steps / total_timesteps)
+        learning_rate = scheduled(config.lr_schedule, config.learning_rate, env_steps / total_timesteps)
+        ent_coef = scheduled(config.ent_schedule, config.ent_coef, env_steps / total_timesteps)
 
         rollout = self._engine.groups.current.collect(policy, session)
         self._engine.groups.advance()

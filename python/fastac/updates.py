@@ -21,6 +21,7 @@ from fastac import _core
 from fastac.config import A2CConfig, A3CConfig, Config
 from fastac.errors import NonFiniteGradientError
 from fastac.metrics import EPISODE, UPDATE, History, HistoryBuilder, Position, Solving, row
+from fastac.normalization import Statistics, all_of
 from fastac.progress import WaitingProgress, return_note
 from fastac.shared import Ledger, Toll, create_region, observer_of
 from fastac.staleness import StalenessAlarm
@@ -57,6 +58,7 @@ class Moment:
     position: Position
     solved: bool  # as Position.solve says
     trace: npt.NDArray[np.uint64]  # [n, 2]: the gradients up to here, where the run records them (recording.py)
+    statistics: Statistics
 
 
 @dataclass(frozen=True)
@@ -100,15 +102,18 @@ class Run:
         update: str,
         progress: WaitingProgress,
         begin: Position,
+        statistics: Statistics,
         trace_entries: int = 0,
     ) -> None:
         self.update = update
+        self._statistics = statistics
         self.region = create_region(
             config,
             workers=workers,
             update=update,
             n_params=len(params),
             trace_entries=trace_entries,
+            statistics=len(statistics.pack()),
             log_rows=_LOG_ROWS if begin.solve is None else _room_for_an_update(config),
         )
         self.session = observer_of(self.region)
@@ -189,7 +194,25 @@ class Run:
             returns=self._solving.latest(),
         )
         consumed = at["applied"] + at["rejected_nonfinite"] + at["rejected_stale"]
-        return Moment(params, state, at["version"], position, self._solving.solved, self.session.trace()[:consumed])
+        return Moment(
+            params,
+            state,
+            at["version"],
+            position,
+            self._solving.solved,
+            self.session.trace()[:consumed],
+            self.statistics(),
+        )
+
+    def statistics(self) -> Statistics:
+        """What was known before, and what all workers have seen since."""
+        if not self._statistics.wanted:
+            return self._statistics
+        config = self._statistics.config
+        return all_of(
+            self._statistics,
+            (Statistics.unpack(self.session.statistics(w), config) for w in range(self.region.workers)),
+        )
 
     def history(self) -> History:
         """What was logged so far."""

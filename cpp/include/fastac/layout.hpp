@@ -17,10 +17,11 @@ namespace fastac {
 
 inline constexpr std::size_t cache_line = 64;  // our own: the standard's constant may change with compiler flags
 inline constexpr std::uint64_t region_magic = 0x3143'4154'5341'4601ULL;
-inline constexpr std::uint32_t layout_version = 5;
+inline constexpr std::uint32_t layout_version = 6;
 inline constexpr std::uint32_t max_workers = 64;
 inline constexpr std::uint32_t max_slots = 1U << 16;  // with it no product of sizes reaches 2^64
 inline constexpr std::uint64_t max_trace_entries = 1U << 26;  // a GiB
+inline constexpr std::uint32_t max_statistics = 1U << 22;  // 32 MiB, twice for each worker
 inline constexpr std::size_t staleness_buckets = 64;
 inline constexpr std::size_t log_columns = 24;  // whole cache lines: no two writers share one
 inline constexpr std::size_t hogwild_block = cache_line / sizeof(float);  // floats that hogwild reads, steps and writes back together
@@ -65,6 +66,7 @@ struct RegionConfig {
     StalenessLr staleness_lr = StalenessLr::constant;
     OptimizerConfig optimizer{};
     std::uint64_t trace_entries = 0;  // gradients whose order is recorded (trace.hpp); 0: none
+    std::uint32_t statistics = 0;  // doubles that each worker shares with the others (statistics.hpp)
 };
 
 /// What became of the gradients that were applied so far. Plain fields: they live in a record, which is
@@ -145,6 +147,7 @@ struct WorkerBlock {
     // All but hogwild: the worker's own histogram of its gradients that were applied, counted as it finds them in a record.
     alignas(cache_line) Atomic<std::uint64_t> staleness_counted;
     Atomic<std::uint64_t> staleness[staleness_buckets];
+    alignas(cache_line) Atomic<std::uint64_t> statistics_written;
     alignas(cache_line) Tally tallies[2];  // hogwild only: [published % 2] is that of all that is published, the other the next
 };
 
@@ -184,6 +187,7 @@ struct Layout {
           slots(c.slots),
           log_rows(c.log_rows),
           parameters(c.parameters),
+          statistics(c.statistics),
           canaries((c.parameters + hogwild_block - 1) / hogwild_block) {
         if (c.workers < 1 || c.workers > max_workers)
             throw std::invalid_argument("workers: expected 1 to 64, got " + std::to_string(c.workers));
@@ -196,6 +200,7 @@ struct Layout {
         expect_usable(c.optimizer);
         if (c.trace_entries > max_trace_entries) throw std::invalid_argument("trace_entries: expected at most " + std::to_string(max_trace_entries) + ", got " + std::to_string(c.trace_entries));
         if (c.trace_entries > 0 && c.scheme == UpdateScheme::hogwild) throw std::invalid_argument("trace_entries: expected 0 under hogwild, whose updates have no order");
+        if (c.statistics > max_statistics) throw std::invalid_argument("statistics: expected at most " + std::to_string(max_statistics) + ", got " + std::to_string(c.statistics));
         const std::size_t vector_bytes = align_up(parameters * sizeof(float), cache_line);
         std::size_t end = 0;
         const auto place = [&end](std::size_t size) {
@@ -220,6 +225,8 @@ struct Layout {
         ring_blocks = place(workers * slots * slot_stride);
         log_blocks = place(workers * log_rows * log_columns * sizeof(double));
         trace_blocks = place(c.trace_entries * sizeof(TraceEntry));
+        statistics_stride = align_up(statistics * sizeof(double), cache_line);
+        statistics_blocks = place(workers * 2 * statistics_stride);
         bytes = align_up(end, 4096);
     }
 
@@ -230,7 +237,7 @@ struct Layout {
                  std::uint64_t{layout_version}, std::uint64_t{header}, std::uint64_t{control}, std::uint64_t{worker_blocks},
                  std::uint64_t{seat_blocks}, std::uint64_t{owner_words}, std::uint64_t{canary_words},
                  std::uint64_t{record_blocks}, std::uint64_t{record_stride}, std::uint64_t{vector_stride},
-                 std::uint64_t{ring_blocks}, std::uint64_t{slot_stride}, std::uint64_t{log_blocks}, std::uint64_t{trace_blocks}, std::uint64_t{bytes},
+                 std::uint64_t{ring_blocks}, std::uint64_t{slot_stride}, std::uint64_t{log_blocks}, std::uint64_t{trace_blocks}, std::uint64_t{statistics_blocks}, std::uint64_t{bytes},
                  std::uint64_t{sizeof(RegionConfig)}, std::uint64_t{sizeof(Control)}, std::uint64_t{sizeof(WorkerBlock)},
                  std::uint64_t{sizeof(Seat)}, std::uint64_t{sizeof(Counts)}, std::uint64_t{sizeof(Share)}, std::uint64_t{log_columns}}) {
             h = (h ^ field) * 0x100000001b3ULL;
@@ -238,10 +245,10 @@ struct Layout {
         return h;
     }
 
-    std::size_t workers, seats, records, slots, log_rows, parameters, canaries;
+    std::size_t workers, seats, records, slots, log_rows, parameters, statistics, canaries;
     std::size_t header, control, worker_blocks, seat_blocks, owner_words, canary_words;
     std::size_t record_consumed, record_shares, record_vectors, record_trace, vector_stride, record_stride, record_blocks;
-    std::size_t slot_stride, ring_blocks, log_blocks, trace_blocks, bytes;
+    std::size_t slot_stride, ring_blocks, log_blocks, trace_blocks, statistics_stride, statistics_blocks, bytes;
 };
 
 }  // namespace fastac

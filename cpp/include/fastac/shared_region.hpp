@@ -97,6 +97,10 @@ public:
     /// With a trace only.
     [[nodiscard]] TraceBlock& trace_block(std::size_t r) const noexcept { return at<TraceBlock>(record_at(r) + layout_.record_trace); }
     [[nodiscard]] std::uint64_t* trace_words(std::uint64_t entry) const noexcept { return &at<std::uint64_t>(layout_.trace_blocks + entry * sizeof(TraceEntry)); }
+    /// The copy, of two, in which the nth statistics of worker w are.
+    [[nodiscard]] std::uint64_t* statistics(std::size_t w, std::uint64_t nth) const noexcept {
+        return &at<std::uint64_t>(layout_.statistics_blocks + (w * 2 + nth % 2) * layout_.statistics_stride);
+    }
     [[nodiscard]] double* log_row(std::size_t w, std::uint64_t row) const noexcept {
         return &at<double>(layout_.log_blocks + (w * layout_.log_rows + row % layout_.log_rows) * log_columns * sizeof(double));
     }

@@ -29,6 +29,7 @@
 #include "fastac/hogwild.hpp"
 #include "fastac/next_record.hpp"
 #include "fastac/param_store.hpp"
+#include "fastac/statistics.hpp"
 
 namespace fastac {
 
@@ -60,7 +61,7 @@ struct SeatLost : std::logic_error {
 class Session {
 public:
     Session(const SharedRegion& region, std::size_t seat)
-        : region_(&region), seat_(seat), buffer_(region), store_(region, seat), log_(region), builder_(region), hogwild_(region, seat) {
+        : region_(&region), seat_(seat), buffer_(region), store_(region, seat), log_(region), statistics_(region), builder_(region), hogwild_(region, seat) {
         if (seat >= region.layout().seats)
             throw std::out_of_range("seat: expected 0 to " + std::to_string(region.layout().seats - 1) + ", got " + std::to_string(seat));
         std::uint32_t free = 0;
@@ -176,6 +177,12 @@ public:
     bool log(const double* row) {
         beat();
         return log_.write(seat_, row);
+    }
+
+    /// values float64[Layout::statistics]: what everybody finds of this worker from now on.
+    void write_statistics(const double* values) {
+        beat();
+        statistics_.write(seat_, values);
     }
 
     /// A sign of life. Every verb gives one; for whoever works long between two verbs.
@@ -321,6 +328,7 @@ public:
 
     [[nodiscard]] std::size_t unread_log(std::size_t w) const noexcept { return log_.unread(w); }
     void read_log(std::size_t w, std::size_t n, double* rows) const noexcept { log_.read(w, n, rows); }
+    void read_statistics(std::size_t w, double* values) const noexcept { statistics_.read(w, values); }
 
     /// For the parent, once it has seen the holder of `seat` dead: what it had only begun is counted as aborted, what it
     /// published stays, the records it held are free again, and so is the seat. If it lives all the same, its session is over.
@@ -497,6 +505,7 @@ private:
     GradBuffer buffer_;
     ParamStore store_;
     EventLog log_;
+    Statistics statistics_;
     RecordBuilder builder_;
     Hogwild hogwild_;
     std::uint64_t known_consumed_ = 0;  // of this worker's gradients: a lower bound

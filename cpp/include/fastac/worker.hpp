@@ -28,10 +28,15 @@ namespace fastac {
 
 /// The value of a schedule when `progress` (0 at the start, 1 at the end) of the env steps are done.
 struct Schedule {
-    double begin = 0.0;
-    bool linear = false;  // to zero; else constant
+    double value = 0.0;
+    std::vector<double> points{1.0};  // factors at equally spaced points of a run, with straight lines between them
 
-    [[nodiscard]] double at(double progress) const noexcept { return linear ? begin * std::max(0.0, 1.0 - progress) : begin; }
+    [[nodiscard]] double at(double progress) const noexcept {
+        if (points.size() == 1) return value * points[0];
+        const double x = std::min(progress, 1.0) * static_cast<double>(points.size() - 1);
+        const auto i = std::min(static_cast<std::size_t>(x), points.size() - 2);
+        return value * (points[i] + (x - static_cast<double>(i)) * (points[i + 1] - points[i]));
+    }
 };
 
 struct LoopConfig {

@@ -22,7 +22,9 @@ from fastac.config import A3CConfig
 from fastac.engines import NativeEngine, make_engine
 from fastac.launch import launch
 from fastac.mlp import initial_params
+from fastac.normalization import Statistics
 from fastac.shared import create_region, observer_of
+from fastac.spaces import CARTPOLE
 from fastac.worker import READY, Report
 
 FEW, MANY = 1, 17
@@ -81,7 +83,7 @@ def holder(workers: int, options: dict[str, Any]) -> Callable[[], tuple[int, int
 def work(config: A3CConfig, session: _core.Session, report: Report) -> float:
     """A worker that has trained a little, and waits."""
     engine = _engine(config, session.seat)
-    loop, worker = engine.begin(session), engine.groups.current
+    loop, worker = engine.begin(session, 1, Statistics.empty(config, CARTPOLE)), engine.groups.current
     while worker.updates < _UPDATES and loop.run(sys.maxsize, _UPDATES - worker.updates):
         pass
     report(READY)

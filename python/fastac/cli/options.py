@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import click
 
 from fastac import rundir
 from fastac._core import MAX_WORKERS
-from fastac.config import A3CConfig, Config, spec_of
+from fastac.config import CUSTOM_POLICY, A3CConfig, Config, spec_of
 from fastac.metrics import SOLVED, WINDOW
 from fastac.presets import preset, presets_of, tuned_for_another_size
 
@@ -97,6 +98,9 @@ def config_options(config_type: type[Config], *, leave_out: tuple[str, ...] = ()
     return decorate
 
 
+_TYPES: dict[str, type] = {"float": float, "int": int, "str": str}
+
+
 def _option(field: dataclasses.Field[Any]) -> Callable[[Command], Command]:
     spec, declared = spec_of(field), str(field.type)
     flag = "--" + field.name.replace("_", "-")
@@ -109,12 +113,28 @@ def _option(field: dataclasses.Field[Any]) -> Callable[[Command], Command]:
     }
     if declared == "bool":
         return click.option(f"{flag}/--no-{flag[2:]}", **shared)
+    if declared.startswith("dict"):
+        return click.option(flag, callback=_mapping, metavar="JSON", **shared)
     if declared.startswith("tuple"):
         shared["default"] = _words(field.default)
         return click.option(flag, callback=comma_separated, metavar="N,N,...", **shared)
     if spec.choices:
-        return click.option(flag, type=click.Choice(spec.choices), **shared)
-    return click.option(flag, type=float if declared == "float" else int, **shared)
+        named = [choice for choice in spec.choices if choice != CUSTOM_POLICY]  # a module has no name
+        return click.option(flag, type=click.Choice(named), **shared)
+    return click.option(flag, type=_TYPES[declared.split(" ")[0]], **shared)
+
+
+def _mapping(context: click.Context, parameter: click.Parameter, text: str | None) -> dict[str, Any] | None:
+    """'{"goal_velocity": 0.1}' -> {"goal_velocity": 0.1}."""
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise click.BadParameter(f"expected a JSON object, as in '{{\"gravity\": 1.6}}', got {text!r}")
+    return value
 
 
 def comma_separated(context: click.Context, parameter: click.Parameter, text: str) -> tuple[int, ...]:

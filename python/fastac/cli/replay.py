@@ -200,7 +200,9 @@ def _show(model: A3C, replayed: Replayed, recording: Recording) -> None:
     from fastac import evaluate_policy
     from fastac.mlp import act
 
-    greedy, sampled = (evaluate_policy(model, _EPISODES, deterministic=best, seed=0) for best in (True, False))
+    greedy, sampled = (
+        evaluate_policy(model, n_eval_episodes=_EPISODES, deterministic=best, seed=0) for best in (True, False)
+    )
     click.echo(
         f"after {replayed.updates:,} of {counted(recording.updates, 'updates')} and {replayed.env_steps:,} env steps: "
         f"greedy return {greedy[0]:.1f} +- {greedy[1]:.1f}, of sampled actions as in training {sampled[0]:.1f} +- "

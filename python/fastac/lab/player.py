@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastac import _core, seeding
-from fastac.config import A3CConfig, schedule
+from fastac.config import A3CConfig, scheduled
 from fastac.errors import ConfigError
 from fastac.groups import Arrays, native_worker
 from fastac.metrics import History
@@ -99,7 +99,7 @@ class Player:
         self._native.gradient(
             self._grad,
             vf_coef=config.vf_coef,
-            ent_coef=schedule(config.ent_schedule, config.ent_coef, progress),
+            ent_coef=scheduled(config.ent_schedule, config.ent_coef, progress),
             max_grad_norm=config.max_grad_norm if config.clip_at == "worker" else 0.0,
         )
         if config.delay_compensation:
@@ -110,7 +110,7 @@ class Player:
             self._grad,
             version_read=second.version if config.v_trace else reading.version,
             env_steps=config.n_steps * config.n_envs,
-            learning_rate=schedule(config.lr_schedule, config.learning_rate, progress),
+            learning_rate=scheduled(config.lr_schedule, config.learning_rate, progress),
         )
         self.now = self._read()
         for episode_return, length in self._native.episodes():

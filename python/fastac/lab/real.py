@@ -47,7 +47,7 @@ class Plan(stragglers.Plan):
             if workers > MAX_WORKERS:
                 raise ConfigError(f"workers: expected 1 to {MAX_WORKERS} real ones, got {workers}")
         config = self.config(self.learning_rates[0], 0)
-        expect_reachable(SOLVED, config.max_episode_steps)
+        expect_reachable(SOLVED, config.native_episode_steps)
         if config.n_envs != BLOCK_ENVS:
             raise ConfigError(
                 f"n_envs: expected {BLOCK_ENVS} with real workers, a thread of A2C each, got {config.n_envs}"

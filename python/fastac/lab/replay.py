@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastac import _core
-from fastac.config import A3CConfig, schedule
+from fastac.config import A3CConfig, scheduled
 from fastac.errors import ConfigError, ReplayError
 from fastac.groups import native_worker
 from fastac.recording import OUTCOMES, Part, Recording, recording_of
@@ -271,13 +271,13 @@ class _Walk:
         stats = worker.gradient(
             grad,
             vf_coef=config.vf_coef,
-            ent_coef=schedule(config.ent_schedule, config.ent_coef, self._progress(read_at)),
+            ent_coef=scheduled(config.ent_schedule, config.ent_coef, self._progress(read_at)),
             max_grad_norm=config.max_grad_norm if config.clip_at == "worker" else 0.0,
         )
         return grad, stats[0]
 
     def _submit(self, grad: Float32, version_read: int, read_at: int) -> str:
-        rate = schedule(self._config.lr_schedule, self._config.learning_rate, self._progress(read_at))
+        rate = scheduled(self._config.lr_schedule, self._config.learning_rate, self._progress(read_at))
         return self._session.submit(grad, version_read=version_read, env_steps=self.steps_each, learning_rate=rate)
 
     def end(self) -> _Moment:

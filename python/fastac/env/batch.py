@@ -1,0 +1,146 @@
+"""Any Gymnasium env, many at once, with the face of the native batch: what the trainers step where no native env is.
+
+Room before: the policy, whose actions come in. Room after: the rollout, which reads observations, rewards and ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces as gym_spaces
+from gymnasium.envs.registration import EnvSpec
+
+from fastac.env.arguments import AutoresetMode
+from fastac.errors import ConfigError
+from fastac.spaces import Actions, Spaces
+
+AnyEnv = gymnasium.Env[Any, Any]
+AnyVectorEnv = gymnasium.vector.VectorEnv[Any, Any, Any]
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes one env, from its registration or by the user's function; goes to the workers."""
+
+    made_by: EnvSpec | Callable[[], AnyEnv]
+    max_episode_steps: int | None
+    options: Mapping[str, Any]
+
+    def __call__(self) -> AnyEnv:
+        if callable(self.made_by):
+            env = self.made_by(**self.options)
+            if not isinstance(env, gymnasium.Env):
+                raise ConfigError(f"env: expected a function that returns a gymnasium.Env, got {type(env).__name__}")
+            if self.max_episode_steps is not None:
+                env = gymnasium.wrappers.TimeLimit(env, self.max_episode_steps)
+        else:
+            env = gymnasium.make(self.made_by, max_episode_steps=self.max_episode_steps, **self.options)
+        return in_one_piece(env)
+
+
+def spec_of(env_id: str) -> EnvSpec:
+    """The registration of an id. Raises ConfigError, with Gymnasium's own words and suggestions."""
+    try:
+        return gymnasium.spec(env_id)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise ConfigError(f"env: expected the id of a registered Gymnasium env, got {env_id!r}: {error}") from error
+
+
+def in_one_piece(env: AnyEnv) -> AnyEnv:
+    """With observations that are one array: those of other spaces (Discrete, Tuple) are flattened, one-hot."""
+    space = env.observation_space
+    if isinstance(space, gym_spaces.Box):
+        return env
+    if isinstance(space, gym_spaces.Dict) or not space.is_np_flattenable:
+        raise ConfigError(
+            f"env: expected observations that are one array, got {space}: wrap the env so that they are, "
+            "for example in gymnasium.wrappers.FlattenObservation"
+        )
+    return gymnasium.wrappers.FlattenObservation(env)
+
+
+def spaces_of(observations: gymnasium.Space[Any], actions: gymnasium.Space[Any]) -> Spaces:
+    """What a policy has to know. Raises ConfigError for spaces that no policy here is for."""
+    if not isinstance(observations, gym_spaces.Box):
+        raise ConfigError(f"env: expected observations in a Box, got {observations}")
+    dtype = "uint8" if observations.dtype == np.uint8 else "float32"
+    return Spaces(tuple(observations.shape), _actions_of(actions), dtype)
+
+
+def _actions_of(space: gymnasium.Space[Any]) -> Actions:
+    if isinstance(space, gym_spaces.Discrete):
+        return Actions("discrete", (int(space.n),), start=int(space.start))
+    if isinstance(space, gym_spaces.MultiDiscrete) and space.nvec.ndim == 1 and not np.any(space.start):
+        return Actions("multi_discrete", tuple(int(n) for n in space.nvec))
+    if isinstance(space, gym_spaces.MultiBinary) and len(space.shape) == 1:
+        return Actions("multi_discrete", (2,) * space.shape[0])
+    if isinstance(space, gym_spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        low, high = (tuple(float(x) for x in bound.ravel()) for bound in (space.low, space.high))
+        return Actions("box", shape=tuple(space.shape), low=low, high=high)
+    raise ConfigError(
+        f"env: expected actions in a Discrete, a MultiDiscrete or a MultiBinary of one dimension, or a Box of real "
+        f"numbers, got {space}"
+    )
+
+
+def vectorized(make_env: Callable[[], AnyEnv], n_envs: int) -> AnyVectorEnv:
+    """`n_envs` envs that Gymnasium steps in turn."""
+    return gymnasium.vector.SyncVectorEnv([make_env] * n_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def as_vector_env(env: AnyEnv | AnyVectorEnv) -> AnyVectorEnv:
+    """The user's own env or vector env. Raises ConfigError for one that does not reset in the step of an end."""
+    if isinstance(env, gymnasium.Env):
+        return vectorized(lambda: in_one_piece(env), 1)
+    mode = env.metadata.get("autoreset_mode")
+    if mode is not AutoresetMode.SAME_STEP:
+        raise ConfigError(
+            "env: expected a VectorEnv with autoreset_mode=AutoresetMode.SAME_STEP, whose final observations are told, "
+            f"got {mode}"
+        )
+    return env
+
+
+class GymnasiumBatch:
+    """N envs with the face of _core.CartPole in "same_step" mode: buffers that the next step writes again.
+
+    Attributes:
+        obs: [N, *obs_shape], of the env's next step: where an episode has ended, the first of the next one.
+        final_obs: [N, *obs_shape], the last of the episodes that ended in this step; elsewhere anything.
+        reward: float32[N].
+        terminated, truncated: bool[N].
+    """
+
+    def __init__(self, envs: AnyVectorEnv, spaces: Spaces) -> None:
+        self._envs = envs
+        self._spaces = spaces
+        self.num_envs: int = envs.num_envs
+        shape = (self.num_envs, *spaces.obs_shape)
+        self.obs: npt.NDArray[Any] = np.zeros(shape, spaces.obs_dtype)
+        self.final_obs: npt.NDArray[Any] = np.zeros(shape, spaces.obs_dtype)
+        self.reward = np.zeros(self.num_envs, np.float32)
+        self.terminated = np.zeros(self.num_envs, np.bool_)
+        self.truncated = np.zeros(self.num_envs, np.bool_)
+
+    def reset(self, words: npt.NDArray[np.uint64]) -> None:
+        """`words` uint64[N, 4]: of which Gymnasium's seeds are made, numbers below 2^31."""
+        seeds: Any = [int(word) for word in words[:, 0] >> np.uint64(33)]
+        self.obs[...] = self._envs.reset(seed=seeds)[0]
+
+    def step(self, actions: npt.NDArray[Any]) -> None:
+        """actions as the policy takes them, [N, ...]."""
+        obs, rewards, terminated, truncated, infos = self._envs.step(self._spaces.actions.for_env(actions))
+        self.obs[...] = obs
+        self.reward[:] = rewards
+        self.terminated[:] = terminated
+        self.truncated[:] = truncated
+        for i in np.flatnonzero(self.terminated | self.truncated):
+            self.final_obs[i] = infos["final_obs"][i]
+
+    def close(self) -> None:
+        self._envs.close()

@@ -1,0 +1,171 @@
+"""The env and the policy of a model, as far as its Config cannot name them: what goes to every worker.
+
+In: what the user gave as `env` and `policy`. Out: a Config that names them in words, and a Problem that makes them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle
+import numpy as np
+import numpy.typing as npt
+
+from fastac import _core
+from fastac.config import CUSTOM_POLICY, NATIVE_ENVS, POLICIES, Config
+from fastac.errors import ConfigError
+from fastac.spaces import CARTPOLE, Spaces
+
+if TYPE_CHECKING:
+    import gymnasium
+    from torch import nn
+
+    from fastac.env.batch import GymnasiumBatch
+
+    Env = gymnasium.Env[Any, Any]
+    VectorEnv = gymnasium.vector.VectorEnv[Any, Any, Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Pickled by value where the user's own functions and classes are in it, those of a notebook too.
+
+    Attributes:
+        spaces: of one env.
+        make_env: makes one; None for the native CartPole.
+        module: of the user's own, of which each policy is a copy; None for the config's.
+        envs: A2C's, where the user has made them; they do not travel.
+    """
+
+    spaces: Spaces
+    make_env: Callable[[], Env] | None = None
+    module: nn.Module | None = None
+    envs: VectorEnv | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (cloudpickle.dumps((self.spaces, self.make_env, self.module)),)
+
+
+CARTPOLE_PROBLEM = Problem(CARTPOLE)
+
+
+def _unpickled(pickled: bytes) -> Problem:
+    return Problem(*cloudpickle.loads(pickled))
+
+
+def make_batch(config: Config, problem: Problem, words: npt.NDArray[np.uint64]) -> _core.CartPole | GymnasiumBatch:
+    """Envs at the start of their first episodes, one for each row of seed words uint64[N, 4]."""
+    if problem.make_env is None and problem.envs is None:
+        envs = _core.CartPole(len(words), config.native_episode_steps, "same_step")
+        envs.seed(np.arange(len(words)), words)
+        envs.reset()
+        return envs
+    from fastac.env.batch import GymnasiumBatch, vectorized
+
+    if problem.envs is not None:
+        batch = GymnasiumBatch(problem.envs, problem.spaces)
+    else:
+        assert problem.make_env is not None
+        batch = GymnasiumBatch(vectorized(problem.make_env, len(words)), problem.spaces)
+    batch.reset(words)
+    return batch
+
+
+def solve_problem(config_type: type[Config], env: Any, policy: Any, options: dict[str, Any]) -> tuple[Any, Problem]:
+    """The Config and the Problem of a model's arguments.
+
+    Raises ConfigError for an env or a policy that is none, or that do not fit.
+    """
+    options = dict(options)
+    if not isinstance(policy, str):
+        options["policy"] = CUSTOM_POLICY
+    elif policy == CUSTOM_POLICY:
+        raise ConfigError(f"policy: expected one of {', '.join(POLICIES[:-1])}, or a torch module, got {policy!r}")
+    else:
+        options["policy"] = policy
+    if isinstance(env, str):
+        options["env"] = env
+    else:
+        options["env"] = _name_of(env)
+        options |= _envs_in(env, config_type, options)
+    config: Config = config_type.from_dict(options)
+    if config.has_native_env and isinstance(env, str):
+        problem = CARTPOLE_PROBLEM
+    else:
+        problem = _played_by_gymnasium(env, config.max_episode_steps, config.env_kwargs or {})
+    if not isinstance(policy, str):
+        problem = dataclasses.replace(problem, module=_module(policy, problem.spaces))
+    return config, problem
+
+
+def _name_of(env: Any) -> str:
+    """Of what is no id, for the record: what a Config shows."""
+    named = env if hasattr(env, "__qualname__") else type(env)
+    spec = getattr(env, "spec", None)
+    return f"{named.__module__}.{named.__qualname__}" if spec is None else f"{named.__qualname__} of {spec.id}"
+
+
+def _envs_in(env: Any, config_type: type[Config], options: dict[str, Any]) -> dict[str, Any]:
+    """n_envs of the user's own env or vector env. Raises ConfigError where that cannot be what trains."""
+    if callable(env):
+        return {}
+    n = getattr(env, "num_envs", 1)
+    if not hasattr(env, "step"):
+        raise ConfigError(f"env: expected the id of a Gymnasium env, a function that makes one, or an env, got {env!r}")
+    if not hasattr(config_type, "split"):
+        raise ConfigError(
+            "env: expected the id of a Gymnasium env or a function that makes one, as each worker has its own, "
+            f"got {env!r}"
+        )
+    if options.get("n_envs", n) != n:
+        raise ConfigError(f"n_envs: expected {n}, as many as the given env has, got {options['n_envs']}")
+    return {"n_envs": n}
+
+
+def other_envs(problem: Problem, env: Any) -> Problem:
+    """With envs to play in: those of a model if None, or what the user names or has made.
+
+    Raises ConfigError where there are none, or they are not of the same spaces.
+    """
+    if env is None:
+        if problem.envs is not None:
+            raise ConfigError("env: expected an env to play in, as the model's own is in use by its training")
+        return problem
+    other = CARTPOLE_PROBLEM if isinstance(env, str) and env in NATIVE_ENVS else _played_by_gymnasium(env, None, {})
+    if other.spaces != problem.spaces:
+        raise ConfigError(f"env: expected one of the model's spaces, {problem.spaces}, got {other.spaces}")
+    return dataclasses.replace(other, module=problem.module)
+
+
+def _played_by_gymnasium(env: Any, max_episode_steps: int | None, options: Mapping[str, Any]) -> Problem:
+    from fastac.env.batch import Maker, as_vector_env, spaces_of, spec_of
+
+    if isinstance(env, str) or callable(env):
+        make_env = Maker(spec_of(env) if isinstance(env, str) else env, max_episode_steps, options)
+        one = make_env()
+        try:
+            return Problem(spaces_of(one.observation_space, one.action_space), make_env)
+        finally:
+            one.close()
+    envs = as_vector_env(env)
+    return Problem(spaces_of(envs.single_observation_space, envs.single_action_space), envs=envs)
+
+
+def _module(policy: Any, spaces: Spaces) -> nn.Module:
+    """The user's module, or what the user's function makes of the spaces. Raises ConfigError."""
+    from torch import nn
+
+    from fastac.policy import expect_policy
+
+    module = policy
+    if not isinstance(policy, nn.Module):
+        if not callable(policy):
+            raise ConfigError(f"policy: expected a name, a torch module or a function that makes one, got {policy!r}")
+        module = policy(spaces)
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"policy: expected a function that returns a torch module, got {module!r}")
+    expect_policy(module, spaces)
+    return module

@@ -1,0 +1,65 @@
+"""What an env takes and gives, in numbers: enough to build a policy and its buffers, without Gymnasium or torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Actions:
+    """What may be done in each step.
+
+    Attributes:
+        kind: "discrete", one of nvec[0]; "multi_discrete", one of each of nvec; "box", real numbers of `shape`.
+        low, high: "box": bounds of each number; infinite where there is none. What lies beyond is clipped for the env.
+        start: "discrete": the env's name for action 0.
+    """
+
+    kind: Literal["discrete", "multi_discrete", "box"]
+    nvec: tuple[int, ...] = ()
+    shape: tuple[int, ...] = ()
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    start: int = 0
+
+    @property
+    def size(self) -> int:
+        """Real numbers, or choices, in one action."""
+        return math.prod(self.shape) if self.kind == "box" else len(self.nvec)
+
+    @property
+    def buffer(self) -> tuple[tuple[int, ...], type[np.generic]]:
+        """Shape and dtype of an action in a rollout: int64[], int64[K] or float32[D]."""
+        if self.kind == "box":
+            return (self.size,), np.float32
+        return ((), np.int64) if self.kind == "discrete" else ((self.size,), np.int64)
+
+    def for_env(self, actions: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Actions of a policy [N, ...] as the env wants them: bounded, in its shape, by its names."""
+        if self.kind == "box":
+            low, high = (np.array(bound, np.float32) for bound in (self.low, self.high))
+            bounded = np.clip(actions, low, high)
+            return np.reshape(bounded, (len(actions), *self.shape))
+        return actions + self.start if self.start else actions
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """Observations, `obs_shape` of "float32" or "uint8" (an image, or bytes), and actions."""
+
+    obs_shape: tuple[int, ...]
+    actions: Actions
+    obs_dtype: str = "float32"
+
+    @property
+    def obs_size(self) -> int:
+        """Numbers in an observation."""
+        return math.prod(self.obs_shape)
+
+
+CARTPOLE = Spaces((4,), Actions("discrete", (2,)))
