@@ -52,7 +52,7 @@ FLOORS = [
         "recording",
     ],
     ["rollout", "objective", "updates", "torch_engine", "engines", "forking", "worker", "launch"],
-    ["algorithm", "a2c", "a3c", "evaluation", "preload"],
+    ["callbacks", "algorithm", "a2c", "a3c", "evaluation", "preload"],
     [
         "compare.experiment",
         "compare.statistics",

@@ -37,6 +37,13 @@ from fastac.presets import preset
 if TYPE_CHECKING:
     from fastac.a2c import A2C
     from fastac.a3c import A3C
+    from fastac.callbacks import (
+        BaseCallback,
+        CheckpointCallback,
+        EvalCallback,
+        EveryNUpdates,
+        StopTrainingOnRewardThreshold,
+    )
     from fastac.env import CartPoleEnv, CartPoleVectorEnv
     from fastac.evaluation import evaluate_policy
 
@@ -50,17 +57,22 @@ __all__ = [
     "A3C",
     "A2CConfig",
     "A3CConfig",
+    "BaseCallback",
     "CartPoleEnv",
     "CartPoleVectorEnv",
+    "CheckpointCallback",
     "CheckpointError",
     "Config",
     "ConfigError",
     "EnvInUseError",
+    "EvalCallback",
+    "EveryNUpdates",
     "FastacError",
     "LedgerError",
     "NonFiniteGradientError",
     "NothingToResumeError",
     "ReplayError",
+    "StopTrainingOnRewardThreshold",
     "WorkerDeathWarning",
     "WorkerDiedError",
     "WorkerError",
@@ -73,6 +85,11 @@ __all__ = [
 _LATER = {
     "A2C": "fastac.a2c",
     "A3C": "fastac.a3c",
+    "BaseCallback": "fastac.callbacks",
+    "CheckpointCallback": "fastac.callbacks",
+    "EvalCallback": "fastac.callbacks",
+    "EveryNUpdates": "fastac.callbacks",
+    "StopTrainingOnRewardThreshold": "fastac.callbacks",
     "CartPoleEnv": "fastac.env",
     "CartPoleVectorEnv": "fastac.env",
     "evaluate_policy": "fastac.evaluation",

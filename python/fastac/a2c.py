@@ -67,9 +67,9 @@ class A2C(Algorithm):
         run.start()
         with signals_deferred():  # an update begun is finished, so that the envs and the record fit together
             try:
-                # Where a run ends when it is solved, each update is looked at, so that it ends with the same one again.
-                while loop.run(total_timesteps, most_updates=1 if run.ends_when_solved else 0):
-                    run.tick()
+                # A callback, or a run that ends when it is solved, may want to be asked after so many updates.
+                while loop.run(total_timesteps, most_updates := run.most_updates()):
+                    run.tick(now=most_updates > 0)
                     let_signals_in()
             finally:
                 loop.flush(lambda: run.tick(now=True))

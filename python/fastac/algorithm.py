@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastac import _core
+from fastac.callbacks import BaseCallback, MaybeCallback, as_callbacks, calling
 from fastac.checkpoint import Arrays, Checkpoint, load_checkpoint, save_checkpoint
 from fastac.config import CUSTOM_POLICY, Config, with_functions_tabulated
 from fastac.engines import at_work
@@ -182,6 +183,7 @@ class Algorithm(ABC):
         checkpoint: Pathlike | None = None,
         checkpoint_every_s: float = 30.0,
         on_checkpoint: OnCheckpoint | None = None,
+        callback: MaybeCallback = None,
         progress_bar: bool | str = False,
     ) -> AlgorithmT:
         """Trains for `total_timesteps` more env steps, counted over all workers, and returns the model itself.
@@ -201,6 +203,8 @@ class Algorithm(ABC):
             checkpoint_every_s: 0 saves at the end only. Saving takes a twentieth of the time at most: where it is
                 slow, it is done less often.
             on_checkpoint: called about as often, each time before the model is saved, with the history so far.
+            callback: a function of the Training (callbacks.py), a BaseCallback, or a list of them, called in this
+                thread between two updates; one that returns False ends the training, as one that is done.
             progress_bar: shows one on stderr, under the given label if it is a text.
 
         Raises:
@@ -218,7 +222,8 @@ class Algorithm(ABC):
         ):
             raise ConfigError(f"total_timesteps: expected a whole number >= 1, got {total_timesteps!r}")
         begin = Position(int(total_timesteps), solve=expect_reachable(solve, self._most_return))
-        return self._learn_from(begin, Keeping(checkpoint, checkpoint_every_s, on_checkpoint), progress_bar)
+        keeping = Keeping(checkpoint, checkpoint_every_s, on_checkpoint)
+        return self._learn_from(begin, keeping, as_callbacks(callback), progress_bar)
 
     def resume(
         self: AlgorithmT,
@@ -226,6 +231,7 @@ class Algorithm(ABC):
         checkpoint: Pathlike | None = None,
         checkpoint_every_s: float = 30.0,
         on_checkpoint: OnCheckpoint | None = None,
+        callback: MaybeCallback = None,
         progress_bar: bool | str = False,
     ) -> AlgorithmT:
         """Finishes the learn() that was interrupted, in this program or in the one that saved the model.
@@ -242,18 +248,22 @@ class Algorithm(ABC):
                 "no learn() of this model was interrupted: use learn(total_timesteps) to train on"
             )
         keeping = Keeping(checkpoint, checkpoint_every_s, on_checkpoint)
-        return self._learn_from(self.unfinished, keeping, progress_bar)
+        return self._learn_from(self.unfinished, keeping, as_callbacks(callback), progress_bar)
 
-    def _learn_from(self: AlgorithmT, begin: Position, keeping: Keeping, progress_bar: bool | str) -> AlgorithmT:
+    def _learn_from(
+        self: AlgorithmT, begin: Position, keeping: Keeping, callbacks: list[BaseCallback], progress_bar: bool | str
+    ) -> AlgorithmT:
         if self._learning:
             raise RuntimeError("this model is inside learn() already, in this thread or in another one")
         self._learning = True
         try:
-            return self._learn(begin, keeping, progress_bar)
+            return self._learn(begin, keeping, callbacks, progress_bar)
         finally:
             self._learning = False
 
-    def _learn(self: AlgorithmT, begin: Position, keeping: Keeping, progress_bar: bool | str) -> AlgorithmT:
+    def _learn(
+        self: AlgorithmT, begin: Position, keeping: Keeping, callbacks: list[BaseCallback], progress_bar: bool | str
+    ) -> AlgorithmT:
         self._expect_possible(begin)
         self._standing = dataclasses.replace(self._standing, unfinished=begin)
         if keeping.path is not None and keeping.every_s > 0:
@@ -269,7 +279,8 @@ class Algorithm(ABC):
                     run = self._open(progress)
                     self._running = run, threading.get_ident()
                     run.jobs += keeping.jobs(run, functools.partial(self._save_moment, run))
-                self._train(run, begin.total_timesteps)
+                with calling(callbacks, self, run, self.num_timesteps):
+                    self._train(run, begin.total_timesteps)
             finally:
                 if run is not None:
                     with signals_deferred():

@@ -219,6 +219,38 @@ def expect_reachable(solve: Any, max_episode_steps: float) -> float | None:
     return float(solve)
 
 
+class Recent:
+    """The latest of a run under way: episodes, and means of what its updates told since they were last asked for."""
+
+    def __init__(self) -> None:
+        self._episodes: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+        self._sums = np.zeros(len(UPDATE_COLUMNS))
+        self._counts = np.zeros(len(UPDATE_COLUMNS))
+
+    def add_rows(self, rows: Floats) -> None:
+        """rows float64[n, LOG_COLUMNS] of one worker."""
+        if not len(rows):
+            return
+        ended = rows[rows[:, 0] == EPISODE]
+        self._episodes.extend(zip(ended[:, RETURN].tolist(), ended[:, RETURN + 1].tolist(), strict=True))
+        told = rows[rows[:, 0] == UPDATE, len(_HEAD) : len(_HEAD) + len(UPDATE_COLUMNS)]
+        self._sums += np.nansum(told, axis=0)
+        self._counts += np.count_nonzero(~np.isnan(told), axis=0)
+
+    def means(self) -> tuple[float, float]:
+        """Mean return and length of the last WINDOW episodes; NaN before the first."""
+        if not self._episodes:
+            return math.nan, math.nan
+        mean_return, mean_length = np.mean(self._episodes, axis=0)
+        return float(mean_return), float(mean_length)
+
+    def take_updates(self) -> dict[str, float]:
+        """UPDATE_COLUMNS: the mean of each since the call before; NaN where nothing was told."""
+        means = np.divide(self._sums, self._counts, out=np.full_like(self._sums, np.nan), where=self._counts > 0)
+        self._sums[:] = self._counts[:] = 0.0
+        return dict(zip(UPDATE_COLUMNS, means.tolist(), strict=True))
+
+
 class Solving:
     """Whether a run under way is solved: what `History.time_to` will say of it, as soon as that is certain.
 

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from fastac import _core
 from fastac.config import A2CConfig, A3CConfig, Config
 from fastac.errors import NonFiniteGradientError
-from fastac.metrics import EPISODE, UPDATE, History, HistoryBuilder, Position, Solving, row
+from fastac.metrics import EPISODE, UPDATE, History, HistoryBuilder, Position, Recent, Solving, row
 from fastac.normalization import Statistics, all_of
 from fastac.progress import WaitingProgress, return_note
 from fastac.shared import Ledger, Toll, create_region, observer_of
@@ -56,7 +56,7 @@ class Moment:
     state: Float32  # [S, P]
     version: int
     position: Position
-    solved: bool  # as Position.solve says
+    solved: bool  # as Position.solve says, or ended by a callback
     trace: npt.NDArray[np.uint64]  # [n, 2]: the gradients up to here, where the run records them (recording.py)
     statistics: Statistics
 
@@ -70,6 +70,15 @@ class Outcome:
     history: History
 
 
+class Job(Protocol):
+    """What the parent does between two looks at a run."""
+
+    def do_if_due(self) -> None: ...
+
+    def updates_left(self) -> int:
+        """Until it is due; 0 where updates do not decide that."""
+
+
 class Periodic:
     """A job of the parent, done every `every_s` seconds, or less often: it takes a twentieth of the time at most."""
 
@@ -77,6 +86,9 @@ class Periodic:
         self._every_s = every_s
         self._job = job
         self._next = time.monotonic() + every_s
+
+    def updates_left(self) -> int:
+        return 0
 
     def do_if_due(self) -> None:
         started = time.monotonic()
@@ -120,7 +132,9 @@ class Run:
         self.session.initialize(params, state, version, begin.env_steps)
         self.progress = progress
         self.begin = begin
-        self.jobs: list[Periodic] = []
+        self.jobs: list[Job] = []
+        self.recent = Recent()
+        self._ended = False  # by a callback
         self.toll = Toll()
         self._opened = time.monotonic()
         self._next_tick = 0.0
@@ -142,9 +156,29 @@ class Run:
         """Then the logs are read at every tick, so that few updates follow."""
         return self.begin.solve is not None
 
+    @property
+    def seconds(self) -> float:
+        """Since the clock of the run started."""
+        return time.monotonic() - self._started
+
+    @property
+    def wall_s(self) -> float:
+        """Of the whole learn(), its earlier parts too."""
+        return self.begin.wall_s + self.seconds
+
+    def end(self) -> None:
+        """Before its env steps are done, as one that is."""
+        self._ended = True
+        self.session.request_stop()
+
+    def most_updates(self) -> int:
+        """Of A2C, before the next look at it has to come; 0 for any number."""
+        due = [job.updates_left() for job in self.jobs]
+        return 1 if self.ends_when_solved else min((n for n in due if n), default=0)
+
     def finished(self) -> bool:
-        """Whether it is solved, or its env steps are done."""
-        return self._solving.solved or self.session.snapshot()["env_steps"] >= self.begin.total_timesteps
+        """Whether it is solved, was ended, or its env steps are done."""
+        return self._solving.solved or self._ended or self.session.snapshot()["env_steps"] >= self.begin.total_timesteps
 
     def tick(self, *, now: bool = False) -> None:
         """Takes what the workers logged, stops the run once it is solved and, until it is stopped, does what is due.
@@ -164,6 +198,7 @@ class Run:
             rows = self.session.read_log(worker)
             self._builder.add_rows(rows)
             self._solving.add_rows(worker, rows)
+            self.recent.add_rows(rows)
         if self._solving.look(time_s):
             self.session.request_stop()
 
@@ -185,12 +220,11 @@ class Run:
         params = np.empty(self.region.parameters, np.float32)
         state = np.empty(self._state_shape, np.float32)
         at = self.session.copy_record(params, state)
-        wall_s = self.begin.wall_s + time.monotonic() - self._started
         position = dataclasses.replace(
             self.begin,
             env_steps=at["env_steps"],
             updates=self.begin.updates + at["applied"],
-            wall_s=wall_s,
+            wall_s=self.wall_s,
             returns=self._solving.latest(),
         )
         consumed = at["applied"] + at["rejected_nonfinite"] + at["rejected_stale"]
@@ -199,7 +233,7 @@ class Run:
             state,
             at["version"],
             position,
-            self._solving.solved,
+            self._solving.solved or self._ended,
             self.session.trace()[:consumed],
             self.statistics(),
         )
