@@ -101,10 +101,12 @@ FLOORS = [
     ],
     [
         "cli.options",
+        "cli.configuration",
         "cli.endings",
         "cli.runs",
-        "cli.train",
         "cli.resume",
+        "cli.train",
+        "cli.evaluate",
         "cli.presets",
         "cli.search",
         "cli.replay",
@@ -126,15 +128,18 @@ DOORS = {
     "matplotlib": {"compare.plots", "bench.plots", "lab.plots", "exercise.plots"},  # the latter for a type alone
     "scipy": {"compare.statistics", "compare.verdicts", "lab.statistics"},
     "safetensors": {"checkpoint"},
+    "tomli_w": {"cli.configuration"},
     "click": {
         "cli",
         *(
             f"cli.{room}"
             for room in (
                 "options",
+                "configuration",
                 "endings",
                 "runs",
                 "train",
+                "evaluate",
                 "resume",
                 "presets",
                 "search",

@@ -12,6 +12,7 @@ from fastac.cli.bench import bench
 from fastac.cli.check import check
 from fastac.cli.compare import compare
 from fastac.cli.doctor import doctor
+from fastac.cli.evaluate import evaluate
 from fastac.cli.exercise import exercise
 from fastac.cli.lab import mitigations_command, staleness_command, stragglers_command
 from fastac.cli.presets import presets
@@ -33,6 +34,7 @@ def main() -> None:
     fastac compare --quick                   A3C against A2C in two minutes
     fastac exercise                          the classroom exercise: logs, pictures, answers
     fastac train a3c --preset a3c-8          train, and keep the model in runs/
+    fastac eval runs/NAME                    play episodes without learning
     fastac resume runs/NAME                  finish a run that was interrupted
     fastac report runs/NAME                  a run or a comparison as one HTML page
     fastac replay runs/NAME                  make a recorded run again, to the last bit
@@ -46,6 +48,7 @@ def main() -> None:
 main.add_command(train)
 main.add_command(resume)
 main.add_command(replay)
+main.add_command(evaluate)
 main.add_command(compare)
 main.add_command(exercise)
 main.add_command(report)
