@@ -118,6 +118,8 @@ FLOORS = [
         "cli.check",
         "cli.experiments",
         "cli.lab",
+        "cli.completion",
+        "cli.group",
         "cli",
         "__main__",
     ],
@@ -152,6 +154,8 @@ DOORS = {
                 "bench",
                 "doctor",
                 "check",
+                "completion",
+                "group",
             )
         ),
     },

@@ -17,7 +17,6 @@ if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("fastac", "-mfas
 from typing import TYPE_CHECKING, Any
 
 from fastac._core import __version__
-from fastac.config import A2CConfig, A3CConfig, Config
 from fastac.errors import (
     CheckpointError,
     ConfigError,
@@ -37,11 +36,12 @@ from fastac.presets import preset
 if TYPE_CHECKING:
     from fastac.a2c import A2C
     from fastac.a3c import A3C
+    from fastac.config import A2CConfig, A3CConfig, Config
     from fastac.env import CartPoleEnv, CartPoleVectorEnv
     from fastac.evaluation import evaluate_policy
 
 # A command and the forkserver of its workers are nobody's library: there Gymnasium, which is slow to import, comes in
-# with the first env.
+# with the first env, and numpy with what needs it: `fastac --help` does not.
 if not (fastac_command.process_is_ours or "FASTAC_STARTER_PID" in os.environ):
     from fastac import env as _env  # noqa: F401  # registers it
 
@@ -73,8 +73,11 @@ __all__ = [
 _LATER = {
     "A2C": "fastac.a2c",
     "A3C": "fastac.a3c",
+    "A2CConfig": "fastac.config",
+    "A3CConfig": "fastac.config",
     "CartPoleEnv": "fastac.env",
     "CartPoleVectorEnv": "fastac.env",
+    "Config": "fastac.config",
     "evaluate_policy": "fastac.evaluation",
 }
 

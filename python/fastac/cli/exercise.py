@@ -39,7 +39,7 @@ from fastac.words import counted
     "--out",
     type=click.Path(path_type=Path),
     default=None,
-    help="the run's folder as one path, instead of --runs and --name",
+    help="the run's folder as one path, instead of --runs and --name  [default: these]",
 )
 @run_options
 def exercise(
