@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastac import A2CConfig, A3CConfig, Config, ConfigError
+from fastac import A2C, A3C, A2CConfig, A3CConfig, Config, ConfigError
 from fastac.config import scheduled, spec_of
 
 
@@ -66,8 +66,17 @@ def test_refused_by_each_algorithm():
             A2CConfig(**{name: value})
     with pytest.raises(ConfigError, match="split: expected a divisor of n_envs=4, got 3"):
         A2CConfig(split=3)
-    with pytest.raises(ConfigError, match="lr: no such field; known are env"):
-        A2CConfig.from_dict({"lr": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("learing_rate", "did you mean learning_rate?"), ("Gamma", "did you mean gamma?"), ("zzz", "known are env, ")],
+)
+def test_an_unknown_name_tells_the_nearest(name, hint):
+    for refuse in (lambda: A2CConfig.from_dict({name: 1.0}), lambda: A2C(**{name: 1.0}), lambda: A3C(**{name: 1.0})):
+        with pytest.raises(ConfigError) as caught:
+            refuse()
+        assert str(caught.value).startswith(f"expected a known field, got {name}: {hint}")
 
 
 def test_numpy_scalars_and_lists_are_taken():

@@ -18,6 +18,7 @@ from PIL import Image
 
 import fastac
 from fastac.cli import main
+from fastac.cli.exercise import exercise
 from fastac.compare.experiment import ARMS
 from fastac.exercise import plots, runs, tables
 from fastac.exercise.answers import answers, compared
@@ -277,7 +278,7 @@ def test_what_the_page_names_is_there():
     page = PAGE.read_text()
     for target in re.findall(r"\]\(([^)#]+)\)", page):
         assert (PAGE.parent / target).exists(), target
-    known = {option for param in main.commands["exercise"].params for option in param.opts}
+    known = {option for param in exercise.params for option in param.opts}
     assert set(re.findall(r"--[a-z-]+", page)) <= known
     for name in re.findall(r"`(\w+\.(?:csv|json))`", page):
         assert name in ("a3c.csv", "a2c.csv", "a2c_split.csv", "exercise.json")

@@ -117,10 +117,12 @@ FLOORS = [
     ],
     [
         "cli.options",
+        "cli.configuration",
         "cli.endings",
         "cli.runs",
-        "cli.train",
         "cli.resume",
+        "cli.train",
+        "cli.evaluate",
         "cli.presets",
         "cli.search",
         "cli.replay",
@@ -132,6 +134,8 @@ FLOORS = [
         "cli.check",
         "cli.experiments",
         "cli.lab",
+        "cli.completion",
+        "cli.group",
         "cli",
         "__main__",
     ],
@@ -151,15 +155,18 @@ DOORS = {
     "matplotlib": {"compare.plots", "bench.plots", "lab.plots", "exercise.plots"},  # the latter for a type alone
     "scipy": {"compare.statistics", "compare.verdicts", "lab.statistics"},
     "safetensors": {"checkpoint"},
+    "tomli_w": {"cli.configuration"},
     "click": {
         "cli",
         *(
             f"cli.{room}"
             for room in (
                 "options",
+                "configuration",
                 "endings",
                 "runs",
                 "train",
+                "evaluate",
                 "resume",
                 "presets",
                 "search",
@@ -172,6 +179,8 @@ DOORS = {
                 "bench",
                 "doctor",
                 "check",
+                "completion",
+                "group",
             )
         ),
     },

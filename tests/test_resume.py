@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,6 +154,35 @@ def interrupted(folder):
     shorter(folder, model, model.num_timesteps + 64)
     shorter(folder, model, model.num_timesteps + 96)
     return model
+
+
+def test_train_resume_is_the_same(tmp_path):
+    folders = tmp_path / "one", tmp_path / "other"
+    folders[0].mkdir()
+    interrupted(folders[0])
+    shutil.copytree(*folders)
+    one = invoke("train", "--resume", folders[0], "--checkpoint-every-s", 0)
+    other = invoke("resume", folders[1], "--checkpoint-every-s", 0)
+    assert one.exit_code == other.exit_code == 0 and one.stderr == other.stderr
+    models = [fastac.A2C.load(folder) for folder in folders]
+    assert models[0].unfinished is None and models[0].params.tobytes() == models[1].params.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--resume", ".", "a2c"], "--resume: expected without a2c, as the run has its configuration"),
+        (["--checkpoint-every-s", 5, "a3c"], "--checkpoint-every-s: expected after a3c, or with --resume"),
+        (["--checkpoint-every-s", 5], "expected a2c, a3c or --resume"),
+        (["--resume", "nowhere"], "'nowhere' does not exist"),
+        (["--resume", "."], "expected the folder of a run (runs/<name>), got one without run.json"),
+    ],
+)
+def test_what_does_not_go_with_resume(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = invoke("train", *words)
+    assert result.exit_code == 2 and message in " ".join(result.output.split())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_previous_one(tmp_path):

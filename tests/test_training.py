@@ -118,7 +118,7 @@ def test_bad_budgets_are_refused(total):
 
 
 def test_unknown_options_are_refused():
-    with pytest.raises(fastac.ConfigError, match="wrokers: no such field"):
+    with pytest.raises(fastac.ConfigError, match="expected a known field, got wrokers: did you mean workers"):
         fastac.A3C(wrokers=4)
 
 

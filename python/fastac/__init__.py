@@ -17,7 +17,6 @@ if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("fastac", "-mfas
 from typing import TYPE_CHECKING, Any
 
 from fastac._core import __version__
-from fastac.config import A2CConfig, A3CConfig, Config
 from fastac.errors import (
     CheckpointError,
     ConfigError,
@@ -44,11 +43,12 @@ if TYPE_CHECKING:
         EveryNUpdates,
         StopTrainingOnRewardThreshold,
     )
+    from fastac.config import A2CConfig, A3CConfig, Config
     from fastac.env import CartPoleEnv, CartPoleVectorEnv
     from fastac.evaluation import evaluate_policy
 
 # A command and the forkserver of its workers are nobody's library: there Gymnasium, which is slow to import, comes in
-# with the first env.
+# with the first env, and numpy with what needs it: `fastac --help` does not.
 if not (fastac_command.process_is_ours or "FASTAC_STARTER_PID" in os.environ):
     from fastac import env as _env  # noqa: F401  # registers it
 
@@ -90,8 +90,11 @@ _LATER = {
     "EvalCallback": "fastac.callbacks",
     "EveryNUpdates": "fastac.callbacks",
     "StopTrainingOnRewardThreshold": "fastac.callbacks",
+    "A2CConfig": "fastac.config",
+    "A3CConfig": "fastac.config",
     "CartPoleEnv": "fastac.env",
     "CartPoleVectorEnv": "fastac.env",
+    "Config": "fastac.config",
     "evaluate_policy": "fastac.evaluation",
 }
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from fastac._core import BLOCK_ENVS, MAX_WORKERS, OPTIMIZERS, STALENESS_LRS, UPDATE_SCHEMES
 from fastac.errors import ConfigError
+from fastac.words import unknown
 
 BACKENDS = ("thread", "process")
 ENGINES = ("auto", "native", "torch")
@@ -179,11 +180,11 @@ class Config:
 
     @classmethod
     def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
-        """The inverse of `to_dict`. Raises ConfigError for a key that is no field."""
+        """The inverse of `to_dict`. Raises ConfigError for a key that is no field, with the nearest one."""
         known = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                raise ConfigError(f"{key}: no such field; known are {', '.join(known)}")
+                raise ConfigError(unknown("field", key, known))
         return cls(**values)
 
 

@@ -50,6 +50,9 @@ def bench() -> None:
     """Measure speed, memory and time to solve.
 
     Tables say minimum, median and maximum over interleaved rounds; that of solve, median and interval over the seeds.
+
+    \b
+    fastac bench env --rounds 3
     """
 
 
@@ -71,6 +74,10 @@ def bench_env(sizes: tuple[int, ...], rounds: int, round_s: float, peers: bool, 
     """The native CartPole against Gymnasium's and EnvPool's.
 
     Gymnasium's sync, async and vector-entry-point CartPole, all in one run.
+
+    \b
+    fastac bench env
+    fastac bench env --envs 8,4096 --no-peers
     """
     with ends_in_order():
         from fastac.bench import env, plots
@@ -91,6 +98,10 @@ def bench_train(rounds: int, round_s: float, peers: bool, name: str | None, runs
     """Env steps per second of training.
 
     Both engines, a plain torch worker, Stable-Baselines3 and JAX, in one run.
+
+    \b
+    fastac bench train
+    fastac bench train --rounds 3 --no-peers
     """
     with ends_in_order():
         from fastac.bench import train
@@ -132,6 +143,10 @@ def bench_updates(
     """What read, push and apply cost under every update scheme.
 
     And how many additions get lost; and what a push costs against a plain copy plus an addition.
+
+    \b
+    fastac bench updates
+    fastac bench updates --workers 2,16 --n-params 100000
     """
     with ends_in_order():
         from fastac.bench import updates
@@ -167,6 +182,10 @@ def bench_scaling(workers: int, rounds: int, round_s: float, name: str | None, r
 
     Of 1, 2, 4 and so on, and of as many runs that share nothing, with a picture; and what one more worker thread keeps
     in memory.
+
+    \b
+    fastac bench scaling
+    fastac bench scaling --workers 4 --round-s 1
     """
     with ends_in_order():
         from fastac.bench import memory, plots, scaling
@@ -220,6 +239,10 @@ def bench_solve(
     A2C and A3C, default presets, against JAX and Stable-Baselines3. Seconds are of training. Start-up, of the
     process, its imports and its compilation, stands apart, and so do two whole processes: `fastac train a3c --solve
     475`, and one that does nothing but import torch.
+
+    \b
+    fastac bench solve
+    fastac bench solve --seeds 40 --no-peers
     """
     with ends_in_order():
         from fastac.bench import plots, solve

@@ -41,6 +41,11 @@ def check(seconds: float, workers: int, as_json: bool) -> None:
     published. hogwild is racy by design: its counts must be exact, and what it lost is shown.
 
     Exit code 0: all is as promised. 1: something was lost, doubled, or did not end.
+
+    \b
+    fastac check
+    fastac check --workers 8 --seconds 120
+    fastac check --json > check.json
     """
     with ends_in_order():
         from fastac.check import cases, run_all

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 from rich.console import Console
 
 from fastac import machine, rundir
 from fastac._core import UPDATE_SCHEMES
+from fastac.cli.configuration import config_option
 from fastac.cli.endings import ends_in_order, signals_raised, stopped
-from fastac.cli.options import config_options, new_folder, run_options, timesteps_option
+from fastac.cli.options import config_options, given, new_folder, run_options, timesteps_option
 from fastac.config import BACKENDS, Config
 from fastac.metrics import SOLVED
 from fastac.signals import signals_deferred
@@ -54,6 +54,7 @@ _CHOSEN_HERE = ("seed",)  # fields of Config that the comparison sets itself
     help="where A3C's workers run",
 )
 @timesteps_option
+@config_option
 @config_options(Config, leave_out=_CHOSEN_HERE)
 @run_options
 def compare(
@@ -77,6 +78,7 @@ def compare(
     \b
     fastac compare --quick
     fastac compare --seeds 20 --n-envs 8 --update hogwild
+    fastac compare --config comparison.toml
     """
     with ends_in_order():
         config = Config(**options)
@@ -87,8 +89,8 @@ def compare(
         import_engine(config)
 
         if quick:
-            seeds = seeds if _given("seeds") else experiment.QUICK_SEEDS
-            total_timesteps = total_timesteps if _given("total_timesteps") else experiment.QUICK_TIMESTEPS
+            seeds = seeds if given("seeds") else experiment.QUICK_SEEDS
+            total_timesteps = total_timesteps if given("total_timesteps") else experiment.QUICK_TIMESTEPS
         all_seeds = tuple(range(first_seed, first_seed + seeds))
         arms = experiment.QUICK_ARMS if quick else experiment.ARMS
         plan = experiment.Plan(total_timesteps, all_seeds, n_envs, update, backend, arms, options)
@@ -128,10 +130,6 @@ def _compare(plan: Any, folder: Path, where: dict[str, Any]) -> None:
             _write_tables(folder, results, plan, where)
             click.echo(done(), err=True)
         raise
-
-
-def _given(option: str) -> bool:
-    return click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
 
 
 def _result_line(result: Any) -> str:

@@ -30,6 +30,10 @@ def doctor(workers: int, as_json: bool) -> None:
 
     Tries what a run needs: a shared region, the update schemes, the env against Gymnasium's, a worker process.
     Exit code 0: no problem; notes do not count. 1: at least one problem.
+
+    \b
+    fastac doctor
+    fastac doctor --workers 16 --json
     """
     with ends_in_order():
         from fastac.doctor import PROBLEM, examine

@@ -20,6 +20,7 @@ from typing import NoReturn, TextIO
 import click
 
 import fastac_command
+from fastac.cli.configuration import file_that_set
 from fastac.errors import ConfigError, FastacError, ReportError
 
 _REPEATED_S = 3.0  # an order that is given again within that time is being carried out
@@ -37,7 +38,7 @@ def ends_in_order() -> Iterator[None]:
             warnings.showwarning = _one_line
             yield
     except ConfigError as error:
-        raise click.UsageError(as_typed(str(error), click.get_current_context().command)) from None
+        raise click.UsageError(_as_given(str(error), click.get_current_context())) from None
     except ReportError as error:  # a folder that is no run's: as much a bad value
         raise click.UsageError(str(error)) from None
     except KeyboardInterrupt as stop:
@@ -45,6 +46,12 @@ def ends_in_order() -> Iterator[None]:
     except (FastacError, OSError) as error:
         click.echo(f"fastac: {type(error).__name__}: {error}", err=True)
         sys.exit(1)
+
+
+def _as_given(message: str, context: click.Context) -> str:
+    """A ConfigError's words, with the file where the value in question is from there."""
+    file = file_that_set(message.partition(":")[0], context)
+    return f"{file}: {message}" if file is not None else as_typed(message, context.command)
 
 
 def as_typed(message: str, command: click.Command) -> str:

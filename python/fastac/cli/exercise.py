@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 from rich.console import Console
 
 from fastac import machine, rundir
 from fastac.cli.endings import ends_in_order, signals_raised, stopped
-from fastac.cli.options import new_folder, run_options, workers_option
+from fastac.cli.options import given, new_folder, run_options, workers_option
 from fastac.config import Config
 from fastac.progress import WaitingProgress
 from fastac.signals import signals_deferred
@@ -40,7 +39,7 @@ from fastac.words import counted
     "--out",
     type=click.Path(path_type=Path),
     default=None,
-    help="the run's folder as one path, instead of --runs and --name",
+    help="the run's folder as one path, instead of --runs and --name  [default: these]",
 )
 @run_options
 def exercise(
@@ -76,21 +75,17 @@ def exercise(
             raise click.UsageError(
                 f"--updates: expected a multiple of {LOG_EVERY} up to {MOST_UPDATES:,}, got {updates}"
             )
-        if quick and not _given("seeds"):
+        if quick and not given("seeds"):
             seeds = QUICK_SEEDS
         asked = Exercise(workers, updates, n_steps, tuple(range(first_seed, first_seed + seeds)), limit)
         if out is not None:
-            if name is not None or _given("runs"):
+            if name is not None or given("runs"):
                 raise click.UsageError("--out: expected without --runs and --name, which say the same in two parts")
             runs, name = out.parent, out.name
         folder = new_folder(runs, name, "exercise")
         where = machine.describe()  # now: afterwards the load is our own
         with signals_raised():
             _do(asked, folder, where)
-
-
-def _given(option: str) -> bool:
-    return click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
 
 
 def _do(asked: Any, folder: Path, where: dict[str, Any]) -> None:

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 from rich.console import Console
 
 from fastac import machine, rundir
 from fastac.cli.endings import stopped
-from fastac.cli.options import config_options, new_folder, run_options
+from fastac.cli.options import config_options, given, new_folder, run_options
 from fastac.config import A3CConfig
 from fastac.progress import WaitingProgress
 from fastac.signals import signals_deferred
@@ -164,7 +163,3 @@ class Work:
                 tables.write(self.folder, self._name, self.runs, cells, self._plan, self._where)
         finally:
             rundir.remove_if_empty(self.folder)
-
-
-def given(option: str) -> bool:
-    return click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT

@@ -10,8 +10,8 @@ import click
 
 from fastac._core import BLOCK_ENVS
 from fastac.cli.endings import ends_in_order, signals_raised
-from fastac.cli.experiments import Scope, Work, experiment, given, numbers
-from fastac.cli.options import comma_separated
+from fastac.cli.experiments import Scope, Work, experiment, numbers
+from fastac.cli.options import comma_separated, given
 from fastac.progress import WaitingProgress
 
 Command = Callable[..., Any]

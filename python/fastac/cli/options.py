@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from fastac import rundir
 from fastac._core import MAX_WORKERS
@@ -17,6 +18,11 @@ from fastac.metrics import SOLVED, WINDOW
 from fastac.presets import preset, presets_of, tuned_for_another_size
 
 Command = Callable[..., None]
+
+
+def given(option: str) -> bool:
+    """Whether an option of the command that runs has a value of its own, so that it is not as by default."""
+    return click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
 
 
 def workers_option(help: str) -> Callable[[Command], Command]:
@@ -68,7 +74,7 @@ def preset_option(algorithm: str) -> Callable[[Command], Command]:
     def take(context: click.Context, parameter: click.Parameter, name: str | None) -> None:
         if name is not None:
             values = {key: _words(value) for key, value in preset(name).items()}
-            context.default_map = {**(context.default_map or {}), **values}
+            context.default_map = {**values, **(context.default_map or {})}  # what is there is the file's, and wins
             context.meta[_PRESET] = name
 
     return click.option(
@@ -78,7 +84,7 @@ def preset_option(algorithm: str) -> Callable[[Command], Command]:
         is_eager=True,
         expose_value=False,
         callback=take,
-        help="named hyper-parameters (`fastac presets`); other options win  [default: those below]",
+        help="named hyper-parameters (`fastac presets`); other options and --config win  [default: those below]",
     )
 
 

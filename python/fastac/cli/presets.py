@@ -18,6 +18,10 @@ def presets() -> None:
 
     For --preset of `fastac train`; what they leave out is as by default. They were found by `fastac search`. In
     Python: fastac.A3C(**fastac.preset("a3c-8")).
+
+    \b
+    fastac presets
+    fastac train a3c --preset a3c-8
     """
     defaults = {field.name: field.default for field in dataclasses.fields(Config)}  # without numbers of envs
     table = Table(title="Presets, and the defaults for what they leave out")

@@ -41,7 +41,10 @@ _PAGE_COLUMNS = 110  # of a table that goes into a file
     "  [default: as it was]",
 )
 @click.option(
-    "--save", "save_to", type=click.Path(path_type=Path), help="keep the model there, as a file or in a folder"
+    "--save",
+    "save_to",
+    type=click.Path(path_type=Path),
+    help="keep the model there, as a file or in a folder  [default: nowhere]",
 )
 @click.option(
     "--diagnose", "diagnosed", is_flag=True, help="measure what staleness did to the gradients  [default: only replay]"

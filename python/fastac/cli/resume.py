@@ -11,7 +11,7 @@ from fastac import rundir
 from fastac.checkpoint import file_of, load_checkpoint, previous_of
 from fastac.cli.endings import ends_in_order, signals_raised
 from fastac.cli.options import checkpoint_option
-from fastac.cli.runs import RunFolder, train_in
+from fastac.cli.runs import RunFolder, expect_run, load_model, train_in
 from fastac.errors import CheckpointError
 from fastac.words import counted
 
@@ -26,13 +26,14 @@ def resume(folder: Path, checkpoint_every_s: float) -> None:
     """Finish a run that was stopped, failed or was killed.
 
     FOLDER is its runs/<name>. Goes on from its latest checkpoint, with its configuration and what is left of its
-    env steps, into the same folder. A2C ends with the same bits as if it had never been interrupted.
+    env steps, into the same folder. A2C ends with the same bits as if it had never been interrupted. The same as
+    `fastac train --resume FOLDER`.
 
     \b
     fastac resume runs/a3c-20260101-120000
     """
     with ends_in_order(), rundir.locked(folder):
-        _expect_run(folder)
+        expect_run(folder)
         model = _load(folder)
         run = RunFolder(folder, model)
         for notice in run.notices:
@@ -48,31 +49,16 @@ def resume(folder: Path, checkpoint_every_s: float) -> None:
             train_in(run, model, model.resume, model.unfinished, checkpoint_every_s)
 
 
-def _expect_run(folder: Path) -> None:
-    """A checkpoint is enough: that is what `learn(checkpoint=...)` leaves, and a run whose run.json was lost."""
-    path = file_of(folder)
-    if path.exists() or previous_of(path).exists():
-        return
-    if (folder / "run.json").exists():
-        raise click.UsageError(f"{folder}: this run ended before anything was saved; start it again by `fastac train`")
-    raise click.UsageError(
-        f"{folder}: expected the folder of a run (runs/<name>), got one without run.json and {path.name}"
-    )
-
-
 def _load(folder: Path) -> Algorithm:
     """The latest whole checkpoint; says so where that is the one before the latest."""
     path = file_of(folder)
     try:
-        algorithm = load_checkpoint(path).algorithm
+        load_checkpoint(path)
     except (FileNotFoundError, CheckpointError) as error:
         path = previous_of(path)
         try:
-            algorithm = load_checkpoint(path).algorithm
+            load_checkpoint(path)
         except (FileNotFoundError, CheckpointError):
             raise error from None
         click.echo(f"notice: {error}: this is done now", err=True)
-    import fastac
-
-    model: Algorithm = {"A2C": fastac.A2C, "A3C": fastac.A3C}[algorithm].load(path)
-    return model
+    return load_model(path)

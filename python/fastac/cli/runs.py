@@ -12,7 +12,8 @@ import click
 import numpy as np
 
 from fastac import rundir
-from fastac.checkpoint import MODEL_FILE, previous_of
+from fastac.checkpoint import MODEL_FILE, file_of, load_checkpoint, previous_of
+from fastac.cli.configuration import write_config
 from fastac.cli.endings import stopped
 from fastac.errors import FastacError
 from fastac.metrics import THRESHOLDS, History, Position, Table
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from fastac.algorithm import Algorithm
 
 Contents = TypeVar("Contents")
+CONFIG_FILE = "config.toml"
 TABLES = ("episodes", "updates", "moments")
 _OF_A_PART = ("status", "num_timesteps", "version", "machine", "ledger", "startup_s", "train_s", "cpu_s")
 
@@ -99,7 +101,8 @@ class RunFolder:
         """What a run has written here, and the folder if that was all."""
         model = self.folder / MODEL_FILE
         kept = (model, recording_of(model))
-        for path in (*kept, *map(previous_of, kept), *(self.folder / f"{name}.csv" for name in TABLES), self._record):
+        ours = (self._record.name, CONFIG_FILE, *(f"{name}.csv" for name in TABLES))
+        for path in (*kept, *map(previous_of, kept), *map(self.folder.joinpath, ours)):
             path.unlink(missing_ok=True)
         rundir.remove_if_empty(self.folder)
 
@@ -142,6 +145,16 @@ class RunFolder:
             joined[name] = table if earlier is None else {c: np.concatenate([earlier[c], table[c]]) for c in table}
         return joined
 
+    def write_config(self, aim: Position, checkpoint_every_s: float) -> None:
+        """config.toml, with which `fastac train` makes the run again, seed included."""
+        of_run = {
+            "total_timesteps": aim.total_timesteps,
+            "solve": aim.solve,
+            "checkpoint_every_s": checkpoint_every_s,
+        }
+        command = f"fastac train {type(self._model).__name__.lower()}"
+        write_config(self.folder / CONFIG_FILE, command, of_run | self._model.config.to_dict())
+
     def write_record(self, status: str, aim: Position) -> None:
         """run.json. `status` is running, done, stopped or failed: and why."""
         from fastac import machine
@@ -170,6 +183,27 @@ class RunFolder:
         return self.folder / "run.json"
 
 
+def expect_run(folder: Path) -> None:
+    """A checkpoint is enough: that is what `learn(checkpoint=...)` leaves, and a run whose run.json was lost."""
+    path = file_of(folder)
+    if path.exists() or previous_of(path).exists():
+        return
+    if (folder / "run.json").exists():
+        raise click.UsageError(f"{folder}: this run ended before anything was saved; start it again by `fastac train`")
+    raise click.UsageError(
+        f"{folder}: expected the folder of a run (runs/<name>), got one without run.json and {path.name}"
+    )
+
+
+def load_model(path: Path) -> Algorithm:
+    """Of whichever algorithm it is. Raises what the `load` of that raises."""
+    import fastac
+
+    kind = load_checkpoint(path).algorithm
+    model: Algorithm = {"A2C": fastac.A2C, "A3C": fastac.A3C}[kind].load(path)
+    return model
+
+
 def _record_in(path: Path) -> dict[str, Any]:
     record = rundir.read_json(path)
     if not isinstance(record.get("earlier_parts", []), list):
@@ -194,6 +228,8 @@ def train_in(
     try:
         try:
             folder.write_record("running", aim)
+            if folder.made_here:
+                folder.write_config(aim, checkpoint_every_s)
             learn(
                 checkpoint=path,
                 checkpoint_every_s=checkpoint_every_s,

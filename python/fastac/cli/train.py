@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastac import rundir
+from fastac.cli.configuration import config_option
 from fastac.cli.endings import ends_in_order, signals_raised
 from fastac.cli.options import (
     checkpoint_option,
     config_options,
+    given,
     new_folder,
     preset_option,
     run_options,
@@ -20,6 +22,7 @@ from fastac.cli.options import (
     tell_of_another_size,
     timesteps_option,
 )
+from fastac.cli.resume import resume
 from fastac.cli.runs import RunFolder, train_in
 from fastac.config import A2CConfig, A3CConfig
 from fastac.metrics import Position, expect_reachable
@@ -28,17 +31,41 @@ if TYPE_CHECKING:
     from fastac.algorithm import Algorithm
 
 
-@click.group()
-def train() -> None:
+@click.group(invoke_without_command=True, no_args_is_help=True)
+@click.option(
+    "--resume",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=None,
+    help="without a command: finish the run in that folder, as `fastac resume` does  [default: train anew]",
+)
+@checkpoint_option
+@click.pass_context
+def train(context: click.Context, folder: Path | None, checkpoint_every_s: float) -> None:
     """Train one model.
 
     Its tables and its checkpoint go to runs/<name>/.
+
+    \b
+    fastac train a3c --workers 4
+    fastac train --resume runs/NAME
     """
+    command = context.invoked_subcommand
+    if command is not None:
+        if folder is not None:
+            raise click.UsageError(f"--resume: expected without {command}, as the run has its configuration")
+        if given("checkpoint_every_s"):
+            raise click.UsageError(f"--checkpoint-every-s: expected after {command}, or with --resume")
+    elif folder is None:
+        raise click.UsageError("expected a2c, a3c or --resume")
+    else:
+        context.invoke(resume, folder=folder, checkpoint_every_s=checkpoint_every_s)
 
 
 @train.command("a2c")
 @timesteps_option
 @solve_option
+@config_option
 @preset_option("a2c")
 @config_options(A2CConfig)
 @checkpoint_option
@@ -49,6 +76,7 @@ def train_a2c(**options: Any) -> None:
     \b
     fastac train a2c --n-envs 4
     fastac train a2c --preset a2c-8
+    fastac train a2c --config runs/NAME/config.toml    the same run again
     fastac train a2c --n-envs 8 --split 8 --seed 1
     fastac train a2c --n-envs 64 --workers 2
     """
@@ -58,6 +86,7 @@ def train_a2c(**options: Any) -> None:
 @train.command("a3c")
 @timesteps_option
 @solve_option
+@config_option
 @preset_option("a3c")
 @config_options(A3CConfig)
 @checkpoint_option
@@ -69,6 +98,7 @@ def train_a3c(**options: Any) -> None:
     fastac train a3c --workers 4 --update lockfree --backend process
     fastac train a3c --workers 8 --update hogwild --seed 1
     fastac train a3c --solve 475             as long as it takes, and no longer
+    fastac train a3c --config run.toml --seed 2
     """
     _train("a3c", **options)
 
