@@ -91,7 +91,7 @@ def test_where_a_run_goes_and_when_it_ends_are_keys_too(tmp_path):
         ("hidden_sizes = []", "hidden_sizes: expected a list of whole numbers >= 1, got []"),
         ("shared_trunk = 1", "shared_trunk: expected true or false, got 1"),
         ("env = 1", "env: expected a text, got 1"),
-        ("engine = 'jax'", "engine: 'jax' is not one of 'native', 'torch'."),
+        ("engine = 'jax'", "engine: 'jax' is not one of 'auto', 'native', 'torch'."),
         ("preset = 'a3c-4'", "preset: 'a3c-4' is not one of 'a2c-4', 'a2c-8'."),
         ("total_timesteps = 0", "total_timesteps: 0 is not in the range x>=1."),
         ("n_steps = 0", "n_steps: expected >= 1 and <= 100000, got 0"),

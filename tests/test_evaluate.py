@@ -29,9 +29,9 @@ def test_it_plays_what_evaluate_policy_plays(name, deterministic, saved):
     told = json.loads(result.stdout)
     model = fastac.A3C.load(saved)
     returns, lengths = fastac.evaluate_policy(
-        model, 7, deterministic=deterministic, seed=5, return_episode_rewards=True
+        model, n_eval_episodes=7, deterministic=deterministic, seed=5, return_episode_rewards=True
     )
-    mean, std = fastac.evaluate_policy(fastac.A3C.load(saved), 7, deterministic=deterministic, seed=5)
+    mean, std = fastac.evaluate_policy(fastac.A3C.load(saved), n_eval_episodes=7, deterministic=deterministic, seed=5)
     assert told == {
         "model": str(saved / name),
         "algorithm": "A3C",
@@ -50,7 +50,7 @@ def test_it_plays_what_evaluate_policy_plays(name, deterministic, saved):
 
 def test_lines_for_people(saved):
     result = invoke("eval", saved, "--seed", 5)
-    mean, std = fastac.evaluate_policy(fastac.A3C.load(saved), 100, seed=5)
+    mean, std = fastac.evaluate_policy(fastac.A3C.load(saved), n_eval_episodes=100, seed=5)
     first, second = result.output.splitlines()
     assert first == "A3C, 100 episodes, the most probable actions, seed 5"
     assert second.startswith(f"return: mean {mean:.1f}, standard deviation {std:.1f}, min ")

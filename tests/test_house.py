@@ -52,7 +52,7 @@ FLOORS = [
         "recording",
     ],
     ["rollout", "objective", "updates", "torch_engine", "engines", "forking", "worker", "launch"],
-    ["callbacks", "algorithm", "a2c", "a3c", "evaluation", "preload"],
+    ["training", "algorithm", "a2c", "a3c", "evaluation", "callbacks", "preload"],
     [
         "compare.experiment",
         "compare.statistics",

@@ -214,10 +214,10 @@ def test_a_silent_forkserver_is_replaced(silent_forkserver, monkeypatch):
 
 
 def test_forkservers_that_stay_silent_are_an_error(silent_forkserver, monkeypatch):
-    monkeypatch.setattr(forking, "START_DEADLINE_S", 0.05)
+    monkeypatch.setattr(forking, "START_DEADLINE_S", 0.001)
     error = run("process", "end")["error"]
     assert isinstance(error, WorkerError)
-    assert str(error) == "the forkserver did not start worker 0: no answer within 0.05 s"
+    assert str(error) == "the forkserver did not start worker 0: no answer within 0.001 s"
 
 
 def test_ctrl_c_while_the_forkserver_is_silent(silent_forkserver):
@@ -238,7 +238,7 @@ def test_a_forkserver_that_does_not_die_is_not_waited_for(monkeypatch):
 
 
 def test_another_thread_that_never_ends_its_start(monkeypatch):
-    monkeypatch.setattr(forking, "START_DEADLINE_S", 0.05)
+    monkeypatch.setattr(forking, "START_DEADLINE_S", 0.001)
     started, let_go = threading.Event(), threading.Event()
 
     def start():
@@ -262,7 +262,7 @@ def test_another_thread_that_never_ends_its_start(monkeypatch):
 
 
 def test_a_worker_waits_for_go_no_longer_than_that(monkeypatch):
-    monkeypatch.setattr(a3c, "START_DEADLINE_S", 0.05)
+    monkeypatch.setattr(a3c, "START_DEADLINE_S", 0.001)
     session = _core.Session(_core.Region.create(workers=1, parameters=1), 0)
     with pytest.raises(TimeoutError, match=r"the parent did not start the run within 0\.05 s"):
         a3c.wait_for_go(session)

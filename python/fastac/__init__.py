@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from fastac.a2c import A2C
     from fastac.a3c import A3C
     from fastac.callbacks import (
-        BaseCallback,
         CheckpointCallback,
         EvalCallback,
         EveryNUpdates,
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from fastac.config import A2CConfig, A3CConfig, Config
     from fastac.env import CartPoleEnv, CartPoleVectorEnv
     from fastac.evaluation import evaluate_policy
+    from fastac.training import BaseCallback
 
 # A command and the forkserver of its workers are nobody's library: there Gymnasium, which is slow to import, comes in
 # with the first env, and numpy with what needs it: `fastac --help` does not.
@@ -85,7 +85,7 @@ __all__ = [
 _LATER = {
     "A2C": "fastac.a2c",
     "A3C": "fastac.a3c",
-    "BaseCallback": "fastac.callbacks",
+    "BaseCallback": "fastac.training",
     "CheckpointCallback": "fastac.callbacks",
     "EvalCallback": "fastac.callbacks",
     "EveryNUpdates": "fastac.callbacks",

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from fastac import _core
-from fastac.callbacks import BaseCallback, MaybeCallback, as_callbacks, calling
 from fastac.checkpoint import Arrays, Checkpoint, load_checkpoint, save_checkpoint
 from fastac.config import CUSTOM_POLICY, Config, with_functions_tabulated
 from fastac.engines import at_work
@@ -29,6 +28,7 @@ from fastac.problem import CARTPOLE_PROBLEM, solve_problem
 from fastac.progress import WaitingProgress
 from fastac.shared import Ledger
 from fastac.signals import signals_deferred
+from fastac.training import BaseCallback, MaybeCallback, as_callbacks, calling
 from fastac.updates import Moment, Periodic, Run
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class Algorithm(ABC):
             checkpoint_every_s: 0 saves at the end only. Saving takes a twentieth of the time at most: where it is
                 slow, it is done less often.
             on_checkpoint: called about as often, each time before the model is saved, with the history so far.
-            callback: a function of the Training (callbacks.py), a BaseCallback, or a list of them, called in this
+            callback: a function of the Training (training.py), a BaseCallback, or a list of them, called in this
                 thread between two updates; one that returns False ends the training, as one that is done.
             progress_bar: shows one on stderr, under the given label if it is a text.
 

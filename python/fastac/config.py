@@ -79,7 +79,9 @@ class Config:
     """The hyper-parameters that A2C and A3C share. Raises ConfigError for a value outside its range."""
 
     env: str = _field("CartPole-v1", "Gymnasium id of the env; CartPole-v1 is played by the native env")
-    env_kwargs: dict[str, Any] | None = _field(None, "keyword arguments of the env; with any, Gymnasium's env plays")
+    env_kwargs: dict[str, Any] | None = _field(
+        None, "keyword arguments of the env, none if not given; with any, Gymnasium's env plays"
+    )
     policy: str = _field(
         "MlpPolicy", "what acts and values: an MLP or a CNN, without memory or with one", choices=POLICIES
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import tomli_w
 from click.core import ParameterSource
 
 from fastac import rundir
-from fastac.cli.options import Command, comma_separated
+from fastac.cli.options import Command, comma_separated, mapping
 from fastac.words import unknown
 
 if sys.version_info >= (3, 11):
@@ -84,6 +85,7 @@ def _value_of(option: click.Option, value: Any, where: str, context: click.Conte
     if not fits(value):
         raise click.UsageError(f"{where}: expected {expected}, got {value!r}")
     typed = ",".join(map(str, value)) if isinstance(value, list) else value
+    typed = json.dumps(value) if isinstance(value, dict) else typed
     try:
         option.type_cast_value(context, typed)
     except click.BadParameter as error:
@@ -100,6 +102,8 @@ def _kind(option: click.Option) -> tuple[str, Callable[[Any], bool]]:
             "a list of whole numbers >= 1",
             lambda value: isinstance(value, list) and bool(value) and all(_is_whole(one) and one >= 1 for one in value),
         )
+    if option.callback is mapping:
+        return "a table", lambda value: isinstance(value, dict)
     if isinstance(option.type, click.types.IntParamType):
         return "a whole number", _is_whole
     if isinstance(option.type, click.types.FloatParamType):

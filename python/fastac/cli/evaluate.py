@@ -89,7 +89,7 @@ def _play(model: Algorithm, episodes: int, seed: int, deterministic: bool) -> di
     from fastac import evaluate_policy
 
     returns, lengths = evaluate_policy(
-        model, episodes, deterministic=deterministic, seed=seed, return_episode_rewards=True
+        model, n_eval_episodes=episodes, deterministic=deterministic, seed=seed, return_episode_rewards=True
     )
     return {
         "episodes": episodes,

@@ -120,7 +120,7 @@ def _option(field: dataclasses.Field[Any]) -> Callable[[Command], Command]:
     if declared == "bool":
         return click.option(f"{flag}/--no-{flag[2:]}", **shared)
     if declared.startswith("dict"):
-        return click.option(flag, callback=_mapping, metavar="JSON", **shared)
+        return click.option(flag, callback=mapping, metavar="JSON", **shared)
     if declared.startswith("tuple"):
         shared["default"] = _words(field.default)
         return click.option(flag, callback=comma_separated, metavar="N,N,...", **shared)
@@ -130,10 +130,10 @@ def _option(field: dataclasses.Field[Any]) -> Callable[[Command], Command]:
     return click.option(flag, type=_TYPES[declared.split(" ")[0]], **shared)
 
 
-def _mapping(context: click.Context, parameter: click.Parameter, text: str | None) -> dict[str, Any] | None:
+def mapping(context: click.Context, parameter: click.Parameter, text: Any) -> dict[str, Any] | None:
     """'{"goal_velocity": 0.1}' -> {"goal_velocity": 0.1}."""
-    if text is None:
-        return None
+    if text is None or isinstance(text, dict):
+        return text
     try:
         value = json.loads(text)
     except ValueError:

@@ -1,0 +1,228 @@
+"""A learn() under way, as its callbacks see it: in the parent, between two updates, whatever the workers are at.
+
+In: the Run and callbacks of the user's own or of callbacks.py. Out: each is called when it is due, and may end the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from fastac.errors import ConfigError
+from fastac.metrics import History
+from fastac.normalization import Statistics
+from fastac.shared import Ledger
+from fastac.updates import Run
+
+
+class Model(Protocol):
+    """What callbacks may use of an Algorithm."""
+
+    params: npt.NDArray[np.float32]
+    statistics: Statistics
+
+    def predict(self, obs: npt.ArrayLike, deterministic: bool = False) -> tuple[npt.NDArray[Any], Any]: ...
+    def save(self, path: str | os.PathLike[str]) -> Path: ...
+
+
+class Training:
+    """A learn() under way.
+
+    Attributes:
+        total_timesteps: env steps that it was asked for.
+        eval_mean_reward: of the latest EvalCallback; None before it.
+    """
+
+    def __init__(self, model: Model, run: Run, before: int) -> None:
+        self._model = model
+        self._run = run
+        self._before = before - run.begin.env_steps  # of the model, in its earlier learn() calls
+        self._version = -1  # of the parameters that the model has
+        self.total_timesteps = run.begin.total_timesteps
+        self.eval_mean_reward: float | None = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Looks at the run."""
+        now = self._run.session.snapshot()
+        self.env_steps: int = now["env_steps"]
+        self.n_updates: int = now["version"]
+
+    @property
+    def num_timesteps(self) -> int:
+        """Env steps of the model, over all its learn() calls."""
+        return self._before + self.env_steps
+
+    @property
+    def time_elapsed(self) -> float:
+        """Seconds of training in this learn()."""
+        return self._run.wall_s
+
+    @property
+    def ep_rew_mean(self) -> float:
+        """Mean undiscounted return of the last 100 episodes of all workers; NaN before the first."""
+        return self._run.recent.means()[0]
+
+    @property
+    def ep_len_mean(self) -> float:
+        """Their mean length in env steps."""
+        return self._run.recent.means()[1]
+
+    @property
+    def model(self) -> Model:
+        """With the parameters of now: to predict, evaluate or save. Its training state is not to be changed."""
+        if self._version != self.n_updates:
+            moment = self._run.moment()
+            self._model.params[:] = moment.params
+            self._model.statistics = moment.statistics
+            self._version = self.n_updates
+        return self._model
+
+    def ledger(self) -> Ledger:
+        """Where every gradient went so far, and what each worker has brought."""
+        return Ledger.of(self._run.session, self._run.update, self._run.toll, self.time_elapsed)
+
+    def history(self) -> History:
+        """The tables so far."""
+        return self._run.history()
+
+    def scalars(self) -> dict[str, float]:
+        """What loggers write, by the keys of Stable-Baselines3 and `async/*`.
+
+        Losses and their like are means over the updates since the call before; NaN where there were none.
+        """
+        episodes, lengths = self._run.recent.means()
+        its = self._run.recent.take_updates()
+        books = self._run.session.ledger()
+        applied = books["applied"]
+        return {
+            "rollout/ep_rew_mean": episodes,
+            "rollout/ep_len_mean": lengths,
+            "time/fps": (self.env_steps - self._run.begin.env_steps) / max(self._run.seconds, 1e-9),
+            "time/time_elapsed": self.time_elapsed,
+            "time/total_timesteps": float(self.num_timesteps),
+            "train/n_updates": float(self.n_updates),
+            "train/learning_rate": its["learning_rate"],
+            "train/entropy_loss": -its["entropy"],
+            "train/policy_loss": its["policy_loss"],
+            "train/value_loss": its["value_loss"],
+            "train/explained_variance": its["explained_variance"],
+            "train/grad_norm": its["grad_norm"],
+            "async/staleness": its["staleness"],
+            "async/staleness_mean": books["staleness_sum"] / applied if applied else math.nan,
+            "async/staleness_max": float(books["staleness_max"]),
+            "async/retries": float(books["retries"]),
+            "async/rejected": float(books["rejected_nonfinite"] + books["rejected_stale"]),
+            "async/aborted": float(books["aborted"]),
+            "async/deaths": float(self._run.toll.deaths),
+        }
+
+    def stop(self) -> None:
+        """Ends the training, as one that is done, with the updates under way."""
+        self._run.end()
+
+
+class BaseCallback:
+    """To be derived from: `on_step` is called at each look of the parent, every 50 ms, or when `every_*` says.
+
+    A2C keeps to `every_updates` to the update. A3C's workers go on meanwhile: it is called at the first look after as
+    many, once however many there were. What it raises ends the training, and learn() raises it.
+    """
+
+    every_updates: int = 0
+    every_timesteps: int = 0
+    every_s: float = 0.0
+
+    def on_training_start(self, training: Training) -> None:
+        """Once, before the first rollout."""
+
+    def on_step(self, training: Training) -> bool | None:
+        """Returns False to end the training."""
+
+    def on_training_end(self, training: Training) -> None:
+        """Once, after the last update, however it ended."""
+
+
+Step = Callable[[Training], "bool | None"]
+MaybeCallback = BaseCallback | Step | Sequence["BaseCallback | Step"] | None
+
+
+class _Function(BaseCallback):
+    def __init__(self, step: Step) -> None:
+        self._step = step
+
+    def on_step(self, training: Training) -> bool | None:
+        return self._step(training)
+
+
+def as_callbacks(callback: MaybeCallback) -> list[BaseCallback]:
+    """One, several or none, functions among them. Raises ConfigError for what is none of these."""
+    if callback is None:
+        return []
+    several = list(callback) if isinstance(callback, Sequence) else [callback]
+    for one in several:
+        if not (isinstance(one, BaseCallback) or callable(one)):
+            raise ConfigError(f"callback: expected a BaseCallback, a function or a list of them, got {one!r}")
+    return [one if isinstance(one, BaseCallback) else _Function(one) for one in several]
+
+
+class Calls:
+    """A callback in a run: when it is due, and what it says."""
+
+    def __init__(self, callback: BaseCallback, training: Training, run: Run) -> None:
+        self._callback = callback
+        self._training = training
+        self._run = run
+        self._updates, self._env_steps = training.n_updates, training.env_steps
+        self._next_s = time.monotonic() + callback.every_s
+
+    def updates_left(self) -> int:
+        """Until it is due; 0 where updates do not decide that."""
+        its = self._callback
+        return max(1, self._updates + its.every_updates - self._training.n_updates) if its.every_updates else 0
+
+    def do_if_due(self) -> None:
+        """Calls it, where it is time."""
+        self._training.refresh()
+        its, now = self._callback, self._training
+        if (
+            now.n_updates - self._updates < its.every_updates
+            or now.env_steps - self._env_steps < its.every_timesteps
+            or time.monotonic() < self._next_s
+        ):
+            return
+        self._updates += _passed(now.n_updates - self._updates, its.every_updates)
+        self._env_steps += _passed(now.env_steps - self._env_steps, its.every_timesteps)
+        if its.on_step(now) is False:
+            self._run.end()
+        self._next_s = time.monotonic() + its.every_s
+
+
+@contextlib.contextmanager
+def calling(callbacks: Sequence[BaseCallback], model: Model, run: Run, num_timesteps: int) -> Iterator[None]:
+    """Around the training of a model that had made `num_timesteps`: all of its callbacks are told and asked."""
+    if not callbacks:
+        yield
+        return
+    training = Training(model, run, num_timesteps)
+    for callback in callbacks:
+        callback.on_training_start(training)
+    calls = [Calls(callback, training, run) for callback in callbacks]
+    run.jobs += calls
+    try:
+        yield
+        run.tick(now=True)
+        for call in calls:
+            call.do_if_due()  # a run may be over before the parent's first look
+    finally:
+        training.refresh()
+        for callback in callbacks:
+            callback.on_training_end(training)
+
+
+def _passed(done: int, every: int) -> int:
+    """Whole intervals of `every` in `done`: so that what is called every 1,000 steps keeps to the thousands."""
+    return done // every * every if every else 0
