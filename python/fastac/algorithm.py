@@ -106,7 +106,8 @@ class Algorithm(ABC):
         version: optimizer updates so far.
         learn_calls: calls of learn() and resume() so far.
         unfinished: how far the last learn() came, if it was interrupted; None if it was not.
-        history, ledger: of the last learn() or resume(); None before the first.
+        history: what the last learn() or resume() logged; None before the first.
+        ledger: where its gradients went; None before the first.
     """
 
     config_type: ClassVar[type[Config]]
@@ -145,7 +146,7 @@ class Algorithm(ABC):
 
     @property
     def policy(self) -> FlatPolicy:
-        """The torch module that shares its memory with `params`. Imports torch."""
+        """The policy in torch, whose tensors share their memory with `params`: `policy.module`. Imports torch."""
         if self._policy is None:
             with signals_deferred():  # torch aborts the process where its import is interrupted
                 from fastac.policy import make_policy

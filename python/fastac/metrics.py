@@ -66,14 +66,23 @@ def row(kind: float, wall_s: float, worker: int, new_env_steps: int, new_updates
 
 @dataclass(frozen=True)
 class Position:
-    """How far a learn() is, over all its parts: one that was interrupted goes on from here."""
+    """How far a learn() is, over all its parts: one that was interrupted goes on from here.
 
-    total_timesteps: int  # env steps it was asked for, at most
+    Attributes:
+        total_timesteps: env steps it was asked for, at most.
+        env_steps: those done.
+        updates: those made.
+        wall_s: seconds that it trained.
+        solve: the mean return of 100 episodes with which it ends before; None where it does not.
+        returns: of the latest 100 episodes that were told by then.
+    """
+
+    total_timesteps: int
     env_steps: int = 0
     updates: int = 0
     wall_s: float = 0.0
-    solve: float | None = None  # the mean return of WINDOW episodes with which it ends before
-    returns: tuple[float, ...] = ()  # of the latest WINDOW episodes that were told by then
+    solve: float | None = None
+    returns: tuple[float, ...] = ()
 
     @property
     def threshold(self) -> float:
@@ -91,15 +100,16 @@ class History:
     Attributes:
         episodes: wall_s, env_steps, updates, worker, episode_return (undiscounted, unscaled), episode_length; in the
             order in which the episodes ended, over all workers.
-        updates: wall_s, env_steps, updates, worker and UPDATE_COLUMNS; in the order in which they were submitted.
-            `applied` is 1, or 0 for a gradient that was rejected: only the former count as updates. The native engine
-            logs the first 10,000 of each worker, then every 10th up to 100,000, every 100th up to a million, and so
-            on, and its last; `env_steps` and `updates` count all.
-        moments: MOMENT_COLUMNS, sampled by the parent; staleness_mean is over the updates since the row before.
+        updates: wall_s, env_steps, updates, worker and those of UPDATE_COLUMNS, such as `grad_norm` and `staleness`; in
+            the order in which they were submitted. `applied` is 1, or 0 for a gradient that was rejected: only the
+            former count as updates. The native engine logs the first 10,000 of each worker, then every 10th up to
+            100,000, every 100th up to a million, and so on, and its last; `env_steps` and `updates` count all.
+        moments: wall_s, updates, env_steps, staleness_mean, staleness_max, retries; sampled by the parent.
+            staleness_mean is over the updates since the row before.
         startup_s: from the call of learn() or resume() until the first worker started.
         train_s: from there until the last update.
         cpu_s: processor time of all workers and of the parent over train_s.
-        returns_before: those of up to WINDOW episodes that ended before the rows begin, in the parts of the learn()
+        returns_before: those of up to 100 episodes that ended before the rows begin, in the parts of the learn()
             before this one.
     """
 

@@ -95,7 +95,8 @@ class Ledger:
         rejected_stale: gradients staler than max_staleness, not applied.
         pending: published and neither applied nor rejected; 0 at the end of a run.
         retries: builds thrown away because another worker committed first (`lockfree`).
-        staleness_mean, staleness_max: version when applied - version its worker read, over all applied gradients.
+        staleness_mean: version when applied - version its worker read, over all applied gradients.
+        staleness_max: of the stalest of them.
         staleness_p95: what 95 % of them do not exceed; exact up to 47, within half a doubling above.
         staleness: how many of them from each staleness on, to the next; those up to 47 are told one by one.
         lost_fraction: `hogwild`: the part of the watched additions that another worker overwrote; None elsewhere.

@@ -43,10 +43,15 @@ class WorkerShare:
     """What one worker, with those before it in its seat, has brought to a run.
 
     Attributes:
-        updates, env_steps: applied gradients; env steps behind all of its gradients.
+        worker: its number, from 0 on.
+        updates: applied gradients.
+        env_steps: behind all of its gradients.
         env_steps_per_s: over the time that the run trained; NaN where that is not known.
-        rejected_nonfinite, rejected_stale: gradients of it that were not applied.
-        staleness_mean, staleness_p95, staleness_max: version when applied - version it had read.
+        rejected_nonfinite: gradients of it with NaN or infinity, not applied.
+        rejected_stale: gradients of it that were staler than max_staleness, not applied.
+        staleness_mean: version when applied - version it had read, over its applied gradients.
+        staleness_p95: what 95 % of them do not exceed.
+        staleness_max: of the stalest of them.
         staleness: histogram. A worker that is killed may not live to count its last gradient, and this then lacks it.
     """
 

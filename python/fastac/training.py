@@ -10,6 +10,11 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from fastac.errors import ConfigError
 from fastac.metrics import History

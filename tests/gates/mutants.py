@@ -115,7 +115,7 @@ def report(verdicts: Sequence[Verdict], before: str = "") -> str:
 
 def _row(verdict: Verdict) -> str:
     mutant, caught, words = verdict
-    said = words.replace("|", "\\|").split("/")[-1][:100] if caught else "**not caught**"
+    said = words.split("/")[-1][:100].replace("|", "\\|").replace("<", "&lt;") if caught else "**not caught**"
     headers = ", ".join(dict.fromkeys(f"`{header}`" for header, _, _ in mutant.changes))
     return f"| {mutant.name} | {headers} | `{mutant.gate}` | {mutant.build} | {said} |"
 
