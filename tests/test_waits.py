@@ -238,7 +238,7 @@ def test_a_forkserver_that_does_not_die_is_not_waited_for(monkeypatch):
 
 
 def test_another_thread_that_never_ends_its_start(monkeypatch):
-    monkeypatch.setattr(forking, "START_DEADLINE_S", 0.001)
+    monkeypatch.setattr(forking, "START_DEADLINE_S", 0.05)
     started, let_go = threading.Event(), threading.Event()
 
     def start():
@@ -262,7 +262,7 @@ def test_another_thread_that_never_ends_its_start(monkeypatch):
 
 
 def test_a_worker_waits_for_go_no_longer_than_that(monkeypatch):
-    monkeypatch.setattr(a3c, "START_DEADLINE_S", 0.001)
+    monkeypatch.setattr(a3c, "START_DEADLINE_S", 0.05)
     session = _core.Session(_core.Region.create(workers=1, parameters=1), 0)
     with pytest.raises(TimeoutError, match=r"the parent did not start the run within 0\.05 s"):
         a3c.wait_for_go(session)
