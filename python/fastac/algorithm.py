@@ -24,7 +24,7 @@ from fastac.errors import CheckpointError, ConfigError, NothingToResumeError
 from fastac.metrics import History, Position, expect_reachable
 from fastac.mlp import act, initial_params, sample
 from fastac.normalization import Statistics
-from fastac.problem import CARTPOLE_PROBLEM, solve_problem
+from fastac.problem import CARTPOLE_PROBLEM, names_an_env, solve_problem
 from fastac.progress import WaitingProgress
 from fastac.shared import Ledger
 from fastac.signals import signals_deferred
@@ -408,7 +408,12 @@ class Algorithm(ABC):
         """
         saved = load_checkpoint(path, cls.__name__)
         try:
-            model = cls._from_config(cls.config_type.from_dict(saved.config), env, policy)
+            config = cls.config_type.from_dict(saved.config)
+            if policy is None and config.policy == CUSTOM_POLICY:
+                raise _Missing("the model's policy was a torch module: give it, load(..., policy=...)")
+            if env is None and not names_an_env(config.env):
+                raise _Missing(f"the model's env was {config.env}: register it before, or give it, load(..., env=...)")
+            model = cls._from_config(config, env, policy)
             model._restore(saved)
         except _Missing as missing:
             raise ConfigError(f"{path}: {missing}") from None
@@ -438,8 +443,6 @@ class Algorithm(ABC):
             options["env"] = env
         if policy is not None:
             options["policy"] = policy
-        elif config.policy == CUSTOM_POLICY:
-            raise _Missing("the model's policy was a torch module: give it, load(..., policy=...)")
         return cls(**options)
 
     def _envs_state(self) -> Arrays:

@@ -74,6 +74,19 @@ def make_batch(config: Config, problem: Problem, words: npt.NDArray[np.uint64]) 
     return batch
 
 
+def names_an_env(env: str) -> bool:
+    """Whether it is the id of a registered env, and not what a Config shows of another."""
+    if env in NATIVE_ENVS:
+        return True
+    from fastac.env.batch import spec_of
+
+    try:
+        spec_of(env)
+    except ConfigError:
+        return False
+    return True
+
+
 def solve_problem(config_type: type[Config], env: Any, policy: Any, options: dict[str, Any]) -> tuple[Any, Problem]:
     """The Config and the Problem of a model's arguments.
 
