@@ -34,7 +34,18 @@ FLOORS = [
         "watch",
         "exclusive",
     ],
-    ["env.common", "env.arguments", "env.single", "env.vector", "env", "policy", "shared", "checkpoint", "recording"],
+    [
+        "env.common",
+        "env.arguments",
+        "env.single",
+        "env.vector",
+        "env",
+        "interop.sb3",
+        "policy",
+        "shared",
+        "checkpoint",
+        "recording",
+    ],
     ["rollout", "objective", "updates", "torch_engine", "engines", "forking", "worker", "launch"],
     ["algorithm", "a2c", "a3c", "evaluation", "preload"],
     [
@@ -173,7 +184,7 @@ DOORS = {
         "cli.experiments",
     },
     "jax": {"bench.jax_cartpole", "bench.jax_a2c", "bench.jax_ppo"},
-    "stable_baselines3": {"bench.sb3_a2c"},
+    "stable_baselines3": {"interop.sb3", "bench.sb3_a2c"},
     "envpool": {"bench.envpool_env"},
     "torch": {"policy", "objective", "doctor", "bench.plain_a3c"},
 }
@@ -185,6 +196,7 @@ def rooms():
         name = name.removesuffix(".__init__")
         if name not in (
             "__init__",
+            "interop",
             "compare",
             "exercise",
             "bench",

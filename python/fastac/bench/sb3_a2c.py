@@ -46,7 +46,7 @@ def solver(total_timesteps: int, budget_s: float) -> Callable[[int], Solved]:
 
         def goes_on(*_: Any) -> bool:
             nonlocal reached
-            returns = [episode["r"] for episode in model.ep_info_buffer]  # the last 100
+            returns = [episode["r"] for episode in model.ep_info_buffer or ()]  # the last 100
             reached = len(returns) == WINDOW and float(np.mean(returns)) >= THRESHOLD
             return not reached and time.perf_counter() - wall < budget_s
 
