@@ -181,7 +181,7 @@ PENDULUM = {"normalize_observation": True, "normalize_reward": True, "normalize_
         ("Pendulum-v1", {"policy": "MlpGruPolicy"}),
         ("Acrobot-v1", {"policy": "MlpLstmPolicy", "update": "lock"}),
         ("FrozenLake-v1", {"env_kwargs": {"is_slippery": False}, "update": "queue"}),
-        ("Taxi-v3", {"shared_trunk": False, "update": "hogwild"}),
+        ("MountainCar-v0", {"shared_trunk": False, "update": "hogwild"}),
         ("CartPole-v1", {"policy": "MlpLstmPolicy", "normalize_observation": True}),
     ],
 )

@@ -425,13 +425,3 @@ def test_mask_must_name_the_envs_that_were_never_reset():
     with pytest.raises(ResetNeeded, match="env 1 is left out"):
         env.reset(options={"reset_mask": np.array([True, False])})
     assert env.get_state()["status"].tolist() == [2, 2]
-
-
-def test_gymnasiums_vector_wrappers_work_on_it():
-    env = CartPoleVectorEnv(num_envs=2, max_episode_steps=5)
-    env = gymnasium.wrappers.vector.RecordEpisodeStatistics(env)
-    env.reset(seed=0)
-    for _ in range(5):
-        _, _, _, truncated, infos = env.step(np.array([0, 1]))
-    assert truncated.all()
-    assert infos["episode"]["r"].tolist() == [5.0, 5.0]

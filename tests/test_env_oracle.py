@@ -3,6 +3,7 @@
 import gymnasium
 import numpy as np
 import pytest
+from equality import assert_same
 from gymnasium.error import Error as GymnasiumError
 from gymnasium.vector import SyncVectorEnv
 
@@ -25,30 +26,6 @@ def oracle(num_envs, mode=AutoresetMode.NEXT_STEP, max_episode_steps=500, **kwar
 def pair(num_envs, mode=AutoresetMode.NEXT_STEP, max_episode_steps=500, **kwargs):
     ours = CartPoleVectorEnv(num_envs=num_envs, autoreset_mode=mode, max_episode_steps=max_episode_steps, **kwargs)
     return ours, oracle(num_envs, mode, max_episode_steps, **kwargs)
-
-
-def assert_same(ours, theirs):
-    """Equal in type, dtype, shape and every bit, through dicts, tuples and object arrays."""
-    assert type(ours) is type(theirs)
-    if isinstance(ours, dict):
-        assert list(ours) == list(theirs)
-        for key in ours:
-            assert_same(ours[key], theirs[key])
-    elif isinstance(ours, tuple):
-        assert len(ours) == len(theirs)
-        for a, b in zip(ours, theirs, strict=True):
-            assert_same(a, b)
-    elif isinstance(ours, np.ndarray):
-        assert ours.dtype == theirs.dtype
-        assert ours.shape == theirs.shape
-        if ours.dtype == object:
-            for a, b in zip(ours, theirs, strict=True):
-                assert_same(a, b)
-        else:
-            assert np.array_equal(ours, theirs)
-            assert ours.tobytes() == theirs.tobytes()  # tells -0.0 from 0.0
-    else:
-        assert ours == theirs
 
 
 def assert_same_state(ours, theirs):

@@ -43,6 +43,7 @@ FLOORS = [
         "env.vector",
         "env.batch",
         "env",
+        "interop.sb3",
         "distributions",
         "networks",
         "policy",
@@ -207,7 +208,7 @@ DOORS = {
         "cli.experiments",
     },
     "jax": {"bench.jax_cartpole", "bench.jax_a2c", "bench.jax_ppo"},
-    "stable_baselines3": {"bench.sb3_a2c"},
+    "stable_baselines3": {"interop.sb3", "bench.sb3_a2c"},
     "envpool": {"bench.envpool_env"},
     "torch": {"distributions", "networks", "policy", "problem", "objective", "doctor", "bench.plain_a3c"},
 }
@@ -219,6 +220,7 @@ def rooms():
         name = name.removesuffix(".__init__")
         if name not in (
             "__init__",
+            "interop",
             "compare",
             "exercise",
             "bench",
