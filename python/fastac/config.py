@@ -116,6 +116,9 @@ class Config:
     activation: str = _field("tanh", "between the layers", choices=("tanh", "relu"))
     shared_trunk: bool = _field(True, "policy and value share their hidden layers")
     log_std_init: float = _field(0.0, "continuous actions: log of the standard deviation that the policy starts with")
+    noise_steps: int = _field(
+        1, "continuous actions: env steps for which an env keeps its noise, so that it explores further", at_least=1
+    )
     normalize_observation: bool = _field(False, "observations minus their mean, by their standard deviation, so far")
     normalize_reward: bool = _field(False, "rewards by the standard deviation of the discounted return so far")
     normalize_advantage: bool = _field(False, "advantages of a rollout minus their mean, by their standard deviation")

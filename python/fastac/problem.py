@@ -109,6 +109,8 @@ def solve_problem(config_type: type[Config], env: Any, policy: Any, options: dic
         problem = CARTPOLE_PROBLEM
     else:
         problem = _played_by_gymnasium(env, config.max_episode_steps, config.env_kwargs or {})
+    if config.noise_steps > 1 and problem.spaces.actions.kind != "box":
+        raise ConfigError(f"noise_steps: expected 1 for actions that are not continuous, got {config.noise_steps}")
     if not isinstance(policy, str):
         problem = dataclasses.replace(problem, module=_module(policy, problem.spaces))
     return config, problem

@@ -63,6 +63,8 @@ class Collector:
         self._problem = problem
         self.envs = make_batch(config, problem, seeding.env_words(config.seed, call, first, n_envs, incarnation))
         self._actions = _core.UniformStreams(seeding.action_words(config.seed, call, first, n_envs, incarnation))
+        self._noise: npt.NDArray[np.float64] | None = None  # and for how many env steps it has been used
+        self._noise_age = 0
         self._memory: Float32 | None = None  # what the policy remembers of each env; made with the first rollout
         self._return = np.zeros(n_envs)
         self._length = np.zeros(n_envs, np.int64)
@@ -100,8 +102,7 @@ class Collector:
             self._obs[t] = normalized(envs.obs)
             acted = policy.act(self._obs[t], memory)
             self._values[t], memory = acted.values, acted.memory
-            uniforms = np.stack([self._actions.random() for _ in range(distribution.n_uniforms)], axis=1)
-            self._taken[t] = distribution.sample(acted.parameters, uniforms)
+            self._taken[t] = distribution.sample(acted.parameters, self._uniforms(distribution.n_uniforms))
             envs.step(self._taken[t])
             self._rewards[t] = envs.reward
             self._terminated[t] = envs.terminated
@@ -117,6 +118,13 @@ class Collector:
         self._memory = memory
         last_values = policy.values(normalized(envs.obs), memory)
         return self._rollout(last_values, before, episodes)
+
+    def _uniforms(self, n: int) -> npt.NDArray[np.float64]:
+        """Of which actions are made, in [0, 1), [N, n]: of each env's own stream, kept for `noise_steps`."""
+        if self._noise is None or self._noise_age == self.config.noise_steps:
+            self._noise, self._noise_age = np.stack([self._actions.random() for _ in range(n)], axis=1), 0
+        self._noise_age += 1
+        return self._noise
 
     def _rollout(self, last_values: Float32, memory: Float32 | None, episodes: list[tuple[float, int]]) -> Rollout:
         """What was collected, with returns and advantages. `memory`: that of its start."""
