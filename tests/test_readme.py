@@ -1,8 +1,8 @@
 """What README and docs/ show works as it stands there: links lead somewhere, commands exist, code runs.
 
 The blocks of a page run from the first to the last, in one folder: those marked `python` in one session, those marked
-`sh` in a shell. One marked `output` is what the block before it prints. One without a mark shows what some run printed,
-and is not run.
+`sh` in a shell. One marked `toml` is saved as run.toml. One marked `output` is what the block before it prints. One
+without a mark shows what some run printed, and is not run.
 """
 
 import os
@@ -11,8 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
-from click.testing import CliRunner
 
 import fastac
 from fastac.cli import main
@@ -30,6 +30,11 @@ NOT_RUN = {
     ("docs/start.md", "python -m venv .venv"): "builds the package anew; .ci/run does it by README's line",
 }
 DONE = "\x1e"  # printed after each block
+LANGUAGES = {  # that run, as lines of Python
+    "python": "{code}",
+    "sh": "__import__('subprocess').run(['bash', '-euc', {code!r}], check=True)\n",
+    "toml": "__import__('pathlib').Path('run.toml').write_text({code!r})\n",
+}
 
 
 def blocks(text):
@@ -38,17 +43,16 @@ def blocks(text):
 
 
 def runs(page, language, code):
-    return language in ("python", "sh") and not any(page == name and code.startswith(it) for name, it in NOT_RUN)
+    return language in LANGUAGES and not any(page == name and code.startswith(it) for name, it in NOT_RUN)
 
 
 def program_of(shown):
     """One Python program of a page's blocks."""
-    lines = {"python": "{code}", "sh": "__import__('subprocess').run(['bash', '-euc', {code!r}], check=True)\n"}
-    return "".join(lines[language].format(code=code) + f"print({DONE!r}, flush=True)\n" for language, code in shown)
+    return "".join(LANGUAGES[language].format(code=code) + f"print({DONE!r}, flush=True)\n" for language, code in shown)
 
 
 def test_the_language_of_every_block_is_known():
-    assert {language for text in PAGES.values() for language, _ in blocks(text)} == {"", "python", "sh", "output"}
+    assert {language for text in PAGES.values() for language, _ in blocks(text)} == {"", "output", *LANGUAGES}
 
 
 def test_what_does_not_run_is_there():
@@ -95,10 +99,13 @@ def commands():
 
 @pytest.mark.parametrize("command", commands())
 def test_commands_exist(command):
-    """With all their options; `--help` then ends them before any value is looked at."""
+    """With all their options, whatever their values."""
     words = re.split(r" +#| \(", command)[0].split()[1:]
-    done = CliRunner().invoke(main, [*words, "--help"])
-    assert done.exit_code == 0 and done.output.startswith("Usage:"), done.output
+    found, context = main, click.Context(main)
+    while isinstance(found, click.Group) and words and not words[0].startswith("-"):
+        _, found, words = found.resolve_command(context, words)
+    known = {name for option in found.get_params(context) for name in (*option.opts, *option.secondary_opts)}
+    assert {word for word in words if word.startswith("-")} <= known
 
 
 def test_names_and_defaults_beside_those_of_stable_baselines3():

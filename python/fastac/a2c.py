@@ -26,11 +26,14 @@ class A2C(Algorithm):
     constant and `a` is the end of an update, learn(a) and learn(b) with the same as learn(a + b).
 
     Args:
-        env: "CartPole-v1", played by the native env.
+        policy_and_env: (env), or (policy, env) as in Stable-Baselines3; by name, too.
+            env: the id of an env, a function or class that makes one, an env, or a VectorEnv that resets in
+            the step of an end (AutoresetMode.SAME_STEP).
+            policy: a name, "MlpPolicy" if not given, a torch module, or a function that makes one of the env's Spaces.
         options: the fields of A2CConfig.
 
     Raises:
-        ConfigError: a value outside its range, or a name that is no field.
+        ConfigError: a value outside its range, a name that is no field, or an env or policy that cannot be one.
     """
 
     config: A2CConfig

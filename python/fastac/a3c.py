@@ -39,14 +39,16 @@ class A3C(Algorithm):
     gradient and who waits for whom; see docs/design.md.
 
     Args:
-        env: "CartPole-v1", played by the native env.
+        policy_and_env: (env), or (policy, env) as in Stable-Baselines3; by name, too.
+            env: the id of an env, or a function or class that makes one, as each worker has its own.
+            policy: a name, "MlpPolicy" if not given, a torch module, or a function that makes one of the env's Spaces.
         options: the fields of A3CConfig.
 
     Attributes:
         recording: the schedule of all learn() calls, where `record` is set; for lab.replay.
 
     Raises:
-        ConfigError: a value outside its range, or a name that is no field.
+        ConfigError: a value outside its range, a name that is no field, or an env or policy that cannot be one.
     """
 
     config: A3CConfig

@@ -401,7 +401,9 @@ class Algorithm(ABC):
         """The model that `save` wrote, or that `fastac train` left in a run folder.
 
         Args:
-            env, policy: what the model was made with, where that was no name: a file holds no functions and no modules.
+            path: a file, or a folder with a model.safetensors.
+            env: what the model was made with, where that was no id: a file holds no functions and no envs.
+            policy: the same of a torch module.
 
         Raises FileNotFoundError, or CheckpointError if the file is damaged or holds another algorithm's model; the
         message says whether the previous one is whole.
