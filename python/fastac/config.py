@@ -143,6 +143,10 @@ class Config:
             object.__setattr__(self, "max_episode_steps", NATIVE_EPISODE_STEPS)
         if self.policy != "MlpPolicy" and not self.shared_trunk:
             raise ConfigError(f"shared_trunk: expected True with policy={self.policy}, got False")
+        if self.policy.startswith("Cnn") and self.normalize_observation:
+            raise ConfigError(
+                f"normalize_observation: expected False with policy={self.policy}, which scales images itself, got True"
+            )
         why_not = self._why_not_native()
         if self.engine == "native" and why_not:
             raise ConfigError(f"engine: expected torch or auto with {why_not}, got native")

@@ -20,7 +20,7 @@ from fastac.spaces import Actions
 Float32 = npt.NDArray[np.float32]
 Taken = npt.NDArray[Any]  # int64[N], int64[N, K] or float32[N, D]
 
-_HALF_A_STEP = 2.0**-54  # uniform numbers are multiples of 2^-53 in [0, 1)
+_NEARLY_ZERO = 2.0**-54  # in the place of 0: uniform numbers are multiples of 2^-53 in [0, 1)
 _LOG_2_PI = 1.8378770664093453
 
 
@@ -110,7 +110,7 @@ class DiagonalGaussian(Distribution):
         return cast(Float32, outputs.numpy())
 
     def sample(self, parameters: Float32, uniforms: npt.NDArray[np.float64]) -> Taken:
-        normal = torch.special.ndtri(torch.from_numpy(uniforms + _HALF_A_STEP)).numpy().astype(np.float32)
+        normal = torch.special.ndtri(torch.from_numpy(np.maximum(uniforms, _NEARLY_ZERO))).numpy().astype(np.float32)
         drawn: Float32 = parameters[:, : self._n] + np.exp(parameters[:, self._n :]) * normal
         return drawn
 

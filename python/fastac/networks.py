@@ -165,7 +165,8 @@ def initial_params_of(config: Config, spaces: Spaces) -> Float32:
     if config.policy == "MlpPolicy":
         params = mlp_params(config, spaces.obs_size, head_size(spaces))
         stds = spaces.actions.size if spaces.actions.kind == "box" else 0
-        return np.concatenate([params, np.full(stds, config.log_std_init, np.float32)])
+        # First, where torch has them: a module's own parameters come before those of its parts.
+        return np.concatenate([np.full(stds, config.log_std_init, np.float32), params])
     assert config.seed is not None
     random = np.random.default_rng(seeding.weights_words(config.seed))
     pieces = []

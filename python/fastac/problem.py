@@ -109,6 +109,11 @@ def solve_problem(config_type: type[Config], env: Any, policy: Any, options: dic
         problem = CARTPOLE_PROBLEM
     else:
         problem = _played_by_gymnasium(env, config.max_episode_steps, config.env_kwargs or {})
+    if config.policy.startswith("Cnn") and len(problem.spaces.obs_shape) not in (2, 3):
+        raise ConfigError(
+            f"policy: expected an env that shows images, [height, width] or with channels first or last, for "
+            f"{config.policy}, got observations of shape {list(problem.spaces.obs_shape)}"
+        )
     if config.noise_steps > 1 and problem.spaces.actions.kind != "box":
         raise ConfigError(f"noise_steps: expected 1 for actions that are not continuous, got {config.noise_steps}")
     if not isinstance(policy, str):

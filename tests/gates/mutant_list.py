@@ -77,6 +77,31 @@ MUTANTS = [
         "data race",
     ),
     Mutant(
+        "statistics are replaced in place",
+        (
+            ("statistics.hpp", "region_->statistics(w, next)", "region_->statistics(w, 0)"),
+            ("statistics.hpp", "region_->statistics(w, now)", "region_->statistics(w, 0)"),
+        ),
+        "test_statistics",
+    ),
+    Mutant(
+        "statistics are not looked at again",
+        (("statistics.hpp", "if (after == now) return;", "return;"),),
+        "test_statistics",
+    ),
+    Mutant(
+        "statistics are told before they are there",
+        (
+            ("statistics.hpp", "        written.store(next, std::memory_order_release);\n", ""),
+            (
+                "statistics.hpp",
+                "std::uint64_t* copy = region_->statistics(w, next);",
+                "std::uint64_t* copy = region_->statistics(w, next); written.store(next, std::memory_order_release);",
+            ),
+        ),
+        "test_statistics",
+    ),
+    Mutant(
         "learner signals after its commit only",
         (
             ("updates.hpp", "wake_consumed(ParamStore::record_of(base));", ""),
