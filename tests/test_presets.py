@@ -11,7 +11,7 @@ from fastac.cli import main
 from fastac.compare import search
 from fastac.compare.search import Candidate, Case, Search
 from fastac.metrics import SOLVED
-from fastac.presets import PRESETS, presets_of, tuned_for_another_size
+from fastac.presets import ENV_PRESETS, PRESETS, presets_of, tuned_for_another_size
 
 
 def invoke(*words):
@@ -29,10 +29,10 @@ def test_a_preset_is_a_model_of_that_size(name):
 
 
 def test_names():
-    assert presets_of("a2c") == ("a2c-4", "a2c-8") and presets_of("a3c") == ("a3c-4", "a3c-8")
+    assert presets_of("a2c") == ("a2c-4", "a2c-8", *ENV_PRESETS) and presets_of("a3c") == ("a3c-4", "a3c-8")
     fastac.preset("a2c-4").clear()
     assert fastac.preset("a2c-4")  # a copy
-    with pytest.raises(fastac.ConfigError, match="preset: expected one of a2c-4, a2c-8, a3c-4, a3c-8, got 'a4c'"):
+    with pytest.raises(fastac.ConfigError, match=r"preset: expected one of a2c-4, a2c-8, a3c-4, a3c-8, .*, got 'a4c'"):
         fastac.preset("a4c")
 
 
@@ -81,9 +81,26 @@ def test_another_size_than_it_was_tuned_for_is_told(name, options, notice, tmp_p
 def test_the_table_shows_all_of_them():
     result = invoke("presets")
     assert result.exit_code == 0
-    for name, values in PRESETS.items():
-        assert name in result.output
+    for name, values in (PRESETS | ENV_PRESETS).items():
+        assert name[:12] in result.output  # long ones are broken over two lines
         assert all(field in result.output for field in values)
+
+
+@pytest.mark.parametrize("name", ENV_PRESETS)
+def test_a_preset_for_another_env_trains_there(name):
+    model = fastac.A2C(**fastac.preset(name), seed=0).learn(500)
+    assert model.config.env == name.removeprefix("a2c-") and fastac.evaluate_policy(model, n_eval_episodes=2)
+
+
+def test_the_scores_of_the_others(tmp_path):
+    """Of three seeds and a hundredth of the env steps: what is told is what happened."""
+    words = ["--env", "Pendulum-v1", "--seeds", 2, "--fraction", 0.002, "--runs", tmp_path, "--name", "s"]
+    result = invoke("bench", "scores", *words)
+    assert result.exit_code == 0, result.output
+    figures = json.loads((tmp_path / "s" / "bench-scores.json").read_text())["figures"]["Pendulum-v1"]
+    model = fastac.A2C(**fastac.preset("a2c-Pendulum-v1"), seed=101).learn(2_000)
+    assert figures["returns"][1] == fastac.evaluate_policy(model, n_eval_episodes=100, seed=101)[0]
+    assert "0 of 2" in result.output and "-163.0" in result.output and "seeds from 100 on" in result.output
 
 
 # ---- the search -----------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from fastac.errors import ConfigError
 from fastac.words import unknown
 
 BACKENDS = ("thread", "process")
-ENGINES = ("auto", "native", "torch")
+ENGINES = ("native", "torch")
 ON_WORKER_DEATH = ("restart", "continue", "fail")
 MAX_LAYERS = 16
 NATIVE_ENVS = ("CartPole-v1", "fastac/CartPole-v1")
@@ -125,7 +125,7 @@ class Config:
     engine: str = _field(
         "auto",
         "what computes: native, C++ without the GIL; torch, autograd; auto: native where it can",
-        choices=ENGINES,
+        choices=("auto", *ENGINES),
     )
 
     def __post_init__(self) -> None:

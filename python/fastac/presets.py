@@ -1,4 +1,4 @@
-"""Hyper-parameters with names: for A2C and A3C with 4 and 8 envs, found by `fastac search` with equal budgets.
+"""Hyper-parameters with names: CartPole's, with 4 and 8 envs, found by `fastac search`, and those of other envs.
 
 In: a name. Out: keyword arguments of A2C or A3C. How they were found and what they do on fresh seeds: docs/presets.md.
 """
@@ -66,11 +66,55 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+# For other envs: in the region of what is published for them (docs/presets.md), tried on seeds from 1000 on.
+_NORMALIZED: Preset = {
+    "hidden_sizes": (64, 64),
+    "shared_trunk": False,
+    "normalize_observation": True,
+    "normalize_reward": True,
+    "reward_scale": 1.0,
+    "ent_coef": 0.0,
+    "eps": 1e-5,
+}
+ENV_PRESETS: dict[str, Preset] = {
+    "a2c-Acrobot-v1": {
+        "env": "Acrobot-v1",
+        "n_envs": 16,
+        **_NORMALIZED,
+        "n_steps": 5,
+        "learning_rate": 7e-4,
+        "gae_lambda": 1.0,
+    },
+    "a2c-MountainCarContinuous-v0": {
+        "env": "MountainCarContinuous-v0",
+        "n_envs": 4,
+        **_NORMALIZED,
+        "n_steps": 100,
+        "learning_rate": 7e-4,
+        "gae_lambda": 1.0,
+        "noise_steps": 16,
+    },
+    "a2c-Pendulum-v1": {
+        "env": "Pendulum-v1",
+        "n_envs": 8,
+        **_NORMALIZED,
+        "n_steps": 8,
+        "learning_rate": 1e-3,
+        "lr_schedule": "linear",
+        "gamma": 0.95,
+        "gae_lambda": 0.9,
+        "vf_coef": 0.4,
+        "log_std_init": -0.5,
+        "noise_steps": 8,
+    },
+}
+
+
 def preset(name: str) -> Preset:
     """Keyword arguments of A2C or A3C, as in `A3C(**preset("a3c-8"))`; a copy. Raises ConfigError for another name."""
-    if name not in PRESETS:
-        raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, got {name!r}")
-    return dict(PRESETS[name])
+    if name not in (known := PRESETS | ENV_PRESETS):
+        raise ConfigError(f"preset: expected one of {', '.join(known)}, got {name!r}")
+    return dict(known[name])
 
 
 def tuned_for_another_size(name: str, options: Mapping[str, Any]) -> str | None:
@@ -80,10 +124,10 @@ def tuned_for_another_size(name: str, options: Mapping[str, Any]) -> str | None:
         envs = counted(of["n_envs"], "envs")
         return f"{counted(of['workers'], 'workers')} with {envs} each" if name in presets_of("a3c") else envs
 
-    tuned, given = size({"n_envs": 1} | PRESETS[name]), size(options)
+    tuned, given = size({"n_envs": 1} | preset(name)), size(options)
     return None if given == tuned else f"preset {name} was tuned for {tuned}, not for {given}"
 
 
 def presets_of(algorithm: str) -> tuple[str, ...]:
     """Names of those for "a2c" or "a3c"."""
-    return tuple(name for name in PRESETS if name.startswith(f"{algorithm}-"))
+    return tuple(name for name in PRESETS | ENV_PRESETS if name.startswith(f"{algorithm}-"))

@@ -17,6 +17,7 @@ from fastac import machine, rundir
 from fastac._core import MAX_WORKERS
 from fastac.cli.endings import ends_in_order, signals_raised, stopped
 from fastac.cli.options import Command, comma_separated, new_folder, run_options
+from fastac.presets import ENV_PRESETS
 from fastac.progress import WaitingProgress
 from fastac.words import counted
 
@@ -257,6 +258,42 @@ def bench_solve(
         _draw(folder / "bench-solve.png", plots.draw_solve, results)
 
 
+@bench.command("scores")
+@click.option("--seeds", type=click.IntRange(min=1), default=10, show_default=True, help="seeds of each, from 100 on")
+@click.option(
+    "--env",
+    "envs",
+    type=click.Choice([name.partition("-")[2] for name in ENV_PRESETS]),
+    multiple=True,
+    help="one of the envs; may be given several times  [default: all]",
+)
+@click.option(
+    "--fraction",
+    type=click.FloatRange(min=0, min_open=True, max=1),
+    default=1.0,
+    show_default=True,
+    help="of the env steps that the published scores took",
+)
+@run_options
+def bench_scores(seeds: int, envs: tuple[str, ...], fraction: float, name: str | None, runs: Path) -> None:
+    """What the presets for other envs reach.
+
+    A2C, with as many env steps as the published scores of rl-baselines3-zoo took, and the most probable actions.
+
+    \b
+    fastac bench scores
+    fastac bench scores --env Pendulum-v1 --seeds 3
+    """
+    with ends_in_order():
+        from fastac.bench import scores
+
+        envs = envs or tuple(env.partition("-")[2] for env in ENV_PRESETS)
+        where = _where()
+        with _measuring(new_folder(runs, name, "bench-scores"), len(envs) * seeds, "trainings") as (folder, tick):
+            results = scores.measure(envs, seeds, fraction, tick)
+        _show(scores.table(results), results, seeds, where, folder / "bench-scores.json", "seeds", scores.FIRST_SEED)
+
+
 def _where() -> dict[str, Any]:
     """To be asked before anything is measured: afterwards the load is our own."""
     from fastac.bench.peers import PACKAGES
@@ -264,7 +301,15 @@ def _where() -> dict[str, Any]:
     return machine.describe(*PACKAGES)
 
 
-def _show(table: Any, results: Any, repeated: int, where: dict[str, Any], path: Path, unit: str = "rounds") -> None:
+def _show(
+    table: Any,
+    results: Any,
+    repeated: int,
+    where: dict[str, Any],
+    path: Path,
+    unit: str = "rounds",
+    first: int = 0,
+) -> None:
     from fastac.bench.rounds import as_json
 
     console = Console()
@@ -276,7 +321,7 @@ def _show(table: Any, results: Any, repeated: int, where: dict[str, Any], path: 
     finally:
         rundir.remove_if_empty(path.parent)
         console.print(table)
-    seeded = "from 0 on" if unit == "seeds" else "of seed 0"
+    seeded = f"from {first} on" if unit == "seeds" else "of seed 0"
     for line in (f"{counted(repeated, unit)} {seeded}, measured on {machine.summary(where)}.", f"Written: {path}"):
         console.print(line, highlight=False, soft_wrap=True)
 

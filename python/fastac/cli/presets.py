@@ -9,28 +9,30 @@ from rich.console import Console
 from rich.table import Table
 
 from fastac.config import Config
-from fastac.presets import PRESETS
+from fastac.presets import ENV_PRESETS, PRESETS
 
 
 @click.command()
 def presets() -> None:
     """Show the named sets of hyper-parameters.
 
-    For --preset of `fastac train`; what they leave out is as by default. They were found by `fastac search`. In
-    Python: fastac.A3C(**fastac.preset("a3c-8")).
+    For --preset of `fastac train`; what they leave out is as by default. CartPole's were found by `fastac
+    search`; what those of other envs reach says `fastac bench scores`. In Python: fastac.A3C(**fastac.preset("a3c-8")).
 
     \b
     fastac presets
     fastac train a3c --preset a3c-8
+    fastac train a2c --preset a2c-Pendulum-v1 --total-timesteps 1000000
     """
     defaults = {field.name: field.default for field in dataclasses.fields(Config)}  # without numbers of envs
-    table = Table(title="Presets, and the defaults for what they leave out")
-    table.add_column("")
-    for heading in (*PRESETS, "defaults"):
-        table.add_column(heading, justify="right")
-    for name in dict.fromkeys(name for values in PRESETS.values() for name in values):
-        table.add_row(name, *(_cell((defaults | values).get(name)) for values in (*PRESETS.values(), {})))
-    Console().print(table)
+    for title, several in (("Presets for CartPole-v1", PRESETS), ("Presets for other envs", ENV_PRESETS)):
+        table = Table(title=f"{title}, and the defaults for what they leave out")
+        table.add_column("")
+        for heading in (*several, "defaults"):
+            table.add_column(heading, justify="right", overflow="fold")
+        for name in dict.fromkeys(name for values in several.values() for name in values):
+            table.add_row(name, *(_cell((defaults | values).get(name)) for values in (*several.values(), {})))
+        Console().print(table)
 
 
 def _cell(value: object) -> str:
