@@ -82,7 +82,7 @@ def test_the_table_shows_all_of_them():
     result = invoke("presets")
     assert result.exit_code == 0
     for name, values in (PRESETS | ENV_PRESETS).items():
-        assert name[:12] in result.output  # long ones are broken over two lines
+        assert name in result.output
         assert all(field in result.output for field in values)
 
 

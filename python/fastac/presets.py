@@ -107,6 +107,16 @@ ENV_PRESETS: dict[str, Preset] = {
         "log_std_init": -0.5,
         "noise_steps": 8,
     },
+    "a2c-LunarLander-v3": {
+        "env": "LunarLander-v3",
+        "n_envs": 16,
+        **_NORMALIZED,
+        "n_steps": 5,
+        "learning_rate": 2e-3,
+        "lr_schedule": "linear",
+        "gae_lambda": 0.9,
+        "ent_coef": 1e-3,
+    },
 }
 
 

@@ -25,8 +25,8 @@ ROOMS = {
     Envs: "make drop never_made step step step reset reset seed set_state set_state poke_state look copy make_streams "
     "draw functions",
     Sessions: "create create attach look forget never_made open open open close copies reap",
-    Verbs: "initialize read submit submit submit push push settle submit_many log read_log serve copy_record flags "
-    "signal balance balance",
+    Verbs: "initialize read submit submit submit push push settle submit_many log read_log statistics serve "
+    "copy_record flags signal balance balance",
     Workers: "make never_made copies collect gradient run run look set_state act",
     Crowd: "one_session used_while_it_waits closed_while_used one_env forked",
 }

@@ -42,17 +42,20 @@ class Place:
     scheme: str
     slots: int
     log_rows: int
+    statistics: int
     plain: bool  # plain sgd: the parameters are what was there at the start, minus every gradient
     holders: list[Holder] = field(default_factory=list)
     stopped: bool = False
     version: int = 0
     published: list[int] = field(init=False)
     unread: list[list[float]] = field(init=False)
+    told: list[list[float]] = field(init=False)  # statistics of each worker
     expected: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         self.published = [0] * self.workers
         self.unread = [[] for _ in range(self.workers)]
+        self.told = [[0.0] * self.statistics for _ in range(self.workers)]
         self.expected = np.zeros(self.parameters)
 
     def taken(self, seat: int) -> Holder | None:
@@ -73,12 +76,14 @@ class Sessions:
         (scheme, c), (optimizer, e) = d.text(SCHEMES), d.text(OPTIMIZERS if d.random() < 0.4 else ("sgd",))
         options: dict[str, Any] = {"scheme": scheme, "optimizer": optimizer, "nonce": NONCE}
         options |= {"slots": d.choice([1, 2, 4]), "log_rows": d.choice([1, 4]), "wait_deadline_ms": d.randrange(2)}
+        options["statistics"] = d.choice([0, 1, 7])
         extra = d.choice([{}, {}, {"max_staleness": 1}, {"staleness_lr": "inverse"}, {"max_grad_norm": 0.5}])
         wrong: dict[str, Any] = {}
         if d.random() < 0.2:
             wrong = d.choice(
                 [
                     *({"slots": 3}, {"slots": 2**17}, {"log_rows": 0}, {"staleness_lr": "no"}, {"max_staleness": -1}),
+                    *({"statistics": 2**22 + 1}, {"statistics": -1}, {"statistics": None}),
                     *({"alpha": None}, {"nonce": 2**64}, {"eps_inside_root": "no"}, {"lots": 1}, {"workers": 1.5}),
                 ]
             )
@@ -92,12 +97,13 @@ class Sessions:
         plain = optimizer == "sgd" and not extra
         states = _core.state_vectors(optimizer)
         sizes = (region.workers, region.parameters, states, scheme, options["slots"], options["log_rows"])
+        sizes = (*sizes, options["statistics"])
         self.places = [*self.places[-2:], Place([region], *sizes, plain=plain)]
 
     def place(self, d: Draw) -> Place:
         if not self.places:
             region = _core.Region.create(workers=2, parameters=d.choice([1, 5, 300]), optimizer="sgd", nonce=NONCE)
-            self.places.append(Place([region], 2, region.parameters, 0, "lockfree", 4, 1024, plain=True))
+            self.places.append(Place([region], 2, region.parameters, 0, "lockfree", 4, 1024, 0, plain=True))
         return d.choice(self.places)
 
     def attach(self, d: Draw) -> None:

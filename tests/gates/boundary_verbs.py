@@ -168,6 +168,17 @@ class Verbs:
             assert rows.shape == (len(place.unread[w]), _core.LOG_COLUMNS) and rows[:, 0].tolist() == place.unread[w]
             place.unread[w] = []
 
+    def statistics(self, d: Draw) -> None:
+        place, h, raises = self.worker(d)
+        values, fits = d.array("f8", (place.statistics,), d.random())
+        if not failed(self.call(h.session.write_statistics, values, fits=fits, raises=raises)):
+            place.told[h.seat] = np.asarray(values).tolist()
+        place, h = self.sessions.someone(d)
+        w, fits = d.integer(0, place.workers - 1)
+        raises = (_core.SessionClosed,) if h.closed else ()
+        got = self.call(h.session.statistics, w, fits=fits, raises=raises)
+        assert failed(got) or got.tolist() == place.told[w]
+
     def serve(self, d: Draw) -> None:
         place, h = self.sessions.someone(d)
         raises = self.sessions.refusal(h)

@@ -15,6 +15,12 @@ from fastac import _core
 
 ACTIVATIONS = ("tanh", "relu")
 
+# Courses of a learning rate or an entropy weight, and whether they are any.
+POINTS: list[tuple[Any, bool]] = [
+    *(([1.0], True), ((1.0, 0.0), True), ([1, 2.5, 0.0], True)),
+    *(([], False), ([float("nan")], False), ([1.0, float("inf")], False), (None, False), (1.0, False), (["x"], False)),
+]
+
 
 class Workers:
     """Up to two workers, each with a region of its own to train in."""
@@ -134,19 +140,20 @@ class Workers:
         (total, b), (rate, c), (ent_coef, e) = d.integer(0, 10_000, 2**64 - 1), d.real(0.0, 0.1), d.real(0.0, 1.0)
         (vf_coef, f), (norm, g) = d.real(0.0, 1.0), d.real(0.0, 1.0)
         most, h = d.integer(0, 3, 2**64 - 1)
+        (lr_points, i), (ent_points, j) = (d.choice(POINTS) for _ in range(2))
         self.call(
             worker.run,
             session,
             total_timesteps=total,
             learning_rate=rate,
-            linear_lr=d.choice([True, False]),
+            lr_points=lr_points,
             ent_coef=ent_coef,
-            linear_ent=d.choice([True, False]),
+            ent_points=ent_points,
             vf_coef=vf_coef,
             max_grad_norm=norm,
             duration_ms=d.choice([0, 1]),
             most_updates=most,
-            fits=a and b and c and e and f and g and h,
+            fits=a and b and c and e and f and g and h and i and j,
         )
 
     def look(self, d: Draw) -> None:

@@ -272,13 +272,14 @@ def bench_solve(
     type=click.FloatRange(min=0, min_open=True, max=1),
     default=1.0,
     show_default=True,
-    help="of the env steps that the published scores took",
+    help="of the env steps of each",
 )
 @run_options
 def bench_scores(seeds: int, envs: tuple[str, ...], fraction: float, name: str | None, runs: Path) -> None:
     """What the presets for other envs reach.
 
-    A2C, with as many env steps as the published scores of rl-baselines3-zoo took, and the most probable actions.
+    A2C, with as many env steps as the published scores of rl-baselines3-zoo took (LunarLander-v3, which needs
+    gymnasium[box2d]: a million), and the most probable actions.
 
     \b
     fastac bench scores

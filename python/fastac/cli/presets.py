@@ -25,14 +25,18 @@ def presets() -> None:
     fastac train a2c --preset a2c-Pendulum-v1 --total-timesteps 1000000
     """
     defaults = {field.name: field.default for field in dataclasses.fields(Config)}  # without numbers of envs
-    for title, several in (("Presets for CartPole-v1", PRESETS), ("Presets for other envs", ENV_PRESETS)):
-        table = Table(title=f"{title}, and the defaults for what they leave out")
-        table.add_column("")
-        for heading in (*several, "defaults"):
-            table.add_column(heading, justify="right", overflow="fold")
-        for name in dict.fromkeys(name for values in several.values() for name in values):
-            table.add_row(name, *(_cell((defaults | values).get(name)) for values in (*several.values(), {})))
-        Console().print(table)
+    console = Console()
+    table = Table(title="Presets for CartPole-v1, and the defaults for what they leave out")
+    table.add_column("")
+    for heading in (*PRESETS, "defaults"):
+        table.add_column(heading, justify="right")
+    for name in dict.fromkeys(name for values in PRESETS.values() for name in values):
+        table.add_row(name, *(_cell((defaults | values).get(name)) for values in (*PRESETS.values(), {})))
+    console.print(table)
+    others = Table("", "what differs from the defaults", title="Presets for other envs")
+    for name, values in ENV_PRESETS.items():
+        others.add_row(name, ", ".join(f"{field}={_cell(value)}" for field, value in values.items()))
+    console.print(others)
 
 
 def _cell(value: object) -> str:
