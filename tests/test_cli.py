@@ -46,6 +46,8 @@ def test_train_leaves_a_run_folder(kind, tmp_path):
         "model.previous.safetensors",
         "model.safetensors",
         "moments.csv",
+        "progress.csv",
+        "progress.json",
         "run.json",
         "updates.csv",
     ]
@@ -409,14 +411,16 @@ def test_what_was_stopped_before_it_began_is_taken_away(foreign, tmp_path, monke
 
 
 def test_a_full_disk_under_the_tables(tmp_path, monkeypatch):
-    def full(file):
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(path, table):
+        if path.name != "progress.csv":
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(rundir.csv, "writer", full)
+    monkeypatch.setattr(rundir, "write_table", full)
     result = invoke("train", "a2c", *SMALL, "--runs", tmp_path, "--name", "x")
     assert result.exit_code == 1 and "fastac: OSError: [Errno 28] No space left" in result.output
     left = sorted(path.name for path in (tmp_path / "x").iterdir())
-    assert left == ["config.toml", "model.previous.safetensors", "model.safetensors", "run.json"]
+    models = ["model.previous.safetensors", "model.safetensors"]
+    assert left == ["config.toml", *models, "progress.csv", "progress.json", "run.json"]
     assert json.loads((tmp_path / "x" / "run.json").read_text())["status"] == "failed: OSError"
 
 

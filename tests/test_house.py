@@ -53,7 +53,7 @@ FLOORS = [
         "recording",
     ],
     ["rollout", "objective", "updates", "torch_engine", "engines", "forking", "worker", "launch"],
-    ["training", "algorithm", "a2c", "a3c", "evaluation", "callbacks", "preload"],
+    ["training", "algorithm", "a2c", "a3c", "evaluation", "callbacks", "logs", "preload"],
     [
         "compare.experiment",
         "compare.statistics",
@@ -121,6 +121,7 @@ FLOORS = [
         "cli.options",
         "cli.configuration",
         "cli.endings",
+        "cli.watching",
         "cli.runs",
         "cli.resume",
         "cli.train",
@@ -166,6 +167,7 @@ DOORS = {
                 "options",
                 "configuration",
                 "endings",
+                "watching",
                 "runs",
                 "train",
                 "evaluate",
@@ -186,8 +188,10 @@ DOORS = {
             )
         ),
     },
+    "tensorboard": {"logs"},
     "rich": {
         "progress",
+        "logs",
         "compare.tables",
         "exercise.tables",
         "bench.env",

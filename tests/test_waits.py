@@ -57,6 +57,7 @@ WAITS = {
     ("lab.replay", "_Walk._submit"): AT_ONCE,  # lockfree, in a region of its own
     ("lab.crew", "_results"): "comes back ten times a second; a run has its env steps, and ends",
     ("lab.player", "Player.update"): CORE,
+    ("logs", "_Stdout.write"): AT_ONCE,  # what a console has captured
     ("launch", "Crew._wait"): "test_waits.py::test_a_worker_that_is_never_ready",  # once ready: test_stuck.py
     ("launch", "Crew._see_off"): "test_waits.py::test_a_thread_that_does_not_leave",
     ("lifeline", "_before_fork"): "test_forking.py::test_a_fork_waits_until_writers_are_known_but_not_for_ever",

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from fastac.config import A2CConfig, A3CConfig, Config
     from fastac.env import CartPoleEnv, CartPoleVectorEnv
     from fastac.evaluation import evaluate_policy
+    from fastac.logs import Logger
     from fastac.training import BaseCallback
 
 # A command and the forkserver of its workers are nobody's library: there Gymnasium, which is slow to import, comes in
@@ -69,6 +70,7 @@ __all__ = [
     "EveryNUpdates",
     "FastacError",
     "LedgerError",
+    "Logger",
     "NonFiniteGradientError",
     "NothingToResumeError",
     "ReplayError",
@@ -95,6 +97,7 @@ _LATER = {
     "CartPoleEnv": "fastac.env",
     "CartPoleVectorEnv": "fastac.env",
     "Config": "fastac.config",
+    "Logger": "fastac.logs",
     "evaluate_policy": "fastac.evaluation",
 }
 

@@ -230,7 +230,7 @@ def expect_reachable(solve: Any, max_episode_steps: float) -> float | None:
 
 
 class Recent:
-    """The latest of a run under way: episodes, and means of what its updates told since they were last asked for."""
+    """The latest episodes of a run under way, and what its updates told."""
 
     def __init__(self) -> None:
         self._episodes: deque[tuple[float, float]] = deque(maxlen=WINDOW)
@@ -244,8 +244,9 @@ class Recent:
         ended = rows[rows[:, 0] == EPISODE]
         self._episodes.extend(zip(ended[:, RETURN].tolist(), ended[:, RETURN + 1].tolist(), strict=True))
         told = rows[rows[:, 0] == UPDATE, len(_HEAD) : len(_HEAD) + len(UPDATE_COLUMNS)]
-        self._sums += np.nansum(told, axis=0)
-        self._counts += np.count_nonzero(~np.isnan(told), axis=0)
+        known = np.isfinite(told)  # an infinity would stay in the sums for ever
+        self._sums += np.sum(told, axis=0, where=known)
+        self._counts += np.count_nonzero(known, axis=0)
 
     def means(self) -> tuple[float, float]:
         """Mean return and length of the last WINDOW episodes; NaN before the first."""
@@ -254,10 +255,24 @@ class Recent:
         mean_return, mean_length = np.mean(self._episodes, axis=0)
         return float(mean_return), float(mean_length)
 
-    def take_updates(self) -> dict[str, float]:
-        """UPDATE_COLUMNS: the mean of each since the call before; NaN where nothing was told."""
-        means = np.divide(self._sums, self._counts, out=np.full_like(self._sums, np.nan), where=self._counts > 0)
-        self._sums[:] = self._counts[:] = 0.0
+    def updates(self) -> UpdateSums:
+        """What the updates told so far."""
+        return UpdateSums(self._sums.copy(), self._counts.copy())
+
+
+@dataclass(frozen=True)
+class UpdateSums:
+    """Sums of UPDATE_COLUMNS, and of how many updates each is. Two of them tell of the updates in between."""
+
+    sums: Floats
+    counts: Floats
+
+    def means_since(self, before: UpdateSums | None) -> dict[str, float]:
+        """UPDATE_COLUMNS: the mean of each; NaN where nothing was told. None: since the beginning."""
+        sums, counts = (
+            (self.sums, self.counts) if before is None else (self.sums - before.sums, self.counts - before.counts)
+        )
+        means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
         return dict(zip(UPDATE_COLUMNS, means.tolist(), strict=True))
 
 

@@ -9,7 +9,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastac.errors import ConfigError
-from fastac.metrics import History
+from fastac.metrics import History, UpdateSums
 from fastac.normalization import Statistics
 from fastac.shared import Ledger
 from fastac.updates import Run
@@ -46,6 +46,7 @@ class Training:
         self._run = run
         self._before = before - run.begin.env_steps  # of the model, in its earlier learn() calls
         self._version = -1  # of the parameters that the model has
+        self._told: dict[Hashable, UpdateSums] = {}  # to whom
         self.total_timesteps = run.begin.total_timesteps
         self.eval_mean_reward: float | None = None
         self.refresh()
@@ -88,19 +89,22 @@ class Training:
 
     def ledger(self) -> Ledger:
         """Where every gradient went so far, and what each worker has brought."""
-        return Ledger.of(self._run.session, self._run.update, self._run.toll, self.time_elapsed)
+        return Ledger.of(self._run.session, self._run.update, self._run.toll, self._run.seconds)
 
     def history(self) -> History:
         """The tables so far."""
         return self._run.history()
 
-    def scalars(self) -> dict[str, float]:
+    def scalars(self, asker: Hashable = None) -> dict[str, float]:
         """What loggers write, by the keys of Stable-Baselines3 and `async/*`.
 
-        Losses and their like are means over the updates since the call before; NaN where there were none.
+        Losses and their like are means over the updates since the call before by the same asker; NaN where there were
+        none.
         """
         episodes, lengths = self._run.recent.means()
-        its = self._run.recent.take_updates()
+        updates = self._run.recent.updates()
+        its = updates.means_since(self._told.get(asker))
+        self._told[asker] = updates
         books = self._run.session.ledger()
         applied = books["applied"]
         return {
@@ -201,6 +205,7 @@ class Calls:
             return
         self._updates += _passed(now.n_updates - self._updates, its.every_updates)
         self._env_steps += _passed(now.env_steps - self._env_steps, its.every_timesteps)
+        self._next_s = math.inf  # one that failed is not called again while the run is taken down for it
         if its.on_step(now) is False:
             self._run.end()
         self._next_s = time.monotonic() + its.every_s
@@ -224,8 +229,16 @@ def calling(callbacks: Sequence[BaseCallback], model: Model, run: Run, num_times
             call.do_if_due()  # a run may be over before the parent's first look
     finally:
         training.refresh()
-        for callback in callbacks:
-            callback.on_training_end(training)
+        _end(callbacks, training)
+
+
+def _end(callbacks: Sequence[BaseCallback], training: Training) -> None:
+    """Tells each, also where one before it raises."""
+    if callbacks:
+        try:
+            callbacks[0].on_training_end(training)
+        finally:
+            _end(callbacks[1:], training)
 
 
 def _passed(done: int, every: int) -> int:

@@ -97,7 +97,12 @@ class Periodic:
         self._next = math.inf  # a job that failed is not tried again while the run is taken down for it
         self._job()
         now = time.monotonic()
-        self._next = now + max(self._every_s, _REST * (now - started))
+        self._next = now + max(self._every_s, rest_after(now - started))
+
+
+def rest_after(took_s: float) -> float:
+    """Seconds until the next of a job's turns, so that it takes a twentieth of the time at most."""
+    return _REST * took_s
 
 
 class Run:

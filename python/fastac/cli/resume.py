@@ -12,6 +12,7 @@ from fastac.checkpoint import file_of, load_checkpoint, previous_of
 from fastac.cli.endings import ends_in_order, signals_raised
 from fastac.cli.options import checkpoint_option
 from fastac.cli.runs import RunFolder, expect_run, load_model, train_in
+from fastac.cli.watching import Watching, watching_options
 from fastac.errors import CheckpointError
 from fastac.words import counted
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @checkpoint_option
-def resume(folder: Path, checkpoint_every_s: float) -> None:
+@watching_options
+def resume(folder: Path, checkpoint_every_s: float, **watched: bool) -> None:
     """Finish a run that was stopped, failed or was killed.
 
     FOLDER is its runs/<name>. Goes on from its latest checkpoint, with its configuration and what is left of its
@@ -45,8 +47,10 @@ def resume(folder: Path, checkpoint_every_s: float) -> None:
         from fastac.engines import import_engine
 
         import_engine(model.config)  # while Ctrl-C may still end everything at once
+        watching = Watching(**watched).going_on_in(folder)
+        watching.import_all()
         with signals_raised():
-            train_in(run, model, model.resume, model.unfinished, checkpoint_every_s)
+            train_in(run, model, model.resume, model.unfinished, checkpoint_every_s, watching)
 
 
 def _load(folder: Path) -> Algorithm:

@@ -23,6 +23,7 @@ from fastac.words import counted
 
 if TYPE_CHECKING:
     from fastac.algorithm import Algorithm
+    from fastac.cli.watching import Watching
 
 Contents = TypeVar("Contents")
 CONFIG_FILE = "config.toml"
@@ -99,10 +100,12 @@ class RunFolder:
 
     def take_away(self) -> None:
         """What a run has written here, and the folder if that was all."""
+        from fastac.logs import files_in
+
         model = self.folder / MODEL_FILE
         kept = (model, recording_of(model))
         ours = (self._record.name, CONFIG_FILE, *(f"{name}.csv" for name in TABLES))
-        for path in (*kept, *map(previous_of, kept), *map(self.folder.joinpath, ours)):
+        for path in (*kept, *map(previous_of, kept), *map(self.folder.joinpath, ours), *files_in(self.folder)):
             path.unlink(missing_ok=True)
         rundir.remove_if_empty(self.folder)
 
@@ -212,7 +215,12 @@ def _record_in(path: Path) -> dict[str, Any]:
 
 
 def train_in(
-    folder: RunFolder, model: Algorithm, learn: Callable[..., Any], aim: Position, checkpoint_every_s: float
+    folder: RunFolder,
+    model: Algorithm,
+    learn: Callable[..., Any],
+    aim: Position,
+    checkpoint_every_s: float,
+    watching: Watching,
 ) -> None:
     """Calls `learn`, model.learn or model.resume, and says how it ended. `aim`: when it is to end."""
     path = folder.folder / MODEL_FILE
@@ -234,7 +242,8 @@ def train_in(
                 checkpoint=path,
                 checkpoint_every_s=checkpoint_every_s,
                 on_checkpoint=folder.write_tables,
-                progress_bar=True,
+                callback=watching.callbacks(folder.folder),
+                progress_bar=watching.progress_bar,
             )
             keep(_status(model))
         except Exception as error:

@@ -24,6 +24,7 @@ from fastac.cli.options import (
 )
 from fastac.cli.resume import resume
 from fastac.cli.runs import RunFolder, train_in
+from fastac.cli.watching import Watching, watching_options
 from fastac.config import A2CConfig, A3CConfig
 from fastac.metrics import Position, expect_reachable
 
@@ -40,8 +41,9 @@ if TYPE_CHECKING:
     help="without a command: finish the run in that folder, as `fastac resume` does  [default: train anew]",
 )
 @checkpoint_option
+@watching_options
 @click.pass_context
-def train(context: click.Context, folder: Path | None, checkpoint_every_s: float) -> None:
+def train(context: click.Context, /, folder: Path | None, **of_resume: Any) -> None:
     """Train one model.
 
     Its tables and its checkpoint go to runs/<name>/.
@@ -54,12 +56,12 @@ def train(context: click.Context, folder: Path | None, checkpoint_every_s: float
     if command is not None:
         if folder is not None:
             raise click.UsageError(f"--resume: expected without {command}, as the run has its configuration")
-        if given("checkpoint_every_s"):
-            raise click.UsageError(f"--checkpoint-every-s: expected after {command}, or with --resume")
+        for option in filter(given, of_resume):
+            raise click.UsageError(f"--{option.replace('_', '-')}: expected after {command}, or with --resume")
     elif folder is None:
         raise click.UsageError("expected a2c, a3c or --resume")
     else:
-        context.invoke(resume, folder=folder, checkpoint_every_s=checkpoint_every_s)
+        context.invoke(resume, folder=folder, **of_resume)
 
 
 @train.command("a2c")
@@ -69,6 +71,7 @@ def train(context: click.Context, folder: Path | None, checkpoint_every_s: float
 @preset_option("a2c")
 @config_options(A2CConfig)
 @checkpoint_option
+@watching_options
 @run_options
 def train_a2c(**options: Any) -> None:
     """Synchronous: one batch, one update for each rollout of all envs.
@@ -90,6 +93,7 @@ def train_a2c(**options: Any) -> None:
 @preset_option("a3c")
 @config_options(A3CConfig)
 @checkpoint_option
+@watching_options
 @run_options
 def train_a3c(**options: Any) -> None:
     """Asynchronous: each worker updates the shared parameters itself.
@@ -108,6 +112,8 @@ def _train(
     total_timesteps: int,
     solve: float | None,
     checkpoint_every_s: float,
+    tensorboard: bool,
+    verbose: bool,
     name: str | None,
     runs: Path,
     **options: Any,
@@ -121,9 +127,11 @@ def _train(
 
         import_engine(config)  # while Ctrl-C may still end everything at once
         model: Algorithm = {"a2c": fastac.A2C, "a3c": fastac.A3C}[kind](**options)
+        watching = Watching(tensorboard, verbose)
+        watching.import_all()
         with signals_raised():
             folder = new_folder(runs, name, kind)
             with rundir.locked(folder):
                 aim = Position(total_timesteps, solve=solve)
                 learn = functools.partial(model.learn, total_timesteps, solve=solve)
-                train_in(RunFolder(folder, model, made_here=True), model, learn, aim, checkpoint_every_s)
+                train_in(RunFolder(folder, model, made_here=True), model, learn, aim, checkpoint_every_s, watching)
