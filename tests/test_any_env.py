@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 
 import gymnasium
 import numpy as np
@@ -381,6 +382,7 @@ def test_a_function_makes_the_module_of_the_spaces():
         (lambda spaces: 5, "policy: expected a function that returns a torch module, got 5"),
         ("CustomPolicy", "policy: expected one of MlpPolicy, .*, or a torch module, got 'CustomPolicy'"),
         ("MlpPolizy", "policy: expected one of MlpPolicy"),
+        ("CnnGruPolicy", r"policy: expected one without Cnn for observations of shape \[2\]"),
     ],
 )
 def test_policies_that_are_none(policy, words):
@@ -425,6 +427,52 @@ def test_envs_that_the_user_has_made():
         fastac.A2C(envs, n_envs=4)
     with pytest.raises(ConfigError, match=r"autoreset_mode=AutoresetMode\.SAME_STEP"):
         fastac.A2C(gymnasium.vector.SyncVectorEnv([Tape] * 3))
+    for option in ({"max_episode_steps": 9}, {"env_kwargs": {"length": 9}}):
+        with pytest.raises(ConfigError, match="expected none for an env that is made already, got "):
+            fastac.A2C(envs, **option)
+
+
+@pytest.mark.parametrize("kind", [fastac.A2C, fastac.A3C])
+def test_an_id_with_the_module_that_registers_it(kind, tmp_path, monkeypatch):
+    name = f"registers_{kind.__name__}"
+    lines = ["import gymnasium", f"gymnasium.register('{name}-v0', lambda **k: gymnasium.make('Acrobot-v1', **k))"]
+    (tmp_path / f"{name}.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    model = kind(f"{name}:{name}-v0", **SMALL).learn(50)
+    assert kind.load(model.save(tmp_path)).learn(50).config.env == f"{name}:{name}-v0"
+    with pytest.raises(ConfigError, match="got 'no_such_module:Own-v0': No module named 'no_such_module'"):
+        kind("no_such_module:Own-v0")
+
+
+def test_the_native_envs_id_with_its_module():
+    assert fastac.A2C("fastac:fastac/CartPole-v1").config.engine == "native"
+
+
+def test_a_model_goes_on_in_other_envs(tmp_path):
+    """Those that are given know best how many they are and how long their episodes."""
+    path = fastac.A2C("CartPole-v1", **SMALL).learn(50).save(tmp_path)
+    mode = gymnasium.vector.AutoresetMode
+    envs = gymnasium.vector.SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")] * 3, autoreset_mode=mode.SAME_STEP)
+    config = fastac.A2C.load(path, env=envs).learn(50).config
+    assert (config.engine, config.n_envs, config.max_episode_steps) == ("torch", 3, None)
+    config = fastac.A2C.load(path, env=lambda: gymnasium.make("CartPole-v1")).learn(50).config
+    assert (config.engine, config.n_envs, config.max_episode_steps) == ("torch", 4, 500)
+    with pytest.raises(
+        fastac.CheckpointError, match=r"whole, but not of this env and policy: .*params: expected shape"
+    ):
+        fastac.A2C.load(path, env=Tape)
+
+
+def test_what_cannot_be_pickled_is_told():
+    lock = threading.Lock()
+
+    def locked():
+        with lock:
+            return Tape()
+
+    with pytest.raises(ConfigError, match=r"expected what can be pickled, .*lock.*backend='thread'"):
+        fastac.A3C(locked, workers=1, **SMALL).learn(20)
+    assert fastac.A3C(locked, workers=1, backend="thread", **SMALL).learn(20).num_timesteps >= 20
 
 
 def test_arguments_as_in_stable_baselines3():

@@ -24,7 +24,7 @@ from fastac.errors import CheckpointError, ConfigError, NothingToResumeError
 from fastac.metrics import History, Position, expect_reachable
 from fastac.mlp import act, initial_params, sample
 from fastac.normalization import Statistics
-from fastac.problem import CARTPOLE_PROBLEM, names_an_env, solve_problem
+from fastac.problem import CARTPOLE_PROBLEM, is_made, names_an_env, solve_problem
 from fastac.progress import WaitingProgress
 from fastac.shared import Ledger
 from fastac.signals import signals_deferred
@@ -89,6 +89,9 @@ class Keeping:
 
         wanted = self.every_s > 0 and (path is not None or tell is not None)
         return [Periodic(self.every_s, keep)] if wanted else []
+
+
+_OF_ENVS = ("n_envs", "max_episode_steps", "env_kwargs")
 
 
 class _Missing(Exception):
@@ -420,7 +423,8 @@ class Algorithm(ABC):
         except _Missing as missing:
             raise ConfigError(f"{path}: {missing}") from None
         except (ConfigError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: whole, but made by another version of fastac: {error!r}") from error
+            why = "made by another version of fastac" if env is policy is None else "not of this env and policy"
+            raise CheckpointError(f"{path}: whole, but {why}: {error!r}") from error
         return model
 
     def _restore(self, saved: Checkpoint) -> None:
@@ -441,11 +445,12 @@ class Algorithm(ABC):
     @classmethod
     def _from_config(cls: type[AlgorithmT], config: Config, env: Any = None, policy: Any = None) -> AlgorithmT:
         options = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-        if env is not None:
-            options["env"] = env
-        if policy is not None:
-            options["policy"] = policy
-        return cls(**options)
+        given = {name: value for name, value in (("env", env), ("policy", policy)) if value is not None}
+        if given and config.engine == "native":
+            options["engine"] = "auto"
+        if is_made(env):  # it knows better
+            options = {name: options[name] for name in options if name not in _OF_ENVS}
+        return cls(**{**options, **given})
 
     def _envs_state(self) -> Arrays:
         """What decides the future of the envs, where they outlive a learn()."""

@@ -46,7 +46,13 @@ class Problem:
     envs: VectorEnv | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (cloudpickle.dumps((self.spaces, self.make_env, self.module)),)
+        try:
+            return _unpickled, (cloudpickle.dumps((self.spaces, self.make_env, self.module)),)
+        except Exception as error:  # a user's own object may raise anything
+            raise ConfigError(
+                f"env, policy: expected what can be pickled, as each worker process gets its own, got {error!r}: have "
+                "the function that makes the env make that, too, or use backend='thread'"
+            ) from error
 
 
 CARTPOLE_PROBLEM = Problem(CARTPOLE)
@@ -128,6 +134,11 @@ def _name_of(env: Any) -> str:
     return f"{named.__module__}.{named.__qualname__}" if spec is None else f"{named.__qualname__} of {spec.id}"
 
 
+def is_made(env: Any) -> bool:
+    """An env or a vector env, and not what makes one."""
+    return hasattr(env, "step") and not callable(env)
+
+
 def _envs_in(env: Any, config_type: type[Config], options: dict[str, Any]) -> dict[str, Any]:
     """n_envs of the user's own env or vector env. Raises ConfigError where that cannot be what trains."""
     if callable(env):
@@ -142,6 +153,9 @@ def _envs_in(env: Any, config_type: type[Config], options: dict[str, Any]) -> di
         )
     if options.get("n_envs", n) != n:
         raise ConfigError(f"n_envs: expected {n}, as many as the given env has, got {options['n_envs']}")
+    for name in ("max_episode_steps", "env_kwargs"):
+        if options.get(name) is not None:
+            raise ConfigError(f"{name}: expected none for an env that is made already, got {options[name]!r}")
     return {"n_envs": n}
 
 

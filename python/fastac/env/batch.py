@@ -5,6 +5,7 @@ Room before: the policy, whose actions come in. Room after: the rollout, which r
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,9 +45,15 @@ class Maker:
 
 
 def spec_of(env_id: str) -> EnvSpec:
-    """The registration of an id. Raises ConfigError, with Gymnasium's own words and suggestions."""
+    """The registration of an id; of "module:id" once the module is imported.
+
+    Raises ConfigError, with Gymnasium's own words and suggestions.
+    """
+    module, _, registered = env_id.rpartition(":")
     try:
-        return gymnasium.spec(env_id)
+        if module:
+            importlib.import_module(module)
+        return gymnasium.spec(registered)
     except (gymnasium.error.Error, ImportError) as error:
         raise ConfigError(f"env: expected the id of a registered Gymnasium env, got {env_id!r}: {error}") from error
 
