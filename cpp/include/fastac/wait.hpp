@@ -113,13 +113,19 @@ public:
     void unlock() noexcept { pthread_mutex_unlock(&mutex_); }
 
 private:
-#ifdef FASTAC_TSAN
-    // Older ThreadSanitizers do not know pthread_mutex_clocklock, and report every unlock; the timed form they all know.
-    static constexpr clockid_t clock = CLOCK_REALTIME;
-    int lock_until(const timespec& at) { return pthread_mutex_timedlock(&mutex_, &at); }
-#else
+#if defined(__GLIBC__) && !defined(FASTAC_TSAN)
+#if __GLIBC_PREREQ(2, 30)
+#define FASTAC_CLOCKLOCK 1
+#endif
+#endif
+#ifdef FASTAC_CLOCKLOCK
     static constexpr clockid_t clock = CLOCK_MONOTONIC;
     int lock_until(const timespec& at) { return pthread_mutex_clocklock(&mutex_, clock, &at); }
+#else
+    // Older C libraries and musl have the timed form alone, and older ThreadSanitizers know no other and report every unlock. Where
+    // somebody sets the clock back during a wait, it ends late, by as much, if the mutex does not come free before.
+    static constexpr clockid_t clock = CLOCK_REALTIME;
+    int lock_until(const timespec& at) { return pthread_mutex_timedlock(&mutex_, &at); }
 #endif
 
     pthread_mutex_t mutex_;
