@@ -382,7 +382,7 @@ def test_a_function_makes_the_module_of_the_spaces():
         (lambda spaces: 5, "policy: expected a function that returns a torch module, got 5"),
         ("CustomPolicy", "policy: expected one of MlpPolicy, .*, or a torch module, got 'CustomPolicy'"),
         ("MlpPolizy", "policy: expected one of MlpPolicy"),
-        ("CnnGruPolicy", r"policy: expected one without Cnn for observations of shape \[2\]"),
+        ("CnnGruPolicy", r"policy: expected an env that shows images, .*for CnnGruPolicy, got .* of shape \[2\]"),
     ],
 )
 def test_policies_that_are_none(policy, words):

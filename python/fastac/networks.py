@@ -17,7 +17,6 @@ from torch import nn
 
 from fastac import seeding
 from fastac.config import Config
-from fastac.errors import ConfigError
 from fastac.mlp import Float32, mlp_params, orthogonal
 from fastac.spaces import Spaces
 
@@ -112,8 +111,6 @@ class _Cnn(nn.Module):
 
     def __init__(self, spaces: Spaces) -> None:
         super().__init__()
-        if len(spaces.obs_shape) not in (2, 3):
-            raise ConfigError(f"policy: expected one without Cnn for observations of shape {list(spaces.obs_shape)}")
         shape = spaces.obs_shape if len(spaces.obs_shape) == 3 else (1, *spaces.obs_shape)
         self._last = shape[0] > shape[2]  # channels last, as cameras and Gymnasium have them
         channels, *sides = (shape[2], *shape[:2]) if self._last else shape
