@@ -112,7 +112,17 @@ def _descriptors() -> dict[Thing, str]:
 
 
 def _shared_files() -> dict[Thing, str]:
-    return {("file", name): f"{SHARED_FILES}/{name}" for name in os.listdir(SHARED_FILES)}
+    """But for those that a process maps which is none of ours: the folder is the machine's, and others use it, too."""
+    names = os.listdir(SHARED_FILES)
+    if not names:
+        return {}
+    _processes()  # which are ours
+    theirs = b""
+    for pid in _foreign:
+        with contextlib.suppress(OSError):  # gone, or another user's
+            theirs += Path(f"/proc/{pid}/maps").read_bytes()
+    paths = {name: f"{SHARED_FILES}/{name}" for name in names}
+    return {("file", name): path for name, path in paths.items() if f" {path}\n".encode() not in theirs}
 
 
 def _mappings() -> dict[Thing, str]:

@@ -1,8 +1,11 @@
 """The fixture of conftest.py that looks after every test: it finds what was left behind, and nothing else."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import leftovers
@@ -100,6 +103,30 @@ def test_what_is_left_behind_is_found(summary: str, test: str, words: str) -> No
 
 def test_where_it_looks_for_files():
     assert Path("/dev/shm") == leftovers.SHARED_FILES
+
+
+MAPS = """
+import mmap, os, sys, time
+with open(sys.argv[1], "w+b") as file:
+    file.truncate(4096)
+    mapped = mmap.mmap(file.fileno(), 4096)
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_another_process_maps_is_its_own(tmp_path):
+    """One that is neither our child nor has our marks; without it the file is somebody's who left it behind."""
+    file = Path(f"/dev/shm/not-ours-{os.getpid()}")
+    command = ["setsid", "--fork", sys.executable, "-c", MAPS, str(file)]
+    with subprocess.Popen(command, env={}, stdout=subprocess.PIPE) as starter:
+        pid = int(starter.stdout.readline())
+    assert file.exists() and ("file", file.name) not in leftovers.look()
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while ("file", file.name) not in leftovers.look():  # until the process is gone
+        assert time.monotonic() < deadline
+    file.unlink()
 
 
 @pytest.mark.parametrize("test", ["nothing_that_stays", "tidy_up"])

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 
 import pytest
 from click.testing import CliRunner
@@ -88,6 +89,10 @@ def test_the_table_shows_all_of_them():
 
 @pytest.mark.parametrize("name", ENV_PRESETS)
 def test_a_preset_for_another_env_trains_there(name):
+    if "LunarLander" in name:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # one that is an error crashes SWIG's modules
+            pytest.importorskip("Box2D")
     model = fastac.A2C(**fastac.preset(name), seed=0).learn(500)
     assert model.config.env == name.removeprefix("a2c-") and fastac.evaluate_policy(model, n_eval_episodes=2)
 
