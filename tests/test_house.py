@@ -53,7 +53,7 @@ FLOORS = [
         "recording",
     ],
     ["rollout", "objective", "updates", "torch_engine", "engines", "forking", "worker", "launch"],
-    ["training", "algorithm", "a2c", "a3c", "evaluation", "callbacks", "logs", "preload"],
+    ["training", "algorithm", "a2c", "a3c", "evaluation", "callbacks", "logs", "live", "preload"],
     [
         "compare.experiment",
         "compare.statistics",
@@ -192,6 +192,7 @@ DOORS = {
     "rich": {
         "progress",
         "logs",
+        "live",
         "compare.tables",
         "exercise.tables",
         "bench.env",

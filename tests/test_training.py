@@ -137,6 +137,15 @@ def test_an_exploding_worker_ends_the_run(backend, engine):
     assert model.ledger.rejected_nonfinite >= 10
 
 
+def test_a_model_says_what_it_is():
+    model = fastac.A3C(workers=1, backend="thread", **SMALL)
+    assert repr(model) == "<A3C MlpPolicy on CartPole-v1, native engine, 0 env steps trained>"
+    model.learn(1000)
+    assert repr(model) == "<A3C MlpPolicy on CartPole-v1, native engine, 1,000 env steps trained>"
+    other = fastac.A2C("MlpGruPolicy", "Acrobot-v1", n_envs=2, seed=0)
+    assert repr(other) == "<A2C MlpGruPolicy on Acrobot-v1, torch engine, 0 env steps trained>"
+
+
 def test_predict():
     model = fastac.A2C(**SMALL)
     batch = np.random.default_rng(0).normal(size=(6, 4))

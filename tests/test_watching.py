@@ -81,6 +81,7 @@ def test_options_before_the_algorithm_are_of_resume():
     assert result.exit_code == 2 and "--tensorboard: expected after a2c, or with --resume" in result.output
 
 
-def test_a_bar_is_shown_unless_tables_are():
-    assert Watching(tensorboard=True, verbose=False).progress_bar
-    assert not Watching(tensorboard=False, verbose=True).progress_bar
+def test_a_bar_is_shown_unless_something_else_is():
+    assert Watching(tensorboard=True, verbose=False, live=False).progress_bar
+    assert not Watching(tensorboard=False, verbose=True, live=False).progress_bar
+    assert not Watching(tensorboard=False, verbose=False, live=True).progress_bar

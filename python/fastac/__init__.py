@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from fastac.config import A2CConfig, A3CConfig, Config
     from fastac.env import CartPoleEnv, CartPoleVectorEnv
     from fastac.evaluation import evaluate_policy
+    from fastac.live import LiveView
     from fastac.logs import Logger
     from fastac.training import BaseCallback
 
@@ -70,6 +71,7 @@ __all__ = [
     "EveryNUpdates",
     "FastacError",
     "LedgerError",
+    "LiveView",
     "Logger",
     "NonFiniteGradientError",
     "NothingToResumeError",
@@ -97,6 +99,7 @@ _LATER = {
     "CartPoleEnv": "fastac.env",
     "CartPoleVectorEnv": "fastac.env",
     "Config": "fastac.config",
+    "LiveView": "fastac.live",
     "Logger": "fastac.logs",
     "evaluate_policy": "fastac.evaluation",
 }

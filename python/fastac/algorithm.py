@@ -30,6 +30,7 @@ from fastac.shared import Ledger
 from fastac.signals import signals_deferred
 from fastac.training import BaseCallback, MaybeCallback, as_callbacks, calling
 from fastac.updates import Moment, Periodic, Run
+from fastac.words import counted
 
 if TYPE_CHECKING:
     from fastac.policy import FlatPolicy
@@ -129,6 +130,15 @@ class Algorithm(ABC):
         self.history: History | None = None
         self.ledger: Ledger | None = None
         self._predict_random = np.random.default_rng(self.config.seed)
+
+    def __repr__(self) -> str:
+        return f"<{self.title}, {counted(self.num_timesteps, 'env steps')} trained>"
+
+    @property
+    def title(self) -> str:
+        """What it is, in a few words: "A3C MlpPolicy on CartPole-v1, native engine"."""
+        its = self.config
+        return f"{type(self).__name__} {its.policy} on {its.env}, {its.engine} engine"
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies, pickled ones too: a torch module of the copy has to lie on its own parameters."""

@@ -18,8 +18,13 @@ _LINE_EVERY_S = 5.0
 _ROOM_FOR_ECHO = 8
 
 
+def can_draw(console: Console) -> bool:
+    """Whether it is a terminal on which one can go back and draw again."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 @dataclass(frozen=True)
-class _Narrower:
+class Narrower:
     """Leaves room at its right: a terminal writes ^C there, and a line that wraps is not wiped away at the end."""
 
     what: RenderableType
@@ -30,7 +35,7 @@ class _Narrower:
 
 class _Bar(Progress):
     def get_renderable(self) -> RenderableType:
-        return _Narrower(super().get_renderable())
+        return Narrower(super().get_renderable())
 
 
 class WaitingProgress:
@@ -71,7 +76,7 @@ class WaitingProgress:
         if not self.visible or now - self._opened < _SILENT_S:
             return
         rate = (done - self._done_before) / (now - self._started) if now > self._started else 0.0
-        if self._console.is_terminal:
+        if can_draw(self._console):
             bar = self._bar or self._open_bar()
             bar.update(self._task, completed=min(done, self.total), rate=_rate(rate), note=note)
         elif now >= self._next_line:

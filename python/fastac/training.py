@@ -29,6 +29,8 @@ class Model(Protocol):
     params: npt.NDArray[np.float32]
     statistics: Statistics
 
+    @property
+    def title(self) -> str: ...
     def predict(self, obs: npt.ArrayLike, deterministic: bool = False) -> tuple[npt.NDArray[Any], Any]: ...
     def save(self, path: str | os.PathLike[str]) -> Path: ...
 
@@ -37,6 +39,7 @@ class Training:
     """A learn() under way.
 
     Attributes:
+        title: of the model, "A3C MlpPolicy on CartPole-v1, native engine".
         total_timesteps: env steps that it was asked for.
         eval_mean_reward: of the latest EvalCallback; None before it.
     """
@@ -47,6 +50,7 @@ class Training:
         self._before = before - run.begin.env_steps  # of the model, in its earlier learn() calls
         self._version = -1  # of the parameters that the model has
         self._told: dict[Hashable, UpdateSums] = {}  # to whom
+        self.title = model.title
         self.total_timesteps = run.begin.total_timesteps
         self.eval_mean_reward: float | None = None
         self.refresh()
@@ -128,6 +132,10 @@ class Training:
             "async/aborted": float(books["aborted"]),
             "async/deaths": float(self._run.toll.deaths),
         }
+
+    def show_progress(self, visible: bool) -> None:
+        """The bar of learn(progress_bar=True), or its lines where there is no terminal: whether they are shown."""
+        self._run.progress.visible = visible
 
     def stop(self) -> None:
         """Ends the training, as one that is done, with the updates under way."""

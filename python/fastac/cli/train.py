@@ -114,6 +114,7 @@ def _train(
     checkpoint_every_s: float,
     tensorboard: bool,
     verbose: bool,
+    live: bool,
     name: str | None,
     runs: Path,
     **options: Any,
@@ -127,7 +128,7 @@ def _train(
 
         import_engine(config)  # while Ctrl-C may still end everything at once
         model: Algorithm = {"a2c": fastac.A2C, "a3c": fastac.A3C}[kind](**options)
-        watching = Watching(tensorboard, verbose)
+        watching = Watching(tensorboard, verbose, live)
         watching.import_all()
         with signals_raised():
             folder = new_folder(runs, name, kind)

@@ -21,10 +21,11 @@ class Watching:
 
     tensorboard: bool
     verbose: bool
+    live: bool
 
     @property
     def progress_bar(self) -> bool:
-        return not self.verbose
+        return not (self.verbose or self.live)
 
     def going_on_in(self, folder: Path) -> Watching:
         """With event files, where there are some already."""
@@ -34,6 +35,7 @@ class Watching:
 
     def import_all(self) -> None:
         """What is needed, while Ctrl-C may still end everything at once. Raises ConfigError where that is missing."""
+        from fastac import live  # noqa: F401
         from fastac.logs import import_tensorboard
 
         if self.tensorboard:
@@ -41,16 +43,21 @@ class Watching:
 
     def callbacks(self, folder: Path) -> list[BaseCallback]:
         """Of a run in that folder."""
+        from fastac.live import LiveView
         from fastac.logs import Logger
 
         formats = {"csv": True, "json": True, "tensorboard": self.tensorboard, "stdout": self.verbose}
-        return [Logger(folder, [name for name, wanted in formats.items() if wanted])]
+        logger = Logger(folder, [name for name, wanted in formats.items() if wanted])
+        return [logger, LiveView()] if self.live else [logger]
 
 
 def watching_options(command: Command) -> Command:
     """The fields of Watching."""
     for option in (
         click.option("--verbose", "-v", is_flag=True, help="print the figures of progress.csv as tables, every second"),
+        click.option(
+            "--live", is_flag=True, help="watch it: returns, pace, staleness of each worker; plain lines off a terminal"
+        ),
         click.option(
             "--tensorboard",
             is_flag=True,
