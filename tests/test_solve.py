@@ -16,7 +16,18 @@ import fastac
 from fastac import updates
 from fastac.cli import main
 from fastac.config import BACKENDS, ENGINES
-from fastac.metrics import EPISODE, SOLVED, UPDATE, WINDOW, HistoryBuilder, Position, Solving, expect_reachable, row
+from fastac.metrics import (
+    EPISODE,
+    SOLVED,
+    UPDATE,
+    WINDOW,
+    HistoryBuilder,
+    Position,
+    Solving,
+    expect_reachable,
+    row,
+    thresholds_of,
+)
 
 SMALL = {"n_steps": 8, "hidden_sizes": (16,), "seed": 11}
 EASY = 40.0  # twice what the untrained policy gets
@@ -36,7 +47,8 @@ def episodes(worker, *pairs):
 
 def test_it_is_that_of_the_field():
     assert (SOLVED, WINDOW) == (475.0, 100)
-    assert (Position(9).threshold, Position(9, solve=30.0).threshold, Position(9, solve=0.0).threshold) == (475, 30, 0)
+    assert thresholds_of("CartPole-v1") == (195, 475) and thresholds_of("Acrobot-v1") == ()
+    assert thresholds_of("fastac/CartPole-v1", 30.0) == (30, 195, 475) and thresholds_of("Acrobot-v1", -80.0) == (-80,)
 
 
 def test_a_run_is_solved_by_the_episode_that_the_history_names():

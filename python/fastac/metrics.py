@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastac._core import LOG_COLUMNS
+from fastac.config import NATIVE_ENVS
 from fastac.errors import ConfigError
 
 Floats = npt.NDArray[np.float64]
@@ -24,7 +25,7 @@ Table = dict[str, Floats]
 
 SOLVED = 475.0  # Gymnasium's reward_threshold of CartPole-v1: the mean return of WINDOW episodes that solves it
 WINDOW = 100
-THRESHOLDS = (195.0, SOLVED)  # what tables tell of; 195 solved CartPole-v0
+THRESHOLDS = (195.0, SOLVED)  # what tables tell of CartPole; 195 solved CartPole-v0
 EPISODE, UPDATE = 0.0, 1.0
 _HEAD = ("kind", "wall_s", "worker", "new_env_steps", "new_updates")
 EPISODE_COLUMNS = ("episode_return", "episode_length")
@@ -83,11 +84,6 @@ class Position:
     wall_s: float = 0.0
     solve: float | None = None
     returns: tuple[float, ...] = ()
-
-    @property
-    def threshold(self) -> float:
-        """The mean return that counts as solved."""
-        return SOLVED if self.solve is None else self.solve
 
 
 @dataclass
@@ -209,6 +205,11 @@ class HistoryBuilder:
         history.episodes, history.updates = table(EPISODE, EPISODE_COLUMNS), table(UPDATE, UPDATE_COLUMNS)
         history.train_s = float(rows[-1, 1]) - self.start.wall_s
         return history
+
+
+def thresholds_of(env: str, solve: float | None = None) -> tuple[float, ...]:
+    """The mean returns whose time is told of a run in this env, in rising order: CartPole's, and where it is to end."""
+    return tuple(sorted({*(THRESHOLDS if env in NATIVE_ENVS else ()), *(() if solve is None else (solve,))}))
 
 
 def expect_reachable(solve: Any, max_episode_steps: float) -> float | None:

@@ -16,7 +16,7 @@ from fastac.checkpoint import MODEL_FILE, file_of, load_checkpoint, previous_of
 from fastac.cli.configuration import write_config
 from fastac.cli.endings import stopped
 from fastac.errors import FastacError
-from fastac.metrics import THRESHOLDS, History, Position, Table
+from fastac.metrics import History, Position, Table, thresholds_of
 from fastac.recording import recording_of
 from fastac.signals import signals_deferred
 from fastac.words import counted
@@ -176,7 +176,10 @@ class RunFolder:
             "startup_s": None if history is None else history.startup_s,
             "train_s": None if history is None else history.train_s,
             "cpu_s": None if history is None else history.cpu_s,
-            **{f"solved_{threshold:g}": self.time_to(threshold) for threshold in sorted({*THRESHOLDS, aim.threshold})},
+            **{
+                f"solved_{threshold:g}": self.time_to(threshold)
+                for threshold in thresholds_of(model.config.env, aim.solve)
+            },
             "earlier_parts": self._earlier_parts,
         }
         rundir.write_json(self._record, record)
@@ -254,7 +257,7 @@ def train_in(
             elif path.exists() and model.unfinished is not None:
                 click.echo(f"notice: {_saved(model, error, path)}; `fastac resume {folder.folder}` goes on", err=True)
             raise
-        _report(model, folder, aim.threshold, path)
+        _report(model, folder, aim.solve, path)
     except KeyboardInterrupt as stop:
         if model.num_timesteps == 0 and folder.made_here:
             folder.take_away()
@@ -277,21 +280,22 @@ def _status(model: Algorithm) -> str:
     return "done" if model.unfinished is None else "stopped"
 
 
-def _report(model: Algorithm, folder: RunFolder, threshold: float, path: Path) -> None:
+def _report(model: Algorithm, folder: RunFolder, solve: float | None, path: Path) -> None:
     assert model.ledger is not None
     history = folder.whole_history()
     wall_s = history.updates["wall_s"][-1:]  # empty where no row of the log survived
     pace = "".join(f" in {s:.3g} s ({model.num_timesteps / s:,.0f} env steps per s)" for s in wall_s)
-    solved = folder.time_to(threshold)
     click.echo(
         f"{type(model).__name__}: {counted(model.num_timesteps, 'env steps')} and "
         f"{counted(model.version, 'updates')}{pace}, return of the last 100 episodes {history.final_return():.1f}"
     )
-    click.echo(
-        f"solved ({threshold:g}): not in this run"
-        if solved is None
-        else f"solved ({threshold:g}): after {solved['env_steps']:,.0f} env steps and {solved['wall_s']:.3g} s"
-    )
+    for threshold in thresholds_of(model.config.env, solve)[-1:] if solve is None else (solve,):
+        solved = folder.time_to(threshold)
+        click.echo(
+            f"solved ({threshold:g}): not in this run"
+            if solved is None
+            else f"solved ({threshold:g}): after {solved['env_steps']:,.0f} env steps and {solved['wall_s']:.3g} s"
+        )
     resumed = len(np.unique(history.updates["part"])) > 1
     click.echo(f"ledger{' since it was resumed' if resumed else ''}: {model.ledger.text()}")
     if len(model.ledger.workers) > 1:

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastac.compare.statistics import curve
 from fastac.config import Config
-from fastac.metrics import THRESHOLDS, Floats, History, Table
+from fastac.metrics import Floats, History, Table, thresholds_of
 from fastac.report import books, diagnosis
 from fastac.report.commands import CONFIGS, configuration, train_command
 from fastac.report.drawing import AXES, Chart, Series, figure, figures
@@ -35,12 +35,15 @@ def run_page(source: RunSource) -> Page:
     record, history = source.record, source.history
     algorithm = str(record.get("algorithm", "Run"))
     config_type = CONFIGS.get(algorithm, Config)
+    solve = record["solve"] if isinstance(record.get("solve"), float) else None
+    # A record that was lost is taken for CartPole's, like a config without an env.
+    thresholds = thresholds_of(str(part(record, "config").get("env", Config.env)), solve)
     lines = [*source.notices, *interruption(record)]
     body = [
         books.notices(lines),
         _summary(record, history),
-        _solved(record, history),
-        _curves(history),
+        _solved(record, history, thresholds),
+        _curves(history, thresholds),
         _staleness(record, history),
         diagnosis.of_folder(source.folder),
         _ledger(record),
@@ -88,12 +91,14 @@ def _summary(record: dict[str, Any], history: History) -> Html:
     )
 
 
-def _solved(record: dict[str, Any], history: History) -> Html:
+def _solved(record: dict[str, Any], history: History, thresholds: tuple[float, ...]) -> Html:
+    if not thresholds:  # of this env no return is known that solves it
+        return Html("")
     rows: list[list[object]] = []
-    for threshold in THRESHOLDS:
-        when = part(record, f"solved_{threshold:.0f}") or history.time_to(threshold) or {}
+    for threshold in thresholds:
+        when = part(record, f"solved_{threshold:g}") or history.time_to(threshold) or {}
         ends = [number(when, name) if when else "not in this run" for name in AXES]
-        rows.append([f"mean return {threshold:.0f}", *ends, number(when, "episodes") if when else "-"])
+        rows.append([f"mean return {threshold:g}", *ends, number(when, "episodes") if when else "-"])
     note = (
         "The mean is over the last 100 episodes. A run that did not get there is censored: it might have, later. "
         "One run of one seed says nothing about an algorithm; fastac compare does."
@@ -106,7 +111,7 @@ def _solved(record: dict[str, Any], history: History) -> Html:
     )
 
 
-def _curves(history: History) -> Html:
+def _curves(history: History, thresholds: tuple[float, ...]) -> Html:
     clock = history.updates if len(history.updates["wall_s"]) else history.episodes
     if len(clock["wall_s"]) == 0:
         return section("curves", "Learning curves", element("p", "Nothing was logged to draw."))
@@ -119,7 +124,7 @@ def _curves(history: History) -> Html:
     window = _band_of_windows(history.episodes["episode_return"], columns["episodes"])
     said = "Of the last 100 episodes."
     charts = [
-        Chart("return", "Return", "return", [_series(columns, columns["return_mean"], *window)], said, THRESHOLDS),
+        Chart("return", "Return", "return", [_series(columns, columns["return_mean"], *window)], said, thresholds),
         Chart("return-var", "Variance of the last 100 returns", "variance", [_series(columns, columns["return_var"])]),
     ]
     for name, title, unit, zero in _CHARTS:
