@@ -65,8 +65,11 @@ class EvalCallback(BaseCallback):
     ) -> None:
         """
         Args:
-            eval_env, n_eval_episodes, deterministic, seed: as of evaluate_policy.
-            eval_freq: env steps.
+            eval_env: what to play in, as `env` of evaluate_policy; the model's own kind if None.
+            eval_freq: env steps of all envs.
+            n_eval_episodes: in each evaluation.
+            deterministic: take the most probable action instead of sampling.
+            seed: of the initial states, the same in each evaluation; drawn from the system if None.
             best_model_save_path: a folder, for best_model.safetensors.
             callback_on_new_best: called then; it may end the training.
         """
