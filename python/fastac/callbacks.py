@@ -34,7 +34,7 @@ class EveryNUpdates(BaseCallback):
 
 
 class CheckpointCallback(BaseCallback):
-    """Saves the model every `save_freq` env steps, as <save_path>/<name_prefix>_<env steps>_steps.safetensors."""
+    """Saves the model every `save_freq` env steps, as `<save_path>/<name_prefix>_<env steps>_steps.safetensors`."""
 
     def __init__(self, save_freq: int, save_path: str | Path, name_prefix: str = "rl_model") -> None:
         self.every_timesteps = _positive("save_freq", save_freq)
@@ -48,7 +48,8 @@ class EvalCallback(BaseCallback):
     """Plays `n_eval_episodes` every `eval_freq` env steps, and keeps the model that did best.
 
     Attributes:
-        best_mean_reward, last_mean_reward: of one evaluation; -infinity and NaN before the first.
+        best_mean_reward: of one evaluation; -infinity before the first.
+        last_mean_reward: of the latest; NaN before the first.
         evaluations: (env steps of the model, mean, standard deviation) of each.
     """
 
