@@ -384,7 +384,7 @@ class Algorithm(ABC):
     def save(self, path: Pathlike) -> Path:
         """Writes all that decides how training goes on to one safetensors file, and returns its path.
 
-        The file that was there is kept beside it, as <name>.previous.<suffix>: whatever happens meanwhile, one of the
+        The file that was there is kept beside it, as `<name>.previous.<suffix>`: whatever happens meanwhile, one of the
         two is whole. Where `path` is a folder, the file is model.safetensors in it.
 
         In `on_checkpoint` that is the model as it is between two updates, to be resumed from there.

@@ -34,7 +34,7 @@ class EveryNUpdates(BaseCallback):
 
 
 class CheckpointCallback(BaseCallback):
-    """Saves the model every `save_freq` env steps, as <save_path>/<name_prefix>_<env steps>_steps.safetensors."""
+    """Saves the model every `save_freq` env steps, as `<save_path>/<name_prefix>_<env steps>_steps.safetensors`."""
 
     def __init__(self, save_freq: int, save_path: str | Path, name_prefix: str = "rl_model") -> None:
         self.every_timesteps = _positive("save_freq", save_freq)
@@ -48,7 +48,8 @@ class EvalCallback(BaseCallback):
     """Plays `n_eval_episodes` every `eval_freq` env steps, and keeps the model that did best.
 
     Attributes:
-        best_mean_reward, last_mean_reward: of one evaluation; -infinity and NaN before the first.
+        best_mean_reward: of one evaluation; -infinity before the first.
+        last_mean_reward: of the latest; NaN before the first.
         evaluations: (env steps of the model, mean, standard deviation) of each.
     """
 
@@ -65,8 +66,11 @@ class EvalCallback(BaseCallback):
     ) -> None:
         """
         Args:
-            eval_env, n_eval_episodes, deterministic, seed: as of evaluate_policy.
-            eval_freq: env steps.
+            eval_env: what to play in, as `env` of evaluate_policy; the model's own kind if None.
+            eval_freq: env steps of all envs.
+            n_eval_episodes: in each evaluation.
+            deterministic: take the most probable action instead of sampling.
+            seed: of the initial states, the same in each evaluation; drawn from the system if None.
             best_model_save_path: a folder, for best_model.safetensors.
             callback_on_new_best: called then; it may end the training.
         """

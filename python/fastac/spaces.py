@@ -16,7 +16,10 @@ class Actions:
 
     Attributes:
         kind: "discrete", one of nvec[0]; "multi_discrete", one of each of nvec; "box", real numbers of `shape`.
-        low, high: "box": bounds of each number; infinite where there is none. What lies beyond is clipped for the env.
+        nvec: sizes of the choices; empty for a "box".
+        shape: of a "box"; else empty.
+        low: "box": lower bounds of the numbers; infinite where there is none. What lies beyond is clipped for the env.
+        high: upper bounds.
         start: "discrete": the env's name for action 0.
     """
 
@@ -50,7 +53,13 @@ class Actions:
 
 @dataclass(frozen=True)
 class Spaces:
-    """Observations, `obs_shape` of "float32" or "uint8" (an image, or bytes), and actions."""
+    """Of one env.
+
+    Attributes:
+        obs_shape: of an observation.
+        actions: what may be done.
+        obs_dtype: "float32", or "uint8" (an image, or bytes).
+    """
 
     obs_shape: tuple[int, ...]
     actions: Actions

@@ -41,6 +41,8 @@ class Training:
     Attributes:
         title: of the model, "A3C MlpPolicy on CartPole-v1, native engine".
         total_timesteps: env steps that it was asked for.
+        env_steps: made so far in this learn(), and in what it resumes.
+        n_updates: optimizer updates of the model so far.
         eval_mean_reward: of the latest EvalCallback; None before it.
     """
 
@@ -147,6 +149,11 @@ class BaseCallback:
 
     A2C keeps to `every_updates` to the update. A3C's workers go on meanwhile: it is called at the first look after as
     many, once however many there were. What it raises ends the training, and learn() raises it.
+
+    Attributes:
+        every_updates: updates between two calls; 0 if they do not matter.
+        every_timesteps: env steps between two calls; 0 likewise. Where several of these are set, all are waited for.
+        every_s: seconds between two calls; 0 likewise.
     """
 
     every_updates: int = 0
