@@ -53,7 +53,7 @@ FLOORS = [
         "recording",
     ],
     ["rollout", "objective", "updates", "torch_engine", "engines", "forking", "worker", "launch"],
-    ["training", "algorithm", "a2c", "a3c", "evaluation", "callbacks", "logs", "live", "preload"],
+    ["training", "algorithm", "a2c", "a3c", "evaluation", "callbacks", "logs", "live", "interop.export", "preload"],
     [
         "compare.experiment",
         "compare.statistics",
@@ -217,7 +217,16 @@ DOORS = {
     "jax": {"bench.jax_cartpole", "bench.jax_a2c", "bench.jax_ppo"},
     "stable_baselines3": {"interop.sb3", "bench.sb3_a2c"},
     "envpool": {"bench.envpool_env"},
-    "torch": {"distributions", "networks", "policy", "problem", "objective", "doctor", "bench.plain_a3c"},
+    "torch": {
+        "interop.export",
+        "distributions",
+        "networks",
+        "policy",
+        "problem",
+        "objective",
+        "doctor",
+        "bench.plain_a3c",
+    },
 }
 
 

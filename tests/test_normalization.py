@@ -81,8 +81,8 @@ def test_a_rollout_stands_on_what_was_known_before_it():
     config = A2CConfig(engine="torch", seed=0, n_steps=3, gamma=0.5, reward_scale=1.0, **BOTH)
     policy = make_policy(config, None, SPACES)
     collector = Collector(config, 0, 1, problem=Problem(SPACES, Tape))
-    (collector.shared,), _ = shared(config)
-    first = collector.collect(policy)
+    (its,), _ = shared(config)
+    first = collector.collect(policy, shared=its)
     assert first.obs[:, 0, 0].tolist() == [0, 1, 2]  # nothing was known
     discounted = np.array([1, 2.5, 4.25])
     expected = returns.gae(
@@ -94,10 +94,10 @@ def test_a_rollout_stands_on_what_was_known_before_it():
         config.gae_lambda,
     )[1]
     np.testing.assert_allclose(first.returns, expected, rtol=1e-5)
-    second = collector.collect(policy)
+    second = collector.collect(policy, shared=its)
     std = np.sqrt(np.var([0, 1, 2]) + 1e-8)
     np.testing.assert_allclose(second.obs[:, 0, 0], (np.arange(3) - 1) / std, rtol=1e-6)
-    known = collector.shared.read()
+    known = its.read()
     assert (known.obs.count, known.obs.mean.tolist(), known.returns.count) == (6, [1, 1], 6)
     np.testing.assert_allclose(
         known.returns.variance, np.tile(discounted, 2).var()

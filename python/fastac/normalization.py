@@ -54,6 +54,11 @@ class Moments:
         """Of the whole population; 1 where nothing has been seen."""
         return self.squares / self.count if self.count else np.ones_like(self.squares)
 
+    @property
+    def scale(self) -> Floats:
+        """The standard deviation, above zero."""
+        return np.sqrt(self.variance + _EPSILON)
+
     def pack(self) -> Floats:
         """float64[1 + 2 D]."""
         return np.concatenate([[self.count], self.mean, self.squares])
@@ -98,7 +103,7 @@ class Statistics:
         if not self.config.normalize_observation or not self.obs.count:
             return obs
         shape = obs.shape[1:]
-        mean, scale = self.obs.mean.reshape(shape), np.sqrt(self.obs.variance + _EPSILON).reshape(shape)
+        mean, scale = self.obs.mean.reshape(shape), self.obs.scale.reshape(shape)
         return np.clip((obs - mean) / scale, -CLIP, CLIP).astype(np.float32)
 
     def normalized_rewards(self, rewards: Float32) -> Float32:
@@ -106,7 +111,7 @@ class Statistics:
         stays."""
         if not self.config.normalize_reward:
             return rewards
-        return np.clip(rewards / np.sqrt(self.returns.variance + _EPSILON), -CLIP, CLIP).astype(np.float32)
+        return np.clip(rewards / self.returns.scale, -CLIP, CLIP).astype(np.float32)
 
 
 def size_of(config: Config, spaces: Spaces) -> int:

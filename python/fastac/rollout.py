@@ -59,7 +59,6 @@ class Collector:
             raise ValueError("expected a config with a seed: use config.resolve_seed()")
         self.config = config
         self.first = first
-        self.shared: SharedStatistics | None = None  # what normalises, in a run that does
         self._problem = problem
         self.envs = make_batch(config, problem, seeding.env_words(config.seed, call, first, n_envs, incarnation))
         self._actions = _core.UniformStreams(seeding.action_words(config.seed, call, first, n_envs, incarnation))
@@ -86,13 +85,15 @@ class Collector:
         return _collector_at, (self.config, self.first, self.envs.num_envs, self._problem, self.get_state())
 
     @np.errstate(over="ignore", invalid="ignore")  # a policy that diverges is told by its gradient, not by warnings
-    def collect(self, policy: FlatPolicy, session: _core.Session | None = None) -> Rollout:
+    def collect(
+        self, policy: FlatPolicy, session: _core.Session | None = None, shared: SharedStatistics | None = None
+    ) -> Rollout:
         """Acts T steps in each env with `policy` as it is, and works out returns and advantages.
 
-        `session`: whose seat gives a sign of life with each step.
+        `session`: whose seat gives a sign of life with each step. `shared`: what normalises, and learns of it.
         """
         envs, config, distribution = self.envs, self.config, policy.distribution
-        normalized = self.shared.read().normalized_obs if self.shared is not None else _as_they_are
+        normalized = _as_they_are if shared is None else shared.read().normalized_obs
         if self._memory is None:
             self._memory = policy.no_memory(envs.num_envs)
         before, memory = self._memory, self._memory
@@ -117,7 +118,10 @@ class Collector:
                 session.beat()
         self._memory = memory
         last_values = policy.values(normalized(envs.obs), memory)
-        return self._rollout(last_values, before, episodes)
+        rewards = self._rewards
+        if shared is not None:
+            rewards = shared.add(self._seen, self._discounted_returns()).normalized_rewards(rewards)
+        return self._rollout(rewards, last_values, before, episodes)
 
     def _uniforms(self, n: int) -> npt.NDArray[np.float64]:
         """Of which actions are made, in [0, 1), [N, n]: of each env's own stream, kept for `noise_steps`."""
@@ -126,13 +130,12 @@ class Collector:
         self._noise_age += 1
         return self._noise
 
-    def _rollout(self, last_values: Float32, memory: Float32 | None, episodes: list[tuple[float, int]]) -> Rollout:
+    def _rollout(
+        self, rewards: Float32, last_values: Float32, memory: Float32 | None, episodes: list[tuple[float, int]]
+    ) -> Rollout:
         """What was collected, with returns and advantages. `memory`: that of its start."""
         config = self.config
         done = self._terminated | self._truncated
-        rewards = self._rewards
-        if self.shared is not None:
-            rewards = self.shared.add(self._seen, self._discounted_returns(done)).normalized_rewards(rewards)
         successors = returns.successor_values(
             self._values, last_values, self._final_values, self._terminated, self._truncated
         )
@@ -143,10 +146,10 @@ class Collector:
             advantages = returns.normalized(advantages)
         return Rollout(self._obs, self._taken, self._values, advantages, targets, episodes, memory, done)
 
-    def _discounted_returns(self, done: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    def _discounted_returns(self) -> npt.NDArray[np.float64]:
         """sum over k of gamma^k * reward[t - k] in each episode, [T, N]: that whose deviation scales rewards, as in
         Stable-Baselines3's VecNormalize."""
-        out = np.empty(self._rewards.shape)
+        out, done = np.empty(self._rewards.shape), self._terminated | self._truncated
         for t, reward in enumerate(self._rewards):
             self._discounted = self.config.gamma * self._discounted + reward
             out[t] = self._discounted

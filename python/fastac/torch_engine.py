@@ -27,19 +27,18 @@ class TorchEngine:
     def begin(self, session: _core.Session, workers: int, statistics: Statistics) -> _TorchLoop:
         policy = make_policy(self.config, None, self.problem.spaces, self.problem.module)
         policy.warm_up()
-        if statistics.wanted:
-            shared = SharedStatistics(session, workers, statistics)
-            for collector in self.groups.members:
-                assert isinstance(collector, Collector)
-                collector.shared = shared
-        return _TorchLoop(self, policy, session)
+        shared = SharedStatistics(session, workers, statistics) if statistics.wanted else None
+        return _TorchLoop(self, policy, session, shared)
 
 
 class _TorchLoop:
-    def __init__(self, engine: TorchEngine, policy: FlatPolicy, session: _core.Session) -> None:
+    def __init__(
+        self, engine: TorchEngine, policy: FlatPolicy, session: _core.Session, shared: SharedStatistics | None
+    ) -> None:
         self._engine = engine
         self._policy = policy
         self._session = session
+        self._shared = shared
         self._recorder = Recorder(session, session.seat)
 
     def run(self, total_timesteps: int, most_updates: int = 0) -> bool:
@@ -53,7 +52,11 @@ class _TorchLoop:
         learning_rate = scheduled(config.lr_schedule, config.learning_rate, env_steps / total_timesteps)
         ent_coef = scheduled(config.ent_schedule, config.ent_coef, env_steps / total_timesteps)
 
-        rollout = self._engine.groups.current.collect(policy, session)
+        collector = self._engine.groups.current
+        if isinstance(collector, NativeCollector):
+            rollout = collector.collect(policy, session)
+        else:
+            rollout = collector.collect(policy, session, self._shared)
         self._engine.groups.advance()
         stats = compute_gradient(policy, rollout, config, ent_coef)
         submitted = session.submit(
