@@ -63,6 +63,7 @@ WAITS = {
     ("lifeline", "_before_fork"): "test_forking.py::test_a_fork_waits_until_writers_are_known_but_not_for_ever",
     ("lifeline", "end_with_writer"): AT_ONCE,
     ("lifeline", "forks_held_up"): "test_waits.py::test_another_thread_that_never_ends_its_start",
+    ("pictures", "Window.add"): AT_ONCE,  # the events that there are
     ("shared", "serve_until_stopped"): "test_waits.py::test_a_learner_that_does_not_leave",
     ("updates", "flush_log"): "test_waits.py::test_log_rows_that_nobody_reads",
     ("worker", "ProcessWorker._listen"): "test_launch.py::test_a_message_is_short_enough_to_arrive_in_one_piece",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fastac.env.batch import GymnasiumBatch
+    from fastac.env.drawn import DrawnEnv
 
     Env = gymnasium.Env[Any, Any]
     VectorEnv = gymnasium.vector.VectorEnv[Any, Any, Any]
@@ -78,6 +79,21 @@ def make_batch(config: Config, problem: Problem, words: npt.NDArray[np.uint64]) 
         batch = GymnasiumBatch(vectorized(problem.make_env, len(words)), problem.spaces)
     batch.reset(words)
     return batch
+
+
+def make_drawn(config: Config, problem: Problem) -> DrawnEnv:
+    """One env that draws itself. Raises ConfigError where none can be made."""
+    from fastac.env.batch import Maker, spec_of
+    from fastac.env.common import ENV_ID
+    from fastac.env.drawn import DrawnEnv
+
+    maker = problem.make_env
+    if problem.envs is not None:
+        raise ConfigError("env: expected one that can be made anew, by its id, got one that the user has made")
+    if maker is None:
+        maker = Maker(spec_of(ENV_ID), config.max_episode_steps, {})
+    assert isinstance(maker, Maker)
+    return DrawnEnv(maker)
 
 
 def names_an_env(env: str) -> bool:

@@ -58,11 +58,11 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[IO[str]]:
+def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """A file to write that takes the name `path` once it is complete on the disk. Where that fails, nothing stays."""
     temporary = path.with_name(path.name + ".writing")
     try:
-        with temporary.open("w", newline="") as file:
+        with temporary.open(mode, newline="" if mode == "w" else None) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -96,13 +96,13 @@ def remove_if_empty(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Whole or not at all."""
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(text)
 
 
 def write_json(path: Path, value: Any) -> None:
     """NaN and infinity become null: they are no JSON."""
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
 
 
@@ -119,7 +119,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """One line for each row, under the keys of the first."""
     rows = list(rows)
-    with _replacing(path) as file:
+    with replacing(path) as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)
@@ -127,7 +127,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def write_table(path: Path, table: Table) -> None:
     """A table of equally long columns, with a header even where it is empty."""
-    with _replacing(path) as file:
+    with replacing(path) as file:
         writer = csv.writer(file)
         writer.writerow(table)
         writer.writerows(zip(*(_numbers(column) for column in table.values()), strict=True))

@@ -18,6 +18,7 @@ _COMMANDS = [
     Later(
         "mitigations", "fastac.cli.lab:mitigations_command", "What helps against staleness, each remedy tuned alike."
     ),
+    Later("play", "fastac.cli.play:play", "Show a policy at play, in a window or a film."),
     Later("presets", "fastac.cli.presets:presets", "Show the named sets of hyper-parameters."),
     Later("replay", "fastac.cli.replay:replay", "Make a recorded run again, to the last bit."),
     Later("report", "fastac.cli.report:report", "Show a run or a comparison as one HTML file."),
@@ -46,6 +47,7 @@ def main() -> None:
     fastac train a3c --preset a3c-8          train, and keep the model in runs/
     fastac train a3c --config run.toml       with options from a file
     fastac eval runs/NAME                    play episodes without learning
+    fastac play runs/NAME                    watch a policy, in a window, a GIF or an MP4
     fastac resume runs/NAME                  finish a run that was interrupted
     fastac report runs/NAME                  a run or a comparison as one HTML page
     fastac replay runs/NAME                  make a recorded run again, to the last bit
