@@ -157,7 +157,7 @@ def _give_up(thread: threading.Thread, server: Forkserver) -> None:
 
 class _Process(ForkServerProcess):
     """One that does not import the user's script, which would start the training again where the script has no
-    `if __name__ == "__main__"`. Nothing that a worker gets is defined there, so it need not."""
+    `if __name__ == "__main__"`. What a worker gets of it is pickled by value (problem.py), so it need not."""
 
     def __init__(self, preload: str, **options: Any) -> None:
         super().__init__(**options)
