@@ -1,12 +1,14 @@
 // What the tests of the shared core have in common: small regions, threads that start together, child processes.
 #pragma once
 
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <barrier>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <functional>
@@ -32,6 +34,13 @@ inline constexpr int shorter = 1;
 #endif
 
 inline constexpr std::uint64_t nonce = 0x5eed;
+
+/// Whether a mutex comes free when its holder is killed. Linux does it; qemu, which plays it to a single program, does not.
+inline bool has_robust_mutexes() {
+    void* list = nullptr;
+    std::size_t bytes = 0;
+    return syscall(SYS_get_robust_list, 0, &list, &bytes) == 0;
+}
 
 inline fastac::RegionConfig config(std::uint32_t workers, std::uint32_t parameters, fastac::UpdateScheme scheme = fastac::UpdateScheme::lockfree,
                                    fastac::OptimizerKind kind = fastac::OptimizerKind::sgd) {
