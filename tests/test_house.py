@@ -18,9 +18,9 @@ FLOORS = [
     [
         "words",
         "spaces",
+        "seeding",
         "config",
         "presets",
-        "seeding",
         "mlp",
         "normalization",
         "groups",
@@ -54,7 +54,7 @@ FLOORS = [
         "recording",
     ],
     ["rollout", "objective", "updates", "torch_engine", "engines", "forking", "worker", "launch"],
-    ["training", "algorithm", "a2c", "a3c", "evaluation", "callbacks", "logs", "live", "interop.export"],
+    ["training", "standing", "algorithm", "a2c", "a3c", "evaluation", "callbacks", "logs", "live", "interop.export"],
     ["pictures", "playing", "preload"],
     [
         "compare.experiment",

@@ -1,10 +1,12 @@
 """Networks of every kind: shapes, initial weights, and the gradient of the written formula, step by step."""
 
+import copy
 import dataclasses
 
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces as gym_spaces
 from test_any_env import Tape
 from torch import nn
 
@@ -67,16 +69,11 @@ def test_images_are_seen_by_channels_and_bytes_are_scaled(channels_last):
     )
     obs = torch.randint(0, 256, (2, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     image = (obs.permute(0, 3, 1, 2) if channels_last else obs).double() / 255
-    features, net = module.features, module.double()
-    x = net.features.convolutions(image).flatten(1)
-    x = torch.relu(features.linear(x))
-    outputs, values = network_of_float(module)(obs)
-    assert torch.allclose(outputs.double(), module.double().policy_head(x), atol=1e-5)
-    assert torch.allclose(values.double(), module.double().value_head(x).squeeze(-1), atol=1e-5)
-
-
-def network_of_float(module):
-    return module.float()
+    outputs, values = module(obs)
+    features = module.double().features
+    x = torch.relu(features.linear(features.convolutions(image).flatten(1)))
+    assert torch.allclose(outputs.double(), module.policy_head(x), atol=1e-5)
+    assert torch.allclose(values.double(), module.value_head(x).squeeze(-1), atol=1e-5)
 
 
 def test_separate_trunks_are_of_the_mlp_alone():
@@ -88,7 +85,7 @@ class Reference:
     """The loss of a rollout as it is written in the papers, one env and one step at a time, in double precision."""
 
     def __init__(self, policy, rollout, config, ent_coef):
-        module = copy_in_double(policy.module)
+        module = Doubled(policy.module)
         total, m = 0.0, rollout.values.size
         for env in range(rollout.values.shape[1]):
             memory = None if rollout.memory is None else torch.from_numpy(rollout.memory[env : env + 1]).double()
@@ -107,25 +104,14 @@ class Reference:
         self.grad = torch.cat([p.grad.flatten() for p in module.parameters()]).numpy()
 
 
-def copy_in_double(module):
-    """With the same numbers; a deep copy would keep the float32 views."""
-    import copy
-
-    doubled = copy.deepcopy(module).double()
-    doubled.float = lambda: doubled
-    for layer in doubled.modules():
-        for parameter in layer.parameters(recurse=False):
-            parameter.grad = None
-    torch.set_default_dtype(torch.float32)
-    return Doubled(doubled)
-
-
 class Doubled(nn.Module):
-    """The networks turn what they see into float32; here into double."""
+    """A copy in double precision, of what it sees, too, which the networks turn into float32."""
 
     def __init__(self, module):
         super().__init__()
-        self.module = module
+        self.module = copy.deepcopy(module).double()
+        for parameter in self.module.parameters():
+            parameter.grad = None
 
     def forward(self, obs, *memory):
         original = torch.Tensor.float
@@ -135,13 +121,8 @@ class Doubled(nn.Module):
         finally:
             torch.Tensor.float = original
 
-    def parameters(self, recurse=True):
-        return self.module.parameters(recurse)
-
 
 def space_of(actions):
-    from gymnasium import spaces as gym_spaces
-
     if actions.kind == "box":
         return gym_spaces.Box(np.float32(actions.low), np.float32(actions.high))
     return (

@@ -16,6 +16,7 @@ import fastac
 from fastac import rundir
 from fastac.checkpoint import previous_of
 from fastac.cli import main
+from fastac.standing import Standing
 
 SMALL = ["--n-steps", "8", "--hidden-sizes", "16", "--seed", "3"]
 SLOW = [*SMALL, "--engine", "torch"]  # of which something is left when it is stopped
@@ -123,7 +124,7 @@ def test_a_stopped_a3c_is_finished(backend, tmp_path):
 
 def shorter(folder, model, total):
     """The same model with less to do."""
-    model._standing = fastac.algorithm.Standing(
+    model._standing = Standing(
         model.version, model.num_timesteps, 1, fastac.metrics.Position(total, model.num_timesteps, model.version, 1.0)
     )
     model.save(folder)

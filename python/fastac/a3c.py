@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastac import _core
-from fastac.algorithm import Algorithm, Float32, Pathlike, Standing
+from fastac.algorithm import Algorithm, Float32
 from fastac.checkpoint import previous_of
 from fastac.config import A3CConfig
 from fastac.engines import at_work, make_engine, preload
@@ -26,6 +26,7 @@ from fastac.normalization import Statistics
 from fastac.problem import Problem
 from fastac.progress import WaitingProgress
 from fastac.recording import ENTRY, Part, Recording, entries_of, recording_of, room_for
+from fastac.standing import Pathlike, Standing
 from fastac.updates import Moment, Run
 from fastac.worker import READY, Report
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -24,12 +21,13 @@ from fastac.errors import CheckpointError, ConfigError, NothingToResumeError
 from fastac.metrics import History, Position, expect_reachable
 from fastac.mlp import act, initial_params, sample
 from fastac.normalization import Statistics
-from fastac.problem import CARTPOLE_PROBLEM, is_made, names_an_env, solve_problem
+from fastac.problem import CARTPOLE_PROBLEM, arguments_of, is_made, names_an_env, solve_problem
 from fastac.progress import WaitingProgress
 from fastac.shared import Ledger
 from fastac.signals import signals_deferred
+from fastac.standing import Keeping, OnCheckpoint, Pathlike, Standing
 from fastac.training import BaseCallback, MaybeCallback, as_callbacks, calling
-from fastac.updates import Moment, Periodic, Run
+from fastac.updates import Moment, Run
 from fastac.words import counted
 
 if TYPE_CHECKING:
@@ -37,59 +35,6 @@ if TYPE_CHECKING:
 
 AlgorithmT = TypeVar("AlgorithmT", bound="Algorithm")
 Float32 = npt.NDArray[np.float32]
-Pathlike = str | os.PathLike[str]
-OnCheckpoint = Callable[[History], None]
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What a model has done so far."""
-
-    version: int = 0
-    num_timesteps: int = 0
-    learn_calls: int = 0
-    unfinished: Position | None = None
-    recording: str = ""  # A3C: Part.id of the latest part that is recorded; empty where none is
-
-    def after(self, begin: Position, last: Moment) -> Standing:
-        """With a run that began at `begin` and is at `last`."""
-        at = last.position
-        return Standing(
-            last.version,
-            self.num_timesteps + at.env_steps - begin.env_steps,
-            self.learn_calls + 1,
-            None if last.solved or at.env_steps >= at.total_timesteps else at,
-            self.recording,
-        )
-
-
-@dataclass(frozen=True)
-class Keeping:
-    """Where and how often a run is saved. Raises ConfigError for an interval that is no finite number >= 0."""
-
-    path: Pathlike | None
-    every_s: float
-    on_checkpoint: OnCheckpoint | None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.every_s, (int, float)) or not 0 <= self.every_s < math.inf:
-            raise ConfigError(f"checkpoint_every_s: expected a number of seconds >= 0, got {self.every_s!r}")
-
-    def jobs(self, run: Run, save: Callable[[Pathlike, Moment], object]) -> list[Periodic]:
-        """What is done from time to time while it runs."""
-        path, tell = self.path, self.on_checkpoint
-
-        def keep() -> None:
-            moment = run.moment()
-            if tell is not None:
-                # After the moment, so that what is told reaches as far, but for a row that a worker is just writing.
-                run.tick(now=True)
-                tell(run.history())
-            if path is not None:
-                save(path, moment)
-
-        wanted = self.every_s > 0 and (path is not None or tell is not None)
-        return [Periodic(self.every_s, keep)] if wanted else []
 
 
 _OF_ENVS = ("n_envs", "max_episode_steps", "env_kwargs")
@@ -117,7 +62,7 @@ class Algorithm(ABC):
     config_type: ClassVar[type[Config]]
 
     def __init__(self, *policy_and_env: Any, **options: Any) -> None:
-        policy, env, options = _given(policy_and_env, options)
+        policy, env, options = arguments_of(policy_and_env, options)
         config, self.problem = solve_problem(self.config_type, env, policy, with_functions_tabulated(options))
         self.config = config.resolve_seed()
         self.params = self._initial_params()
@@ -504,14 +449,3 @@ class Algorithm(ABC):
             statistics=self.statistics,
             trace_entries=trace_entries,
         )
-
-
-def _given(policy_and_env: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
-    """The policy, the env and what else was given: (env), or (policy, env) as in Stable-Baselines3, or by name."""
-    if len(policy_and_env) > 2:
-        raise TypeError(f"expected (env), (policy, env) and options by name, got {len(policy_and_env)} arguments")
-    given = dict(zip(("env",) if len(policy_and_env) == 1 else ("policy", "env"), policy_and_env, strict=False))
-    if twice := given.keys() & options.keys():
-        raise TypeError(f"{', '.join(sorted(twice))}: given twice")
-    options = {"policy": Config.policy, "env": Config.env, **given, **options}
-    return options.pop("policy"), options.pop("env"), options

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from fastac import seeding
 from fastac._core import BLOCK_ENVS, MAX_WORKERS, OPTIMIZERS, STALENESS_LRS, UPDATE_SCHEMES
 from fastac.errors import ConfigError
 from fastac.words import unknown
@@ -181,7 +182,7 @@ class Config:
         """The same config with a seed: a missing one is drawn, so that the run can be repeated from its record."""
         if self.seed is not None:
             return self
-        return dataclasses.replace(self, seed=int(np.random.SeedSequence().generate_state(1, np.uint32)[0]))
+        return dataclasses.replace(self, seed=seeding.drawn())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

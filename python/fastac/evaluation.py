@@ -6,6 +6,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
+from fastac import _core, seeding
 from fastac.algorithm import Algorithm
 from fastac.errors import ConfigError
 from fastac.problem import make_batch, other_envs
@@ -64,8 +65,7 @@ def evaluate_policy(
         raise ConfigError(f"n_eval_episodes: expected a whole number >= 1, got {n_eval_episodes}")
     problem = other_envs(model.problem, env)
     n_envs = n_eval_episodes if problem.envs is None else problem.envs.num_envs
-    words = [child.generate_state(4, np.uint64) for child in np.random.SeedSequence(seed).spawn(n_envs)]
-    envs = make_batch(model.config, problem, np.stack(words))
+    envs = make_batch(model.config, problem, seeding.play_words(seed, n_envs))
     to_play = np.array([(n_eval_episodes + i) // n_envs for i in range(n_envs)])
     returns, lengths = np.zeros(n_envs), np.zeros(n_envs, np.int64)
     every_return: list[float] = []
@@ -82,6 +82,8 @@ def evaluate_policy(
             every_length.append(int(lengths[i]))
         to_play -= start & (to_play > 0)
         returns[start], lengths[start] = 0.0, 0
+    if problem.envs is None and not isinstance(envs, _core.CartPole):  # made here, and not the user's
+        envs.close()
     if return_episode_rewards:
         return every_return, every_length
     return float(np.mean(every_return)), float(np.std(every_return))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from fastac import seeding
 from fastac.algorithm import Algorithm
 from fastac.env.drawn import Picture
 from fastac.errors import ConfigError
@@ -55,9 +56,7 @@ class Play:
         self._deterministic = deterministic
         self._max_steps = max_steps
         self._to_play = np.array([(episodes + i) // n_envs for i in range(n_envs)])
-        self._seeds = [
-            int(child.generate_state(4, np.uint64)[0] >> 33) for child in np.random.SeedSequence(seed).spawn(n_envs)
-        ]
+        self._seeds = seeding.gymnasium_seeds(seeding.play_words(seed, n_envs))
         self._envs = [make_drawn(model.config, model.problem) for _ in range(n_envs)]
         self.fps = self._envs[0].fps
         self.returns: list[float] = []

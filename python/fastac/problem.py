@@ -109,6 +109,17 @@ def names_an_env(env: str) -> bool:
     return True
 
 
+def arguments_of(policy_and_env: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+    """The policy, the env and what else was given: (env), or (policy, env) as in Stable-Baselines3, or by name."""
+    if len(policy_and_env) > 2:
+        raise TypeError(f"expected (env), (policy, env) and options by name, got {len(policy_and_env)} arguments")
+    given = dict(zip(("env",) if len(policy_and_env) == 1 else ("policy", "env"), policy_and_env, strict=False))
+    if twice := given.keys() & options.keys():
+        raise TypeError(f"{', '.join(sorted(twice))}: given twice")
+    options = {"policy": Config.policy, "env": Config.env, **given, **options}
+    return options.pop("policy"), options.pop("env"), options
+
+
 def solve_problem(config_type: type[Config], env: Any, policy: Any, options: dict[str, Any]) -> tuple[Any, Problem]:
     """The Config and the Problem of a model's arguments.
 

@@ -39,7 +39,7 @@ class Part:
         entries: ENTRY[n], one for each gradient in the order in which they were applied or rejected. `read_at` is how
             many of them had been when its worker read the parameters for it, `incarnation` how many workers had died in
             its seat.
-        id: drawn for each part; a model names that of its latest one (algorithm.Standing). Empty in older files.
+        id: drawn for each part; a model names that of its latest one (standing.py). Empty in older files.
     """
 
     call: int

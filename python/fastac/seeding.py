@@ -13,6 +13,21 @@ _ENV, _ACTION, _WEIGHTS = 0, 1, 2
 _STALENESS, _COST = 10, 11  # of the laboratory
 
 
+def drawn() -> int:
+    """A seed from the system's entropy, below 2^32: where none was given, and it is to be told."""
+    return int(np.random.SeedSequence().generate_state(1, np.uint32)[0])
+
+
+def play_words(seed: int | None, n: int) -> npt.NDArray[np.uint64]:
+    """Seed words uint64[n, 4] of n envs that are only played in; from the system's entropy if None."""
+    return np.stack([child.generate_state(4, np.uint64) for child in np.random.SeedSequence(seed).spawn(n)])
+
+
+def gymnasium_seeds(words: npt.NDArray[np.uint64]) -> list[int]:
+    """Of seed words uint64[n, 4], what Gymnasium's reset(seed=...) takes: below 2^31, as some envs want it."""
+    return [int(word) for word in words[:, 0] >> np.uint64(33)]
+
+
 def _sequence(seed: int, *key: int) -> np.random.SeedSequence:
     return np.random.SeedSequence(seed, spawn_key=key)
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from fastac import seeding
 from fastac.cli.endings import ends_in_order
+from fastac.cli.options import playing_options
 from fastac.cli.runs import expect_run, load_model
 from fastac.metrics import WINDOW
 from fastac.words import counted
@@ -31,18 +33,7 @@ _MOST_EPISODES = 100_000  # they are played side by side
     show_default=True,
     help="how many are played, side by side in as many envs",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=None,
-    help="of the initial states  [default: drawn from the system, and told]",
-)
-@click.option(
-    "--deterministic/--stochastic",
-    default=True,
-    show_default=True,
-    help="always the most probable action, or actions drawn as in training",
-)
+@playing_options
 @click.option(
     "--threshold",
     type=float,
@@ -70,7 +61,7 @@ def evaluate(
         if path.is_dir():
             expect_run(path)
         if seed is None:
-            seed = int(np.random.SeedSequence().generate_state(1, np.uint32)[0])
+            seed = seeding.drawn()
         model = load_model(path)
         told = _play(model, episodes, seed, deterministic)
         reached = threshold is None or told["mean_return"] >= threshold

@@ -154,6 +154,22 @@ def comma_separated(context: click.Context, parameter: click.Parameter, text: st
     return numbers
 
 
+def playing_options(command: Command) -> Command:
+    """--seed and --deterministic, of what plays a model."""
+    command = click.option(
+        "--deterministic/--stochastic",
+        default=True,
+        show_default=True,
+        help="always the most probable action, or actions drawn as in training",
+    )(command)
+    return click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=None,
+        help="of the initial states  [default: drawn from the system, and told]",
+    )(command)
+
+
 def run_options(command: Command) -> Command:
     command = click.option(
         "--runs",

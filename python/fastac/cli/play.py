@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import numpy as np
 
+from fastac import seeding
 from fastac.cli.endings import ends_in_order, signals_raised, stopped
+from fastac.cli.options import playing_options
 from fastac.cli.runs import expect_run, load_model
 from fastac.words import counted
 
@@ -33,18 +34,7 @@ if TYPE_CHECKING:
     help="how many are played in all  [default: one in each env]",
 )
 @click.option("--envs", type=click.IntRange(1, 64), default=1, show_default=True, help="envs in one picture")
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=None,
-    help="of the initial states  [default: drawn from the system, and told]",
-)
-@click.option(
-    "--deterministic/--stochastic",
-    default=True,
-    show_default=True,
-    help="always the most probable action, or actions drawn as in training",
-)
+@playing_options
 @click.option(
     "--fps", type=click.FloatRange(1, 1000), default=None, help="pictures per second  [default: the pace of the env]"
 )
@@ -84,7 +74,7 @@ def play(
         if path.is_dir():
             expect_run(path)
         if seed is None:
-            seed = int(np.random.SeedSequence().generate_state(1, np.uint32)[0])
+            seed = seeding.drawn()
         model = load_model(path)
         its = Play(model, n_envs=envs, episodes=episodes, seed=seed, deterministic=deterministic, max_steps=max_steps)
         shown = 0

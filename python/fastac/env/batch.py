@@ -16,6 +16,7 @@ import numpy.typing as npt
 from gymnasium import spaces as gym_spaces
 from gymnasium.envs.registration import EnvSpec
 
+from fastac import seeding
 from fastac.env.arguments import AutoresetMode
 from fastac.errors import ConfigError
 from fastac.spaces import Actions, Spaces
@@ -135,8 +136,8 @@ class GymnasiumBatch:
         self.truncated = np.zeros(self.num_envs, np.bool_)
 
     def reset(self, words: npt.NDArray[np.uint64]) -> None:
-        """`words` uint64[N, 4]: of which Gymnasium's seeds are made, numbers below 2^31."""
-        seeds: Any = [int(word) for word in words[:, 0] >> np.uint64(33)]
+        """`words` uint64[N, 4]: of which Gymnasium's seeds are made."""
+        seeds: Any = seeding.gymnasium_seeds(words)
         self.obs[...] = self._envs.reset(seed=seeds)[0]
 
     def step(self, actions: npt.NDArray[Any]) -> None:
