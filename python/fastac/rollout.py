@@ -62,8 +62,8 @@ class Collector:
         self._problem = problem
         self.envs = make_batch(config, problem, seeding.env_words(config.seed, call, first, n_envs, incarnation))
         self._actions = _core.UniformStreams(seeding.action_words(config.seed, call, first, n_envs, incarnation))
-        self._noise: npt.NDArray[np.float64] | None = None  # and for how many env steps it has been used
-        self._noise_age = 0
+        self._noise: npt.NDArray[np.float64] | None = None  # uniform numbers of which actions are made, in use
+        self._noise_age = 0  # for as many env steps
         self._memory: Float32 | None = None  # what the policy remembers of each env; made with the first rollout
         self._return = np.zeros(n_envs)
         self._length = np.zeros(n_envs, np.int64)
@@ -99,8 +99,9 @@ class Collector:
         before, memory = self._memory, self._memory
         episodes: list[tuple[float, int]] = []
         for t in range(config.n_steps):
-            self._seen[t] = envs.obs
             self._obs[t] = normalized(envs.obs)
+            if self._seen is not self._obs:
+                self._seen[t] = envs.obs
             acted = policy.act(self._obs[t], memory)
             self._values[t], memory = acted.values, acted.memory
             self._taken[t] = distribution.sample(acted.parameters, self._uniforms(distribution.n_uniforms))
