@@ -22,7 +22,8 @@ struct Name {
 };
 constexpr Name<UpdateScheme> scheme_names[] = {
     {"lockfree", UpdateScheme::lockfree}, {"lock", UpdateScheme::lock}, {"queue", UpdateScheme::queue}, {"hogwild", UpdateScheme::hogwild}};
-constexpr Name<OptimizerKind> optimizer_names[] = {{"sgd", OptimizerKind::sgd}, {"rmsprop", OptimizerKind::rmsprop}, {"adam", OptimizerKind::adam}};
+constexpr Name<OptimizerKind> optimizer_names[] = {{"sgd", OptimizerKind::sgd}, {"rmsprop", OptimizerKind::rmsprop}, {"adam", OptimizerKind::adam}, {"sum", OptimizerKind::sum}};
+constexpr Name<Target> target_names[] = {{"add_params", Target::add_params}, {"set_params", Target::set_params}, {"add_state", Target::add_state}};
 constexpr Name<StalenessLr> staleness_lr_names[] = {{"constant", StalenessLr::constant}, {"inverse", StalenessLr::inverse}};
 constexpr const char* submitted_names[] = {"applied", "rejected_nonfinite", "rejected_stale", "stopped"};
 
@@ -50,6 +51,7 @@ py::dict to_dict(const Counts& counts, std::uint64_t env_steps) {
     d["merged"] = counts.merged;
     d["rejected_nonfinite"] = counts.rejected_nonfinite;
     d["rejected_stale"] = counts.rejected_stale;
+    d["amended"] = counts.amended;
     d["staleness_sum"] = counts.staleness_sum;
     d["staleness_max"] = counts.staleness_max;
     d["staleness"] = py::array_t<std::uint64_t>(staleness_buckets, counts.staleness);
@@ -202,6 +204,19 @@ void bind_session(py::module_& m) {
                  return submitted_names[static_cast<std::size_t>(how)];
              },
              py::arg("grad"), py::kw_only(), py::arg("version_read"), py::arg("env_steps"), py::arg("learning_rate"), py::arg("n_summed") = 1)
+        .def("amend",
+             [](const PySession& s, const py::object& values, const py::str& target, std::uint64_t env_steps) {
+                 const auto session = s.worker();
+                 const auto v = s.vector(values, "values", Access::read);
+                 const GradientTag tag{.version_read = session->snapshot().version, .env_steps = env_steps, .target = parse(target_names, target, "target")};
+                 Submitted how;
+                 {
+                     const NoGil unlocked;
+                     how = session->submit(v, tag);
+                 }
+                 return submitted_names[static_cast<std::size_t>(how)];
+             },
+             py::arg("values"), py::kw_only(), py::arg("target"), py::arg("env_steps") = 0)
         .def("push",
              [](const PySession& s, const py::object& grad, std::uint64_t version_read, std::uint64_t env_steps, double learning_rate) {
                  return s.worker()->push(s.vector(grad, "grad", Access::read), gradient_tag(version_read, env_steps, learning_rate, 1));
@@ -240,6 +255,8 @@ void bind_session(py::module_& m) {
              py::arg("worker"))
         .def_property_readonly("go", [](const PySession& s) { return s.flags().go(); })
         .def_property_readonly("stop_requested", [](const PySession& s) { return s.flags().stop_requested(); })
+        .def_property_readonly("held", [](const PySession& s) { return s.flags().held(); })
+        .def("hold", [](const PySession& s, bool held) { s.flags().hold(held); }, py::arg("held"))
         .def("give_go", [](const PySession& s) { s.flags().give_go(); })
         .def("request_stop", [](const PySession& s) { s.flags().request_stop(); })
         .def("drain", [](const PySession& s) { return s.get()->drain(); }, py::call_guard<NoGil>())
@@ -301,6 +318,7 @@ void bind_session(py::module_& m) {
 }  // namespace
 
 void bind_shared(py::module_& m) {
+    m.attr("LAYOUT_VERSION") = layout_version;
     m.attr("LOG_COLUMNS") = log_columns;
     py::tuple from(staleness_buckets);
     for (std::size_t k = 0; k < staleness_buckets; ++k) from[k] = staleness_from(k);
@@ -308,7 +326,8 @@ void bind_shared(py::module_& m) {
     m.attr("MAX_WORKERS") = max_workers;
     m.attr("MAX_TRACE_ENTRIES") = max_trace_entries;
     m.attr("UPDATE_SCHEMES") = texts(scheme_names);
-    m.attr("OPTIMIZERS") = texts(optimizer_names);
+    // What a user may choose: those that make steps.
+    m.attr("OPTIMIZERS") = py::make_tuple(optimizer_names[0].text, optimizer_names[1].text, optimizer_names[2].text);
     m.attr("STALENESS_LRS") = texts(staleness_lr_names);
     pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1, std::memory_order_relaxed); });
     py::register_local_exception_translator([](std::exception_ptr thrown) {

@@ -129,8 +129,8 @@ inline bool eventually(const std::function<bool()>& reached) {
 /// What must hold of any run once its workers have left.
 inline void check_ledger(const fastac::Ledger& l, std::uint64_t first_version = 0) {
     CHECK_EQ(l.begun, l.published + l.aborted);
-    CHECK_EQ(l.published, l.at.counts.applied + l.at.counts.rejected_nonfinite + l.at.counts.rejected_stale + l.pending);
-    CHECK_EQ(l.at.version, first_version + l.at.counts.applied);
+    CHECK_EQ(l.published, consumed(l.at.counts) + l.pending);
+    CHECK_EQ(l.at.version, first_version + l.at.counts.applied + l.at.counts.amended);
     std::uint64_t histogram = 0;
     for (const std::uint64_t n : l.at.counts.staleness) histogram += n;
     CHECK_EQ(histogram, l.at.counts.applied);

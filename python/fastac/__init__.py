@@ -23,6 +23,7 @@ from fastac.errors import (
     EnvInUseError,
     FastacError,
     LedgerError,
+    NodeWarning,
     NonFiniteGradientError,
     NothingToResumeError,
     ReplayError,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         EveryNUpdates,
         StopTrainingOnRewardThreshold,
     )
+    from fastac.cluster.ray_cluster import RayCluster
     from fastac.config import A2CConfig, A3CConfig, Config
     from fastac.env import CartPoleEnv, CartPoleVectorEnv
     from fastac.evaluation import evaluate_policy
@@ -73,8 +75,10 @@ __all__ = [
     "LedgerError",
     "LiveView",
     "Logger",
+    "NodeWarning",
     "NonFiniteGradientError",
     "NothingToResumeError",
+    "RayCluster",
     "ReplayError",
     "StopTrainingOnRewardThreshold",
     "WorkerDeathWarning",
@@ -101,6 +105,7 @@ _LATER = {
     "Config": "fastac.config",
     "LiveView": "fastac.live",
     "Logger": "fastac.logs",
+    "RayCluster": "fastac.cluster.ray_cluster",
     "evaluate_policy": "fastac.evaluation",
 }
 

@@ -11,7 +11,7 @@ from fastac.config import A2CConfig
 from fastac.engines import Engine, make_engine
 from fastac.progress import WaitingProgress
 from fastac.signals import let_signals_in, signals_deferred
-from fastac.updates import Run
+from fastac.updates import LocalRun
 
 
 class A2C(Algorithm):
@@ -58,12 +58,12 @@ class A2C(Algorithm):
             problem=self.problem,
         )
 
-    def _open(self, progress: WaitingProgress) -> Run:
+    def _open(self, progress: WaitingProgress) -> LocalRun:
         return self._new_run(
             progress, 1, "lockfree"
         )  # one worker that holds all envs: nobody to wait for or to race with
 
-    def _train(self, run: Run, total_timesteps: int) -> None:
+    def _train(self, run: LocalRun, total_timesteps: int) -> None:
         if self._engine is None:
             self._engine = self._new_engine()
         loop = self._engine.begin(_core.Session(run.region, 0), 1, self.statistics)

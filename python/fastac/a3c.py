@@ -27,7 +27,7 @@ from fastac.problem import Problem
 from fastac.progress import WaitingProgress
 from fastac.recording import ENTRY, Part, Recording, entries_of, recording_of, room_for
 from fastac.standing import Pathlike, Standing
-from fastac.updates import Moment, Run
+from fastac.updates import LocalRun, Moment, Run
 from fastac.worker import READY, Report
 
 A3C_T = TypeVar("A3C_T", bound="A3C")
@@ -65,7 +65,7 @@ class A3C(Algorithm):
     def _expect_possible(self, begin: Position) -> None:
         self._room(begin)
 
-    def _open(self, progress: WaitingProgress) -> Run:
+    def _open(self, progress: WaitingProgress) -> LocalRun:
         begin = self.unfinished
         assert begin is not None
         room = self._room(begin)
@@ -133,7 +133,7 @@ class A3C(Algorithm):
             warnings.warn(lost, stacklevel=3)
         return None
 
-    def _train(self, run: Run, total_timesteps: int) -> None:
+    def _train(self, run: LocalRun, total_timesteps: int) -> None:
         tasks = [
             Task(
                 self.config,
@@ -176,13 +176,16 @@ class Task:
     problem: Problem
     statistics: Statistics  # before this run
     pauses: npt.NDArray[np.float64] | None = None
+    first_worker: int = 0  # of this region, where a cluster has others before it
+    incarnation: int = 0  # of this region: what was played before by others in its place is not played again
+    others: int = 0  # seats beside the workers', that share statistics: a cluster's other nodes
 
 
 def work(task: Task, session: _core.Session, report: Report) -> float:
     """One worker, from its start to its end. Returns the processor time, in seconds, that it trained."""
     config = task.config
-    incarnation = session.incarnation(task.worker)
-    first = task.worker * config.n_envs
+    incarnation = task.incarnation + session.incarnation(task.worker)
+    first = (task.first_worker + task.worker) * config.n_envs
     with at_work(config):
         engine = make_engine(
             config,
@@ -193,14 +196,21 @@ def work(task: Task, session: _core.Session, report: Report) -> float:
             pauses=task.pauses,
             problem=task.problem,
         )
-        loop = engine.begin(session, config.workers, task.statistics)
+        loop = engine.begin(session, config.workers + task.others, task.statistics)
         report(READY)
         wait_for_go(session)
         started = time.thread_time()
         while loop.run(task.total_timesteps):
-            pass
+            wait_while_held(session)
         loop.flush(lambda: time.sleep(0.001))
         return time.thread_time() - started
+
+
+def wait_while_held(session: _core.Session) -> None:
+    """A node whose server does not answer holds its workers: what they would find out meanwhile is old when it arrives."""
+    while session.held and not session.stop_requested:
+        session.beat()
+        time.sleep(0.001)
 
 
 def wait_for_go(session: _core.Session) -> None:

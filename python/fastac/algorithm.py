@@ -8,7 +8,7 @@ import math
 import threading
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ from fastac.shared import Ledger
 from fastac.signals import signals_deferred
 from fastac.standing import Keeping, OnCheckpoint, Pathlike, Standing
 from fastac.training import BaseCallback, MaybeCallback, as_callbacks, calling
-from fastac.updates import Moment, Run
+from fastac.updates import LocalRun, Moment, Run
 from fastac.words import counted
 
 if TYPE_CHECKING:
@@ -38,6 +38,16 @@ Float32 = npt.NDArray[np.float32]
 
 
 _OF_ENVS = ("n_envs", "max_episode_steps", "env_kwargs")
+
+
+class Cluster(Protocol):
+    """Other machines to train on: cluster/ray_cluster.py."""
+
+    def expect_possible(self, model: Algorithm) -> None:
+        """Raises ConfigError for a model that it cannot train."""
+
+    def open(self, model: Algorithm, progress: WaitingProgress) -> Run: ...
+    def train(self, model: Algorithm, run: Run) -> None: ...
 
 
 class _Missing(Exception):
@@ -144,6 +154,7 @@ class Algorithm(ABC):
         on_checkpoint: OnCheckpoint | None = None,
         callback: MaybeCallback = None,
         progress_bar: bool | str = False,
+        cluster: Cluster | None = None,
     ) -> AlgorithmT:
         """Trains for `total_timesteps` more env steps, counted over all workers, and returns the model itself.
 
@@ -165,6 +176,7 @@ class Algorithm(ABC):
             callback: a function of the Training (training.py), a BaseCallback, or a list of them, called in this
                 thread between two updates; one that returns False ends the training, as one that is done.
             progress_bar: shows one on stderr, under the given label if it is a text.
+            cluster: a RayCluster to train on, instead of this machine alone. The model ends with what its server had.
 
         Raises:
             ConfigError: total_timesteps is no whole number >= 1, solve no return that an episode can have (0 to
@@ -182,7 +194,7 @@ class Algorithm(ABC):
             raise ConfigError(f"total_timesteps: expected a whole number >= 1, got {total_timesteps!r}")
         begin = Position(int(total_timesteps), solve=expect_reachable(solve, self._most_return))
         keeping = Keeping(checkpoint, checkpoint_every_s, on_checkpoint)
-        return self._learn_from(begin, keeping, as_callbacks(callback), progress_bar)
+        return self._learn_from(begin, keeping, as_callbacks(callback), progress_bar, cluster)
 
     def resume(
         self: AlgorithmT,
@@ -192,6 +204,7 @@ class Algorithm(ABC):
         on_checkpoint: OnCheckpoint | None = None,
         callback: MaybeCallback = None,
         progress_bar: bool | str = False,
+        cluster: Cluster | None = None,
     ) -> AlgorithmT:
         """Finishes the learn() that was interrupted, in this program or in the one that saved the model.
 
@@ -207,23 +220,35 @@ class Algorithm(ABC):
                 "no learn() of this model was interrupted: use learn(total_timesteps) to train on"
             )
         keeping = Keeping(checkpoint, checkpoint_every_s, on_checkpoint)
-        return self._learn_from(self.unfinished, keeping, as_callbacks(callback), progress_bar)
+        return self._learn_from(self.unfinished, keeping, as_callbacks(callback), progress_bar, cluster)
 
     def _learn_from(
-        self: AlgorithmT, begin: Position, keeping: Keeping, callbacks: list[BaseCallback], progress_bar: bool | str
+        self: AlgorithmT,
+        begin: Position,
+        keeping: Keeping,
+        callbacks: list[BaseCallback],
+        progress_bar: bool | str,
+        cluster: Cluster | None,
     ) -> AlgorithmT:
         if self._learning:
             raise RuntimeError("this model is inside learn() already, in this thread or in another one")
         self._learning = True
         try:
-            return self._learn(begin, keeping, callbacks, progress_bar)
+            return self._learn(begin, keeping, callbacks, progress_bar, cluster)
         finally:
             self._learning = False
 
     def _learn(
-        self: AlgorithmT, begin: Position, keeping: Keeping, callbacks: list[BaseCallback], progress_bar: bool | str
+        self: AlgorithmT,
+        begin: Position,
+        keeping: Keeping,
+        callbacks: list[BaseCallback],
+        progress_bar: bool | str,
+        cluster: Cluster | None,
     ) -> AlgorithmT:
         self._expect_possible(begin)
+        if cluster is not None:
+            cluster.expect_possible(self)
         self._standing = dataclasses.replace(self._standing, unfinished=begin)
         if keeping.path is not None and keeping.every_s > 0:
             self.save(keeping.path)  # now, so that a path that cannot be written ends the run here
@@ -235,11 +260,14 @@ class Algorithm(ABC):
             run: Run | None = None
             try:
                 with signals_deferred():
-                    run = self._open(progress)
+                    run = self._open(progress) if cluster is None else cluster.open(self, progress)
                     self._running = run, threading.get_ident()
                     run.jobs += keeping.jobs(run, functools.partial(self._save_moment, run))
                 with calling(callbacks, self, run, self.num_timesteps):
-                    self._train(run, begin.total_timesteps)
+                    if cluster is None:
+                        self._train(run, begin.total_timesteps)
+                    else:
+                        cluster.train(self, run)
             finally:
                 if run is not None:
                     with signals_deferred():
@@ -425,19 +453,19 @@ class Algorithm(ABC):
         """Raises ConfigError for a run that cannot be, before anything is changed or saved."""
 
     @abstractmethod
-    def _open(self, progress: WaitingProgress) -> Run:
+    def _open(self, progress: WaitingProgress) -> LocalRun:
         """The run of one learn(): as many seats as there are workers."""
 
     @abstractmethod
-    def _train(self, run: Run, total_timesteps: int) -> None:
+    def _train(self, run: Any, total_timesteps: int) -> None:
         """The loop, from the first rollout to the last update."""
 
     def _record(self, run: Run, moment: Moment) -> None:  # noqa: B027 - by default nothing is recorded
         """Takes over the schedule of the run so far, where it is recorded."""
 
-    def _new_run(self, progress: WaitingProgress, workers: int, update: str, trace_entries: int = 0) -> Run:
+    def _new_run(self, progress: WaitingProgress, workers: int, update: str, trace_entries: int = 0) -> LocalRun:
         assert self.unfinished is not None
-        return Run(
+        return LocalRun(
             self.config,
             self.params,
             self.state,

@@ -31,6 +31,10 @@ class WorkerStuckWarning(UserWarning):
     """A worker, or the learner, gave no sign of life for a while. Says which, for how long, and its state."""
 
 
+class NodeWarning(UserWarning):
+    """Something that a node of a cluster has to tell: what it was warned of, or what was lost. Says which node."""
+
+
 class StalenessWarning(UserWarning):
     """A worker's gradients are far staler than the number of workers explains. Says which, and what helps."""
 

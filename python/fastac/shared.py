@@ -30,17 +30,19 @@ def create_region(
     trace_entries: int = 0,
     log_rows: int = 1024,
     statistics: int = 0,
+    optimizer: str | None = None,
 ) -> _core.Region:
     """The region of one run: `workers` rings, records of `n_params` floats, and the config's optimizer.
 
     `trace_entries`: gradients whose order is recorded; 0 for none. `log_rows`: a power of two, for each worker.
-    `statistics`: doubles that each worker shares with the others.
+    `statistics`: doubles that each worker shares with the others. `optimizer`: instead of the config's; "sum" makes no
+    steps, but adds the gradients up.
     """
     return _core.Region.create(
         workers=workers,
         parameters=n_params,
         scheme=update,
-        optimizer=config.optimizer,
+        optimizer=optimizer or config.optimizer,
         alpha=config.alpha,
         beta1=config.beta1,
         beta2=config.beta2,
@@ -82,6 +84,32 @@ class Toll:
 
 
 @dataclass(frozen=True)
+class NodeShare:
+    """What one node of a cluster, with those before it in its place, has brought to a run.
+
+    Attributes:
+        name: "node 0".
+        updates: gradients of its workers that are in the server's parameters.
+        env_steps: behind all of its gradients.
+        deliveries: exchanges with the server.
+        lost: gradients that it had published, and that died with it or with the server.
+        staleness_mean: updates of other nodes between what it was given and its delivery, over its gradients. Inside
+            the node there is staleness besides: that of its workers (WorkerShare).
+        staleness_p95: what 95 % of them do not exceed.
+        staleness_max: of the stalest.
+    """
+
+    name: str
+    updates: int
+    env_steps: int
+    deliveries: int
+    lost: int
+    staleness_mean: float
+    staleness_p95: int
+    staleness_max: int
+
+
+@dataclass(frozen=True)
 class Ledger:
     """Where every gradient of a run went.
 
@@ -103,6 +131,9 @@ class Ledger:
         deaths: worker processes that died.
         restarts: those of them that were replaced.
         workers: what each has brought.
+        lost: gradients that a node of a cluster had published before it died, or had applied and the server that died
+            did not know of any more.
+        nodes: what each node of a cluster has brought; empty on one machine.
     """
 
     begun: int
@@ -122,6 +153,8 @@ class Ledger:
     staleness_p95: int = 0
     staleness: dict[int, int] = field(default_factory=dict)
     workers: tuple[WorkerShare, ...] = ()
+    lost: int = 0
+    nodes: tuple[NodeShare, ...] = ()
 
     @classmethod
     def of(cls, session: _core.Session, update: str, toll: Toll | None = None, seconds: float = float("nan")) -> Ledger:
@@ -152,15 +185,19 @@ class Ledger:
             staleness_p95=p95(counts["staleness"], counts["staleness_max"]),
             staleness=histogram(counts["staleness"]),
             workers=tuple(WorkerShare.of(w, tally, seconds) for w, tally in enumerate(session.tallies())),
+            lost=counts.get("lost", 0),
+            nodes=counts.get("nodes", ()),
         )
 
     def check(self) -> None:
         """Raises LedgerError unless the books of an ended run balance, by equality."""
-        accounted = self.applied + self.rejected_nonfinite + self.rejected_stale + self.pending
+        accounted = self.applied + self.rejected_nonfinite + self.rejected_stale + self.pending + self.lost
         if self.begun != self.published + self.aborted:
             raise LedgerError(f"begun {self.begun} != published {self.published} + aborted {self.aborted}: {self}")
         if self.published != accounted:
-            raise LedgerError(f"published {self.published} != applied + rejected + pending = {accounted}: {self}")
+            raise LedgerError(
+                f"published {self.published} != applied + rejected + pending + lost = {accounted}: {self}"
+            )
         if self.pending != 0:
             raise LedgerError(f"{self.pending} gradients were published and never applied: {self}")
 
@@ -175,6 +212,12 @@ class Ledger:
         ]
         if self.lost_fraction is not None:
             parts.append(f"hogwild lost {self.lost_fraction:.3%} of its additions")
+        if self.nodes:
+            between = max(self.nodes, key=lambda node: node.staleness_mean)
+            parts.append(
+                f"{counted(len(self.nodes), 'nodes')}, {self.lost} lost, between them staleness mean up to "
+                f"{between.staleness_mean:.1f} ({between.name})"
+            )
         if self.deaths:
             parts.append(f"{counted(self.deaths, 'deaths')}, {counted(self.restarts, 'restarts')}")
         return "; ".join(parts)

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -105,36 +105,42 @@ def rest_after(took_s: float) -> float:
     return _REST * took_s
 
 
+class Observer(Protocol):
+    """What a run's parent sees of it, by the verbs of a region's observer: one (_core.Session), or a cluster's nodes
+    together (cluster/observer.py)."""
+
+    @property
+    def stop_requested(self) -> bool: ...
+    def request_stop(self) -> None: ...
+    def snapshot(self) -> dict[str, Any]: ...
+    def ledger(self) -> dict[str, Any]: ...
+    def tallies(self) -> list[dict[str, Any]]: ...
+    def read_log(self, worker: int) -> npt.NDArray[np.float64]: ...
+    def copy_record(self, params: Float32, state: Float32) -> dict[str, Any]: ...
+    def statistics(self, worker: int) -> npt.NDArray[np.float64]: ...
+    def trace(self) -> npt.NDArray[np.uint64]: ...
+    def drain(self) -> int: ...
+    def close(self) -> None: ...
+
+
 class Run:
-    """The parent's half of a run: one region and the observer's seat."""
+    """The parent's half of a run, whoever its workers are."""
 
     def __init__(
         self,
-        config: Config,
-        params: Float32,
-        state: Float32,
-        version: int,
-        *,
+        session: Observer,
         workers: int,
         update: str,
+        state_shape: tuple[int, ...],
+        *,
         progress: WaitingProgress,
         begin: Position,
         statistics: Statistics,
-        trace_entries: int = 0,
     ) -> None:
+        self.session = session
+        self.workers = workers
         self.update = update
         self._statistics = statistics
-        self.region = create_region(
-            config,
-            workers=workers,
-            update=update,
-            n_params=len(params),
-            trace_entries=trace_entries,
-            statistics=len(statistics.pack()),
-            log_rows=_LOG_ROWS if begin.solve is None else _room_for_an_update(config),
-        )
-        self.session = observer_of(self.region)
-        self.session.initialize(params, state, version, begin.env_steps)
         self.progress = progress
         self.begin = begin
         self.jobs: list[Job] = []
@@ -143,7 +149,7 @@ class Run:
         self.toll = Toll()
         self._opened = time.monotonic()
         self._next_tick = 0.0
-        self._state_shape = state.shape
+        self._state_shape = state_shape
         self.start()
 
     def start(self) -> None:
@@ -152,9 +158,9 @@ class Run:
         self._started = time.monotonic()
         self._cpu = time.process_time()
         self._builder = HistoryBuilder(self._started, self.begin)
-        self._alarm = StalenessAlarm(self.region.workers)
+        self._alarm = StalenessAlarm(self.workers)
         self._next_alarm = self._started + _ALARM_S
-        self._solving = Solving(self.begin.solve, self.region.workers, self.begin.returns)
+        self._solving = Solving(self.begin.solve, self.workers, self.begin.returns)
 
     @property
     def ends_when_solved(self) -> bool:
@@ -199,7 +205,7 @@ class Run:
             self._look_at_store(time_s)
 
     def _read_logs(self, time_s: float) -> None:
-        for worker in range(self.region.workers):
+        for worker in range(self.workers):
             rows = self.session.read_log(worker)
             self._builder.add_rows(rows)
             self._solving.add_rows(worker, rows)
@@ -222,7 +228,7 @@ class Run:
 
     def moment(self) -> Moment:
         """Copies of one whole record (`hogwild`: of parameters that are being written)."""
-        params = np.empty(self.region.parameters, np.float32)
+        params = np.empty(self._state_shape[1], np.float32)
         state = np.empty(self._state_shape, np.float32)
         at = self.session.copy_record(params, state)
         position = dataclasses.replace(
@@ -250,7 +256,7 @@ class Run:
         config = self._statistics.config
         return all_of(
             self._statistics,
-            (Statistics.unpack(self.session.statistics(w), config) for w in range(self.region.workers)),
+            (Statistics.unpack(self.session.statistics(w), config) for w in range(self.workers)),
         )
 
     def history(self) -> History:
@@ -271,6 +277,39 @@ class Run:
         outcome = Outcome(self.moment(), ledger, history)
         self.session.close()
         return outcome
+
+
+class LocalRun(Run):
+    """A run of workers of this program, on one region whose observer the parent is."""
+
+    session: _core.Session
+
+    def __init__(
+        self,
+        config: Config,
+        params: Float32,
+        state: Float32,
+        version: int,
+        *,
+        workers: int,
+        update: str,
+        progress: WaitingProgress,
+        begin: Position,
+        statistics: Statistics,
+        trace_entries: int = 0,
+    ) -> None:
+        self.region = create_region(
+            config,
+            workers=workers,
+            update=update,
+            n_params=len(params),
+            trace_entries=trace_entries,
+            statistics=len(statistics.pack()),
+            log_rows=_LOG_ROWS if begin.solve is None else _room_for_an_update(config),
+        )
+        session = observer_of(self.region)
+        session.initialize(params, state, version, begin.env_steps)
+        super().__init__(session, workers, update, state.shape, progress=progress, begin=begin, statistics=statistics)
 
 
 class Recorder:

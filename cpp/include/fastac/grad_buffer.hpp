@@ -24,6 +24,7 @@ struct GradientTag {
     bool known_finite = false;   // the caller has just looked: push need not
     std::uint64_t read_at = 0;   // for the trace: see TraceEntry
     std::uint32_t incarnation = 0;  // the same; set by Session::push
+    Target target = Target::step;
 };
 
 /// True if any of grad float32[n] is NaN or infinite.
@@ -101,6 +102,7 @@ public:
         slot.nonfinite.store(tag.nonfinite ? 1U : 0U, std::memory_order_relaxed);
         slot.read_at.store(tag.read_at, std::memory_order_relaxed);
         slot.incarnation.store(tag.incarnation, std::memory_order_relaxed);
+        slot.target.store(static_cast<std::uint32_t>(tag.target), std::memory_order_relaxed);
         if (!tag.nonfinite) store_words(region_->slot_payload(w, sequence), grad);
         // Pairs with the acquire load in `published()`: who sees the number sees the slot.
         words.published.store(sequence, std::memory_order_release);
@@ -118,7 +120,8 @@ public:
         return {slot.version_read.load(std::memory_order_relaxed), slot.env_steps.load(std::memory_order_relaxed),
                               std::bit_cast<double>(slot.learning_rate_bits.load(std::memory_order_relaxed)),
                               slot.n_summed.load(std::memory_order_relaxed), slot.nonfinite.load(std::memory_order_relaxed) != 0, false,
-                              slot.read_at.load(std::memory_order_relaxed), slot.incarnation.load(std::memory_order_relaxed)};
+                              slot.read_at.load(std::memory_order_relaxed), slot.incarnation.load(std::memory_order_relaxed),
+                              static_cast<Target>(slot.target.load(std::memory_order_relaxed))};
     }
 
     /// Copies gradient `sequence` of worker w to grad float32[P] and returns its tag.

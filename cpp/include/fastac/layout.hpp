@@ -17,7 +17,7 @@ namespace fastac {
 
 inline constexpr std::size_t cache_line = 64;  // our own: the standard's constant may change with compiler flags
 inline constexpr std::uint64_t region_magic = 0x3143'4154'5341'4601ULL;
-inline constexpr std::uint32_t layout_version = 6;
+inline constexpr std::uint32_t layout_version = 7;
 inline constexpr std::uint32_t max_workers = 64;
 inline constexpr std::uint32_t max_slots = 1U << 16;  // with it no product of sizes reaches 2^64
 inline constexpr std::uint64_t max_trace_entries = 1U << 26;  // a GiB
@@ -37,6 +37,10 @@ enum class UpdateScheme : std::uint32_t { lockfree = 0, lock = 1, queue = 2, hog
 /// What becomes of the learning rate of a gradient that was computed from old parameters. `inverse`: it is divided by
 /// the staleness (Zhang et al. 2016, arXiv:1511.05950), where that is above 1.
 enum class StalenessLr : std::uint32_t { constant = 0, inverse = 1 };
+
+/// What becomes of what is pushed: an optimizer step with it, or, for what comes from other nodes of a cluster, a vector of the record
+/// that it is added to or put in the place of.
+enum class Target : std::uint32_t { step = 0, add_params = 1, set_params = 2, add_state = 3 };
 
 inline constexpr std::uint64_t no_staleness_limit = UINT64_MAX;
 
@@ -76,6 +80,7 @@ struct Sums {
     std::uint64_t merged;              // gradients that a worker itself summed into one push, beyond the first
     std::uint64_t rejected_nonfinite;
     std::uint64_t rejected_stale;
+    std::uint64_t amended;  // no gradients: see Target
     std::uint64_t staleness_sum;
     std::uint64_t staleness_max;
 };
@@ -83,8 +88,8 @@ struct Counts : Sums {
     std::uint64_t staleness[staleness_buckets];  // how many were applied with a staleness in each bucket
 };
 
-/// Gradients consumed so far: applied or rejected.
-constexpr std::uint64_t consumed(const Counts& counts) noexcept { return counts.applied + counts.rejected_nonfinite + counts.rejected_stale; }
+/// Of what was published, consumed so far: applied, rejected or, no gradient, amended.
+constexpr std::uint64_t consumed(const Counts& counts) noexcept { return counts.applied + counts.rejected_nonfinite + counts.rejected_stale + counts.amended; }
 
 /// What became of one worker's gradients.
 struct Tally {
@@ -133,6 +138,7 @@ struct alignas(cache_line) SlotHeader {
     Atomic<std::uint32_t> nonfinite;
     Atomic<std::uint64_t> read_at;
     Atomic<std::uint32_t> incarnation;
+    Atomic<std::uint32_t> target;
 };
 
 /// One worker's words. Each has a single writer: the worker, or the parent once it has seen the worker dead.
@@ -162,6 +168,7 @@ struct alignas(cache_line) Seat {
 struct Control {
     alignas(cache_line) Atomic<std::uint32_t> go;
     Atomic<std::uint32_t> stop;
+    Atomic<std::uint32_t> held;  // workers wait before their next update
     alignas(cache_line) Atomic<std::uint64_t> current;  // {version: 48 bits, record: 16 bits}
     alignas(cache_line) Atomic<std::uint32_t> pushed_signal;  // queue: the word the learner sleeps on
     alignas(cache_line) RobustMutex mutex;                   // lock
@@ -195,7 +202,7 @@ struct Layout {
         if (!std::has_single_bit(c.slots) || c.slots > max_slots)
             throw std::invalid_argument("slots: expected a power of two up to " + std::to_string(max_slots) + ", got " + std::to_string(c.slots));
         if (!std::has_single_bit(c.log_rows)) throw std::invalid_argument("log_rows: expected a power of two, got " + std::to_string(c.log_rows));
-        if (c.scheme > UpdateScheme::hogwild || c.staleness_lr > StalenessLr::inverse || c.optimizer.kind > OptimizerKind::adam)
+        if (c.scheme > UpdateScheme::hogwild || c.staleness_lr > StalenessLr::inverse || c.optimizer.kind > OptimizerKind::sum)
             throw std::invalid_argument("config: expected a scheme, a staleness_lr and an optimizer that exist, got a number beyond the last");
         expect_usable(c.optimizer);
         if (c.trace_entries > max_trace_entries) throw std::invalid_argument("trace_entries: expected at most " + std::to_string(max_trace_entries) + ", got " + std::to_string(c.trace_entries));

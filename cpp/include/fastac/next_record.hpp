@@ -70,7 +70,7 @@ public:
                 written |= apply(w, tag, is_at_hand ? at_hand->grad : grad_, written ? target : from, target);
             }
         }
-        if (!written && n > 0) copy_vectors(from, target);
+        if (!written && n > 0) copy_vectors(region_->vectors(from), region_->vectors(target));
         return n;
     }
 
@@ -98,6 +98,13 @@ private:
             trace_.add(target, w, tag, TraceOutcome::rejected_nonfinite);
             return false;
         }
+        if (tag.target != Target::step) {
+            amend(tag.target, grad, region_->vectors(from), region_->vectors(target));
+            ++header.counts.amended;
+            ++its.sums.amended;
+            ++header.version;
+            return true;
+        }
         const std::uint64_t staleness = header.version - tag.version_read;
         if (staleness > config.max_staleness) {
             ++header.counts.rejected_stale;
@@ -117,11 +124,19 @@ private:
         return true;
     }
 
-    void copy_vectors(std::uint32_t from, std::uint32_t to) const noexcept {
+    /// What is no gradient: values float32[P] are added to one vector, or become it; the others are copied.
+    void amend(Target target, std::span<const float> values, OptimizerVectors<float> from, OptimizerVectors<float> to) const noexcept {
+        if (from.params != to.params) copy_vectors(from, to);
+        float* its = target == Target::add_state ? to.state[0] : to.params;
+        if (target == Target::set_params) std::copy(values.begin(), values.end(), its);
+        else
+            for (std::size_t i = 0; i < values.size(); ++i) its[i] += values[i];
+    }
+
+    void copy_vectors(OptimizerVectors<float> from, OptimizerVectors<float> to) const noexcept {
         const std::size_t bytes = region_->layout().parameters * sizeof(float);
-        const auto source = region_->vectors(from), result = region_->vectors(to);
-        std::memcpy(result.params, source.params, bytes);
-        for (std::size_t k = 0; k < state_vectors(region_->config().optimizer.kind); ++k) std::memcpy(result.state[k], source.state[k], bytes);
+        std::memcpy(to.params, from.params, bytes);
+        for (std::size_t k = 0; k < state_vectors(region_->config().optimizer.kind); ++k) std::memcpy(to.state[k], from.state[k], bytes);
     }
 
     const SharedRegion* region_;

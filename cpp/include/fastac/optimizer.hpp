@@ -18,7 +18,8 @@
 
 namespace fastac {
 
-enum class OptimizerKind : std::uint32_t { sgd = 0, rmsprop = 1, adam = 2 };
+// sum: no step; gradients are added up in the state, for whoever makes a step of many.
+enum class OptimizerKind : std::uint32_t { sgd = 0, rmsprop = 1, adam = 2, sum = 3 };
 
 struct OptimizerConfig {
     OptimizerKind kind = OptimizerKind::rmsprop;
@@ -44,7 +45,7 @@ inline void expect_usable(const OptimizerConfig& c) {
 
 /// How many float32[P] vectors of state an optimizer keeps beside the parameters.
 constexpr std::uint32_t state_vectors(OptimizerKind kind) noexcept {
-    return kind == OptimizerKind::adam ? 2U : kind == OptimizerKind::rmsprop ? 1U : 0U;
+    return kind == OptimizerKind::adam ? 2U : kind == OptimizerKind::sgd ? 0U : 1U;
 }
 
 /// Where a step reads or writes: parameters and up to two vectors of state, float32[P] each.
@@ -99,6 +100,14 @@ FASTAC_INDEPENDENT
     }
 }
 
+[[maybe_unused]] FASTAC_CLONES static void step_sum(std::size_t n, const float* grad, OptimizerVectors<const float> from, OptimizerVectors<float> to) noexcept {
+FASTAC_INDEPENDENT
+    for (std::size_t i = 0; i < n; ++i) {
+        to.params[i] = from.params[i];
+        to.state[0][i] = from.state[0][i] + grad[i];
+    }
+}
+
 /// One optimizer step.
 class OptimizerStep {
 public:
@@ -128,6 +137,7 @@ public:
             case OptimizerKind::sgd: step_sgd(n, grad, from, to, scalars_); break;
             case OptimizerKind::rmsprop: step_rmsprop(n, grad, from, to, scalars_); break;
             case OptimizerKind::adam: step_adam(n, grad, from, to, scalars_); break;
+            case OptimizerKind::sum: step_sum(n, grad, from, to); break;
         }
     }
 

@@ -123,7 +123,9 @@ public:
     /// Publishes grad float32[P] and sees it consumed: when this returns `applied`, the next read contains it.
     /// `stopped`: it stays published, unless the ring was full, and whoever drains last applies it. So it does after a
     /// WaitTimeout, which must not lead to submitting it again, unless its message says that it was not published.
+    /// A `target` other than step: grad is no gradient, but values for a vector of the record, applied by the same protocol.
     Submitted submit(std::span<const float> grad, const GradientTag& tag) {
+        expect_target(tag.target);
         if (hogwild()) {
             beat();
             expect_version(tag.version_read);
@@ -193,6 +195,7 @@ public:
     }
 
     [[nodiscard]] bool stop_requested() const noexcept { return region_->control().stop.load(std::memory_order_acquire) != 0; }
+    [[nodiscard]] bool held() const noexcept { return region_->control().held.load(std::memory_order_relaxed) != 0; }
     [[nodiscard]] bool go() const noexcept { return region_->control().go.load(std::memory_order_acquire) != 0; }
 
     // ---- the learner's and the observer's -----------------------------------------------------------
@@ -236,6 +239,11 @@ public:
     void request_stop() const {
         expect_seat();
         region_->control().stop.store(1, std::memory_order_release);
+    }
+    /// Workers make no update from their next one on, until it is taken back.
+    void hold(bool held) const {
+        expect_seat();
+        region_->control().held.store(held ? 1 : 0, std::memory_order_relaxed);
     }
     void give_go() const {
         expect_seat();
@@ -364,6 +372,13 @@ private:
     [[nodiscard]] bool holds_seat() const noexcept { return region_->seat(seat_).incarnation.load(std::memory_order_relaxed) == incarnation_; }
     void expect_seat() const {
         if (!holds_seat()) throw SeatLost("seat " + std::to_string(seat_) + " was taken back from this session: it had been declared dead");
+    }
+
+    void expect_target(Target target) const {
+        if (target == Target::step) return;
+        if (hogwild()) throw std::logic_error("amend: expected lockfree, lock or queue; hogwild would lose some of it");
+        if (region_->config().trace_entries > 0) throw std::logic_error("amend: expected a region without a trace, which holds gradients alone");
+        if (target == Target::add_state && state_vectors(region_->config().optimizer.kind) == 0) throw std::logic_error("amend: expected an optimizer with a state, got sgd");
     }
 
     /// A gradient from the future would have a staleness beyond every limit.

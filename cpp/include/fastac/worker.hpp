@@ -211,6 +211,7 @@ private:
     /// The loop. Between two updates the other members wait for the first meeting of the next one.
     Ended lead(Barrier& barrier, Session& session, const LoopConfig& config, std::chrono::steady_clock::time_point until, std::uint64_t most) {
         while (!session.stop_requested()) {
+            if (session.held()) return Ended::not_yet;
             Snapshot now = session.read(members_.front().policy.params());
             if (now.env_steps >= config.total_timesteps) return Ended::finished;
             const double progress = static_cast<double>(now.env_steps) / static_cast<double>(config.total_timesteps);

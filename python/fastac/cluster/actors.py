@@ -1,0 +1,341 @@
+"""Server, shards and nodes as actors of Ray, and the calls between them. The only module that knows Ray.
+
+Names are for Ray's dashboard: "fastac 3f2a server", "fastac 3f2a shard 1", "fastac 3f2a node 0".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from fastac.cluster.courier import CallLostError, ServerLostError
+from fastac.cluster.messages import SYNCHRONOUS, Answer, Delivery, Float32, Hello, Refused, Unknown, Welcome
+from fastac.cluster.node import Node, NodeEnd, NodeTask, take_part
+from fastac.cluster.round import RoundNode
+from fastac.cluster.server import Report, Server, State, Terms
+from fastac.cluster.shards import Shard, cut, whole
+from fastac.errors import FastacError, WorkerError
+
+NAMESPACE = "fastac"
+SERVER_RESOURCE = "fastac_server"  # where a machine offers it, servers go there
+_WAIT_S = 1.0  # a node that waits for the others is told so as often
+_SHARD_DEADLINE_S = 30.0
+
+
+class _OneShard(Shard):
+    """All vectors in the server's own process."""
+
+    def whole(self) -> tuple[Float32, Float32]:
+        return self.params, self.state()
+
+
+class ServerActor:
+    """The server of a run. A call that must wait for others gives way to them."""
+
+    def __init__(self, terms: Terms, state: State, shards: Sequence[Any]) -> None:
+        if shards:
+            vectors: Any = _Shards(shards, state, terms.parameters)
+        else:
+            vectors = _OneShard(terms.config, state.params, state.state, state.version)
+        self._server = Server(terms, vectors, state)
+        self._changed = asyncio.Event()
+
+    async def join(self, hello: Hello) -> Welcome:
+        welcome = self._server.join(hello)
+        self._tell()
+        return welcome
+
+    async def ready(self, member: int) -> bool:
+        return self._server.ready(member)
+
+    async def deliver(self, delivery: Delivery) -> Answer:
+        until = asyncio.get_running_loop().time() + _WAIT_S
+        while (answer := self._server.deliver(delivery)) is None:
+            try:
+                await asyncio.wait_for(self._changed.wait(), until - asyncio.get_running_loop().time())
+            except asyncio.TimeoutError:
+                return Answer(delivery.seq, waiting=True)
+        self._tell()
+        return answer
+
+    async def begin(self) -> None:
+        self._server.begin()
+
+    async def stop(self) -> None:
+        self._server.stop()
+        self._tell()
+
+    async def give_up(self, token: str) -> int:
+        lost = self._server.give_up(token)
+        self._tell()
+        return lost
+
+    async def report(self) -> Report:
+        return self._server.report()
+
+    async def checkpoint(self) -> State:
+        return self._server.checkpoint()
+
+    def _tell(self) -> None:
+        """Those who wait look again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class ShardActor:
+    """A part of the vectors. A repeated call is answered again, and changes nothing."""
+
+    def __init__(self, terms: Terms, params: Float32, state: Float32, version: int) -> None:
+        self._shard = Shard(terms.config, params, state, version)
+        self._seq: dict[int, int] = {}
+        self._last: tuple[int, Any] = (0, None)
+
+    def stage(self, member: int, seq: int, values: Float32, state: Float32 | None) -> None:
+        """A member's delivery; one that comes late, after the next, is none."""
+        if seq >= self._seq.get(member, 0):
+            self._seq[member] = seq
+            self._shard.stage(member, values, state)
+
+    def do(self, number: int, verb: str, *args: Any) -> Any:
+        """A call of the server, which numbers them."""
+        if number != self._last[0]:
+            self._last = number, getattr(self._shard, verb)(*args)
+        return self._last[1]
+
+    def whole(self) -> tuple[Float32, Float32]:
+        return self._shard.params, self._shard.state()
+
+
+class _Shards:
+    """The server's side of several shards: all do the same, in the same order."""
+
+    def __init__(self, shards: Sequence[Any], state: State, parameters: int) -> None:
+        self._shards = shards
+        self._number = 0
+
+    def join(self, member: int) -> tuple[Float32, Float32]:
+        parts = self._all("join", member)
+        return whole([params for params, _ in parts]), np.concatenate([state for _, state in parts], axis=1)
+
+    def leave(self, member: int) -> None:
+        self._all("leave", member)
+
+    def stage(self, member: int, values: Any, state: Float32 | None) -> None:
+        """The member has done that itself."""
+
+    def add(self, member: int) -> None:
+        self._all("add", member)
+
+    def reduce(self, weights: Sequence[tuple[int, float]]) -> float:
+        return float(np.sqrt(sum(norm * norm for norm in self._all("reduce", weights))))
+
+    def step(self, factor: float, learning_rate: float) -> None:
+        self._all("step", factor, learning_rate)
+
+    def give(self, member: int) -> Any:
+        """References: the member gets its parts from the shards."""
+        self._number += 1
+        return [shard.do.remote(self._number, "give", member) for shard in self._shards]
+
+    def whole(self) -> tuple[Float32, Float32]:
+        parts = _results([shard.whole.remote() for shard in self._shards])
+        return whole([params for params, _ in parts]), np.concatenate([state for _, state in parts], axis=1)
+
+    def _all(self, verb: str, *args: Any) -> list[Any]:
+        self._number += 1
+        return _results([shard.do.remote(self._number, verb, *args) for shard in self._shards])
+
+
+def _results(refs: Sequence[Any]) -> list[Any]:
+    """In the server, whose loop is to stand still meanwhile: ray.get would warn of that.
+
+    Where a shard is dead or silent, some may have done what others have not: this server is of no use any more, and ends,
+    so that all of them are begun again from the last checkpoint.
+    """
+    try:
+        return [ref.future().result(_SHARD_DEADLINE_S) for ref in refs]
+    except Exception:
+        os._exit(1)
+
+
+class NodeActor:
+    """One node, for as long as it takes part."""
+
+    def run(self, task: NodeTask, server: str, parts: int) -> NodeEnd:
+        kind = RoundNode if task.terms.send == SYNCHRONOUS else Node
+        return take_part(task, RayLink(server, task.terms.parameters, parts), kind)
+
+
+class _Call:
+    """A call under way: what is to be staged first, then the call, then what its answer refers to."""
+
+    def __init__(self, stages: Sequence[Any], call: Any) -> None:
+        self._refs = list(stages)
+        self._call = call
+        self._answer: Any = None
+        self._parts: list[Any] | None = None
+        if not self._refs:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._refs, self._call = [self._call()], None
+
+    def done(self, wait_s: float) -> bool:
+        ready, _ = ray.wait(self._refs, num_returns=len(self._refs), timeout=wait_s)
+        if len(ready) < len(self._refs):
+            return False
+        if self._call is not None:
+            _get(self._refs)
+            self._begin()
+            return self.done(wait_s)
+        if self._parts is None:
+            (self._answer,) = _get(self._refs)
+            if isinstance(self._answer, Answer) and isinstance(self._answer.values, list):
+                self._parts = self._refs = self._answer.values
+                return self.done(wait_s)
+        return True
+
+    def take(self) -> Any:
+        if self._parts is None:
+            return self._answer
+        its = self._answer
+        return Answer(
+            its.seq,
+            False,
+            whole(_get(self._parts)),
+            its.version,
+            its.others_env_steps,
+            its.members,
+            its.statistics,
+            its.stop,
+        )
+
+
+def _get(refs: list[Any], deadline_s: float | None = None) -> list[Any]:
+    """Raises what an actor raised, CallLostError where it does not answer (in time), ServerLostError where it is dead."""
+    try:
+        values: list[Any] = ray.get(refs, timeout=deadline_s)
+    except (ActorUnavailableError, GetTimeoutError) as error:
+        raise CallLostError(str(error)) from error
+    except RayActorError as error:
+        raise ServerLostError(str(error)) from error
+    except RayTaskError as error:
+        if isinstance(error.cause, (FastacError, Refused, Unknown, ServerLostError)):
+            raise error.cause from None
+        raise WorkerError(str(error)) from None
+    return values
+
+
+class RayLink:
+    """A node's calls, by Ray."""
+
+    def __init__(self, server: str, parameters: int, parts: int) -> None:
+        self._name = server
+        self._cuts = cut(parameters, parts)
+        self._server: Any = None
+        self._shards: list[Any] = []
+
+    def reconnect(self) -> None:
+        try:
+            self._server = ray.get_actor(self._name, NAMESPACE)
+            if len(self._cuts) > 1:
+                self._shards = [ray.get_actor(shard_name(self._name, k), NAMESPACE) for k in range(len(self._cuts))]
+        except ValueError as error:  # there is none of that name
+            raise ServerLostError(str(error)) from error
+
+    def call(self, verb: str, message: Any) -> _Call:
+        stages: list[Any] = []
+        if self._shards and isinstance(message, Delivery):
+            its = message
+            stages = [
+                shard.stage.remote(
+                    its.member, its.seq, its.values[part], None if its.state is None else its.state[:, part]
+                )
+                for shard, part in zip(self._shards, self._cuts, strict=True)
+            ]
+            message = Delivery(
+                its.member, its.seq, None, its.books, its.rows, None, its.statistics, its.notes, its.last
+            )
+        server = self._server
+        return _Call(stages, lambda: getattr(server, verb).remote(message))
+
+
+def shard_name(server: str, k: int) -> str:
+    return server.removesuffix("server") + f"shard {k}"
+
+
+# ---- for the driver -------------------------------------------------------------------------------------------
+
+
+def connect(address: str | None, cpus: int) -> bool:
+    """Whether Ray was started or joined here, so that it is to be left at the end. Raises ConnectionError."""
+    if ray.is_initialized():
+        return False
+    options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        ray.init(num_cpus=cpus, include_dashboard=False, **options)
+    else:
+        ray.init(address=address, **options)
+    return True
+
+
+def disconnect() -> None:
+    ray.shutdown()
+
+
+def machines(cpus: int) -> list[str]:
+    """The ids of Ray's nodes that are alive and have so many CPUs, this program's own first."""
+    here = ray.get_runtime_context().get_node_id()
+    alive = [its for its in ray.nodes() if its["Alive"] and its["Resources"].get("CPU", 0) >= cpus]
+    return sorted((its["NodeID"] for its in alive), key=lambda node: (node != here, node))
+
+
+def server_machines() -> list[str]:
+    """Those for servers: that offer the resource `fastac_server`, or else this program's, with which the run would end
+    anyway."""
+    offering = [its["NodeID"] for its in ray.nodes() if its["Alive"] and its["Resources"].get(SERVER_RESOURCE, 0) > 0]
+    return sorted(offering) or [ray.get_runtime_context().get_node_id()]
+
+
+def _on(machine: str) -> dict[str, Any]:
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(machine, soft=False), "max_restarts": 0}
+
+
+def start_server(name: str, terms: Terms, state: State, parts: int) -> tuple[Any, list[Any]]:
+    """The server and, where there are several, its shards."""
+    places = server_machines()
+    shards = []
+    for k, part in enumerate(cut(terms.parameters, parts) if parts > 1 else []):
+        options = {**_on(places[k % len(places)]), "name": shard_name(name, k), "num_cpus": 0}
+        actor = ray.remote(ShardActor).options(**options)
+        shards.append(actor.remote(terms, state.params[part], state.state[:, part], state.version))
+    options = {**_on(places[0]), "name": name, "num_cpus": 0, "max_concurrency": 10_000}
+    return ray.remote(ServerActor).options(**options).remote(terms, state, shards), shards
+
+
+def start_node(name: str, machine: str, cpus: int, task: NodeTask, server: str, parts: int) -> tuple[Any, Any]:
+    """An agent on a machine, and the reference to its NodeEnd."""
+    options = {**_on(machine), "name": name, "num_cpus": cpus}
+    actor = ray.remote(NodeActor).options(**options).remote()
+    return actor, actor.run.remote(task, server, parts)
+
+
+def ended(ref: Any, wait_s: float = 0.0) -> bool:
+    ready, _ = ray.wait([ref], timeout=wait_s)
+    return bool(ready)
+
+
+def result(ref: Any, deadline_s: float) -> Any:
+    """Raises as `_get`."""
+    return _get([ref], deadline_s)[0]
+
+
+def kill(actor: Any) -> None:
+    ray.kill(actor)
