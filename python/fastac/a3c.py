@@ -207,7 +207,7 @@ def work(task: Task, session: _core.Session, report: Report) -> float:
 
 
 def wait_while_held(session: _core.Session) -> None:
-    """A node whose server does not answer holds its workers: what they would find out meanwhile is old when it arrives."""
+    """A node whose server does not answer holds its workers: what they do meanwhile would be old by then."""
     while session.held and not session.stop_requested:
         session.beat()
         time.sleep(0.001)
