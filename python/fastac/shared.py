@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +82,13 @@ class Toll:
     deaths: int = 0
     restarts: int = 0
     cpu_s: float = 0.0  # processor time of worker processes, as they report it when they leave
+
+
+class Bookkeeper(Protocol):
+    """Who knows the books of a run: its observer (updates.py)."""
+
+    def ledger(self) -> dict[str, Any]: ...
+    def tallies(self) -> list[dict[str, Any]]: ...
 
 
 @dataclass(frozen=True)
@@ -157,7 +165,7 @@ class Ledger:
     nodes: tuple[NodeShare, ...] = ()
 
     @classmethod
-    def of(cls, session: _core.Session, update: str, toll: Toll | None = None, seconds: float = float("nan")) -> Ledger:
+    def of(cls, session: Bookkeeper, update: str, toll: Toll | None = None, seconds: float = float("nan")) -> Ledger:
         """The books as they stand after `seconds` of training."""
         toll = toll or Toll()
         counts = session.ledger()

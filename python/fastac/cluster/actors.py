@@ -6,6 +6,7 @@ Names are for Ray's dashboard: "fastac 3f2a server", "fastac 3f2a shard 1", "fas
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -156,8 +157,8 @@ class _Shards:
 def _results(refs: Sequence[Any]) -> list[Any]:
     """In the server, whose loop is to stand still meanwhile: ray.get would warn of that.
 
-    Where a shard is dead or silent, some may have done what others have not: this server is of no use any more, and ends,
-    so that all of them are begun again from the last checkpoint.
+    Where a shard is dead or silent, some may have done what others have not: this server is of no use any more, and
+    ends, so that all of them are begun again from the last checkpoint.
     """
     try:
         return [ref.future().result(_SHARD_DEADLINE_S) for ref in refs]
@@ -205,21 +206,11 @@ class _Call:
     def take(self) -> Any:
         if self._parts is None:
             return self._answer
-        its = self._answer
-        return Answer(
-            its.seq,
-            False,
-            whole(_get(self._parts)),
-            its.version,
-            its.others_env_steps,
-            its.members,
-            its.statistics,
-            its.stop,
-        )
+        return dataclasses.replace(self._answer, values=whole(_get(self._parts)))
 
 
 def _get(refs: list[Any], deadline_s: float | None = None) -> list[Any]:
-    """Raises what an actor raised, CallLostError where it does not answer (in time), ServerLostError where it is dead."""
+    """Raises what an actor raised; CallLostError where it does not answer in time, ServerLostError where it is dead."""
     try:
         values: list[Any] = ray.get(refs, timeout=deadline_s)
     except (ActorUnavailableError, GetTimeoutError) as error:
@@ -254,15 +245,10 @@ class RayLink:
         stages: list[Any] = []
         if self._shards and isinstance(message, Delivery):
             its = message
-            stages = [
-                shard.stage.remote(
-                    its.member, its.seq, its.values[part], None if its.state is None else its.state[:, part]
-                )
-                for shard, part in zip(self._shards, self._cuts, strict=True)
-            ]
-            message = Delivery(
-                its.member, its.seq, None, its.books, its.rows, None, its.statistics, its.notes, its.last
-            )
+            for shard, part in zip(self._shards, self._cuts, strict=True):
+                state = None if its.state is None else its.state[:, part]
+                stages.append(shard.stage.remote(its.member, its.seq, its.values[part], state))
+            message = dataclasses.replace(its, values=None, state=None)
         server = self._server
         return _Call(stages, lambda: getattr(server, verb).remote(message))
 
@@ -293,14 +279,19 @@ def disconnect() -> None:
 def machines(cpus: int) -> list[str]:
     """The ids of Ray's nodes that are alive and have so many CPUs, this program's own first."""
     here = ray.get_runtime_context().get_node_id()
-    alive = [its for its in ray.nodes() if its["Alive"] and its["Resources"].get("CPU", 0) >= cpus]
+    alive = [its for its in _machines() if its["Alive"] and its["Resources"].get("CPU", 0) >= cpus]
     return sorted((its["NodeID"] for its in alive), key=lambda node: (node != here, node))
+
+
+def _machines() -> list[dict[str, Any]]:
+    known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return known
 
 
 def server_machines() -> list[str]:
     """Those for servers: that offer the resource `fastac_server`, or else this program's, with which the run would end
     anyway."""
-    offering = [its["NodeID"] for its in ray.nodes() if its["Alive"] and its["Resources"].get(SERVER_RESOURCE, 0) > 0]
+    offering = [its["NodeID"] for its in _machines() if its["Alive"] and its["Resources"].get(SERVER_RESOURCE, 0) > 0]
     return sorted(offering) or [ray.get_runtime_context().get_node_id()]
 
 
@@ -323,7 +314,7 @@ def start_server(name: str, terms: Terms, state: State, parts: int) -> tuple[Any
 def start_node(name: str, machine: str, cpus: int, task: NodeTask, server: str, parts: int) -> tuple[Any, Any]:
     """An agent on a machine, and the reference to its NodeEnd."""
     options = {**_on(machine), "name": name, "num_cpus": cpus}
-    actor = ray.remote(NodeActor).options(**options).remote()
+    actor: Any = ray.remote(NodeActor).options(**options).remote()
     return actor, actor.run.remote(task, server, parts)
 
 

@@ -1,4 +1,4 @@
-"""What a node has done, as numbers that can be added, compared and sent: where every gradient went, worker by worker."""
+"""What a node has done, in numbers that can be added and sent: where every gradient went, worker by worker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastac import _core
-from fastac.staleness import histogram, p95
+from fastac.shared import Toll
+from fastac.staleness import p95
 
 Counts = npt.NDArray[np.uint64]
 
@@ -43,15 +44,7 @@ class Books:
         return its.get("published", 0) - sum(its.get(n, 0) for n in ("applied", "rejected_nonfinite", "rejected_stale"))
 
 
-def books_of(
-    session: _core.Session,
-    workers: int,
-    record: dict[str, Any],
-    began_at: int,
-    deaths: int,
-    restarts: int,
-    cpu_s: float,
-) -> Books:
+def books_of(session: _core.Session, workers: int, record: dict[str, Any], began_at: int, toll: Toll) -> Books:
     """Of a node's region, whose seats from `workers` on are its agent's. `record`: what copy_record said of the
     parameters that go with these books: it has the counts, and the rings' words may be ahead of it. `began_at`: the
     record's env steps when the region was made."""
@@ -65,7 +58,7 @@ def books_of(
     amended = session.published(workers)
     counts["begun"] -= amended
     counts["published"] -= amended
-    return Books(counts, tuple(tallies), deaths, restarts, cpu_s)
+    return Books(counts, tuple(tallies), toll.deaths, toll.restarts, toll.cpu_s)
 
 
 def total(all_books: Iterable[Books]) -> Books:
@@ -117,6 +110,3 @@ class Spread:
     @property
     def p95(self) -> int:
         return p95(self._counts, self.max)
-
-    def histogram(self) -> dict[int, int]:
-        return histogram(self._counts)

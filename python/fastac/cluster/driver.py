@@ -6,6 +6,7 @@ It looks every 50 ms; nothing of the training waits for it.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 import warnings
@@ -19,9 +20,8 @@ from fastac.cluster.messages import Refused
 from fastac.cluster.node import NodeEnd, NodeTask
 from fastac.cluster.observer import ClusterObserver
 from fastac.cluster.ray_cluster import RayCluster
-from fastac.cluster.server import Report, State, Terms
+from fastac.cluster.server import Report, State, Terms, workers_of
 from fastac.cluster.shards import shards_for
-from fastac.config import A2CConfig
 from fastac.errors import ConfigError, NodeWarning, WorkerDeathWarning, WorkerDiedError, WorkerStuckWarning
 from fastac.normalization import Statistics
 from fastac.progress import WaitingProgress
@@ -43,7 +43,7 @@ def open_run(cluster: RayCluster, model: Algorithm, progress: WaitingProgress) -
     config = cluster.node_config(model.config)
     statistics = Statistics.empty(model.config, model.problem.spaces)
     state = State(model.params.copy(), model.state.copy(), model.version, begin.env_steps, model.statistics.pack())
-    workers = 1 if isinstance(config, A2CConfig) else config.workers
+    workers = workers_of(config)
     driver = Driver(cluster, model, state)
     observer = ClusterObserver(state, cluster.nodes, workers, driver.fetch)
     driver.observer = observer
@@ -99,7 +99,7 @@ class Driver:
         assert begin is not None
         self._terms = Terms(config, cluster.send_of(config), cluster.nodes, len(model.params), begin.total_timesteps)
         self._parts = shards_for(len(model.params), int(cluster.most_shard_mb * 2**20))
-        self._cpus = 1 if isinstance(config, A2CConfig) else config.workers
+        self._cpus: int = config.workers  # type: ignore[attr-defined]
         self._places = [_Place(slot) for slot in range(cluster.nodes)]
         self._id = secrets.token_hex(2)
         self._server_name = f"fastac {self._id} server"
@@ -231,18 +231,14 @@ class Driver:
     def fetch(self) -> None:
         """For the observer: the server's vectors as they are now, if it lives."""
         if self._server is not None:
-            try:
+            with contextlib.suppress(ServerLostError):  # found out, and told, by the next look
                 self._state = self._ask("checkpoint")
-            except ServerLostError:
-                pass  # found out, and told, by the next look
         self.observer.latest = self._state
 
     def _tell_stop(self) -> None:
         self._stop_told = True
-        try:
+        with contextlib.suppress(ServerLostError):  # the next one is told
             self._ask("stop")
-        except ServerLostError:
-            pass  # the next one is told
 
     # ---- the nodes --------------------------------------------------------------------------------------------
 
@@ -262,9 +258,8 @@ class Driver:
             self._start_node(place, machine)
         started = any(place.ref is not None for place in self._places)
         if not started and time.monotonic() > self._began_at + self._cluster.outage_s:
-            raise WorkerDiedError(
-                f"no machine with {counted(self._cpus, 'CPUs')} has joined the cluster within {self._cluster.outage_s:g} s"
-            )
+            words = f"no machine with {counted(self._cpus, 'CPUs')} has joined the cluster"
+            raise WorkerDiedError(f"{words} within {self._cluster.outage_s:g} s")
 
     def _start_node(self, place: _Place, machine: str) -> None:
         its = self._cluster
@@ -311,10 +306,8 @@ class Driver:
             raise WorkerDiedError(f"{words}, like {_MAX_DEATHS_IN_A_ROW - 1} before it, and none delivered anything")
         else:
             others = sum(other.ref is not None for other in self._places)
-            done = f"the run goes on with {others} of {counted(len(self._places), 'nodes')}; a machine that is free takes its place"
-        told = (
-            f"at least {counted(lost, 'gradients')} of it had not been sent" if lost else "what it had not sent is lost"
-        )
+            done = f"{others} of {counted(len(self._places), 'nodes')} go on; a free machine takes its place"
+        told = f"at least {counted(lost, 'gradients')} of it were not sent" if lost else "what it had not sent is lost"
         warnings.warn(WorkerDeathWarning(f"{words}: {told}; {done}"), stacklevel=2)
 
     def _deliveries(self, place: _Place) -> int:

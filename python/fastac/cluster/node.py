@@ -12,7 +12,7 @@ import contextlib
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,7 +27,6 @@ from fastac.config import A3CConfig
 from fastac.engines import preload
 from fastac.errors import NonFiniteGradientError
 from fastac.launch import launch
-from fastac.metrics import LOG_COLUMNS
 from fastac.normalization import Statistics
 from fastac.problem import Problem
 from fastac.shared import Toll, create_region, observer_of
@@ -57,7 +56,7 @@ class NodeTask:
     problem: Problem
     sync_s: float
     sync_updates: int | None = None
-    patience: Patience = Patience()
+    patience: Patience = field(default_factory=Patience)
     before: tuple[int, Books] | None = None
 
     @property
@@ -101,8 +100,8 @@ def take_part(task: NodeTask, link: Link, kind: Callable[[NodeTask, Courier, Wel
 
 
 class Agent:
-    """What nodes of A2C and A3C have in common: a region, of which the agent has the observer's seat and one of its own,
-    and the exchange with the server.
+    """What nodes of A2C and A3C have in common: a region, on which the agent has the observer's seat and one of its
+    own, and the exchange with the server.
 
     Attributes:
         books: of all that was delivered, or is known at the end.
@@ -131,9 +130,8 @@ class Agent:
         self._sums = optimizer == "sum"
         self._state = np.zeros((self.region.state_vectors, len(params)), np.float32)
         state = self._state if self._sums else welcome.state
-        self.observer.initialize(
-            np.ascontiguousarray(params), np.ascontiguousarray(state), welcome.version, welcome.env_steps
-        )
+        params, state = np.ascontiguousarray(params), np.ascontiguousarray(state)
+        self.observer.initialize(params, state, welcome.version, welcome.env_steps)
         self.seat = _core.Session(self.region, workers)
         if len(welcome.statistics):
             self.seat.write_statistics(welcome.statistics)
@@ -162,11 +160,8 @@ class Agent:
     def delivery(self, *, last: bool = False) -> Delivery:
         """What has been done since the one before. Until it is answered there is no other."""
         record = self.observer.copy_record(self._sent, self._state)
-        toll = self.toll
-        self.books = books_of(
-            self.observer, self.workers, record, self.welcome.env_steps, toll.deaths, toll.restarts, toll.cpu_s
-        )
-        rows = np.concatenate(self._rows) if self._rows else np.zeros((0, LOG_COLUMNS))
+        self.books = books_of(self.observer, self.workers, record, self.welcome.env_steps, self.toll)
+        rows = np.concatenate(self._rows) if self._rows else np.zeros((0, _core.LOG_COLUMNS))
         notes = tuple(self._notes)
         self._rows, self._notes = [], []
         self._seq += 1
@@ -332,5 +327,5 @@ def telling(tell: Callable[[str], None]) -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = told
+        warnings.showwarning = told  # type: ignore[assignment]
         yield

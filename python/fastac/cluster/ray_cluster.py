@@ -92,8 +92,8 @@ class RayCluster:
         assert isinstance(config, A3CConfig)
         if config.update == "hogwild":
             raise ConfigError(
-                "update: expected lockfree, lock or queue on a cluster, got hogwild, whose workers would overwrite a part "
-                "of what other nodes have done"
+                "update: expected lockfree, lock or queue on a cluster, got hogwild, whose workers would overwrite "
+                "some of what other nodes have done"
             )
         if config.record:
             raise ConfigError("record: expected False on a cluster, whose order is not recorded, got True")

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fastac import _core
 from fastac.cluster.books import Books, Spread, add_tallies, empty_tally, total
 from fastac.cluster.messages import (
     SYNCHRONOUS,
@@ -31,8 +32,7 @@ from fastac.cluster.messages import (
     differences,
     fingerprint,
 )
-from fastac.config import Config, scheduled
-from fastac.metrics import LOG_COLUMNS
+from fastac.config import A3CConfig, Config, scheduled
 from fastac.normalization import Statistics, all_of
 from fastac.shared import NodeShare
 
@@ -309,7 +309,7 @@ class Server:
         """How things stand; rows and notes since the report before."""
         its = self.state
         now = time.monotonic()
-        rows = np.concatenate(self._rows) if self._rows else np.zeros((0, LOG_COLUMNS))
+        rows = np.concatenate(self._rows) if self._rows else np.zeros((0, _core.LOG_COLUMNS))
         notes = tuple(self._notes)
         self._rows.clear()
         self._notes.clear()
@@ -353,7 +353,7 @@ class Server:
 
     def _tallies(self, books: dict[str, Books]) -> tuple[dict[str, Any], ...]:
         """Of all workers, place after place."""
-        workers = getattr(self.terms.config, "workers", 1) if self.terms.send != SYNCHRONOUS else 1
+        workers = workers_of(self.terms.config)
         tallies: list[dict[str, Any]] = []
         for k in range(self.terms.nodes):
             its = books.get(f"node {k}", Books()).tallies
@@ -379,8 +379,8 @@ class Server:
         self.state.lost[name] = self.state.lost.get(name, 0) + lost
         self._past[name] = _published(self._past.get(name, Books()), lost)
         self._notes.append(
-            f"{name}: {lost:,} of its updates, {told.env_steps - known.env_steps:,} env steps, were not in the checkpoint "
-            "that the server was restored from, and are lost"
+            f"{name}: {lost:,} of its updates, {told.env_steps - known.env_steps:,} env steps, were not in the "
+            "checkpoint that the server was restored from, and are lost"
         )
 
     # ---- statistics -------------------------------------------------------------------------------------------
@@ -392,6 +392,11 @@ class Server:
 
     def _unpack(self, packed: npt.NDArray[np.float64]) -> Statistics:
         return Statistics.unpack(packed, self.terms.config)
+
+
+def workers_of(config: Config) -> int:
+    """Of one node, as its books tell of them: A2C's threads are one."""
+    return config.workers if isinstance(config, A3CConfig) else 1
 
 
 def _after(earlier: Books, later: Books) -> Books:

@@ -6,6 +6,7 @@ In: what a member delivers. Out: the parameters after it, which are what its nex
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,15 +109,17 @@ class Shard:
         return its.params
 
     def state(self) -> Float32:
-        """Of the optimizer: the mean of what the members told of theirs; where the steps are made here, that of these."""
+        """Of the optimizer: the mean of what the members told of theirs, or that of the steps that are made here."""
         told = [its.state for its in self._given.values() if its.state is not None]
-        return np.mean(told, axis=0, dtype=np.float64).astype(np.float32) if told else self._state.copy()
+        if not told:
+            return self._state.copy()
+        return np.stack(told).mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
 def cut(parameters: int, shards: int) -> list[slice]:
     """Where each of the shards begins and ends: whole cache lines, about equally many."""
     edges = [min(parameters, -(-parameters * k // shards) // 16 * 16) for k in range(shards)] + [parameters]
-    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
 def shards_for(parameters: int, most_bytes: int) -> int:
