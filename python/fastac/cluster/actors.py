@@ -6,9 +6,11 @@ Names are for Ray's dashboard: "fastac 3f2a server", "fastac 3f2a shard 1", "fas
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -171,7 +173,22 @@ class NodeActor:
 
     def run(self, task: NodeTask, server: str, parts: int) -> NodeEnd:
         kind = RoundNode if task.terms.send == SYNCHRONOUS else Node
-        return take_part(task, RayLink(server, task.terms.parameters, parts), kind)
+        notes: list[str] = []
+        with _telling(notes.append):
+            return take_part(task, RayLink(server, task.terms.parameters, parts), kind, notes)
+
+
+@contextlib.contextmanager
+def _telling(tell: Callable[[str], None]) -> Iterator[None]:
+    """While it lasts, warnings are told by this instead of shown on this machine."""
+
+    def told(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        tell(f"{category.__name__}: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = told  # type: ignore[assignment]
+        yield
 
 
 class _Call:

@@ -8,12 +8,10 @@ gradient (Session.amend), so it is applied once, whatever the workers do, and ne
 
 from __future__ import annotations
 
-import contextlib
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -81,18 +79,23 @@ class Membership(Protocol):
         """Raises ServerLostError or Unknown where it has to join again."""
 
 
-def take_part(task: NodeTask, link: Link, kind: Callable[[NodeTask, Courier, Welcome], Membership]) -> NodeEnd:
-    """A node from its joining to its end; it joins again where the server was lost.
+Kind = Callable[["NodeTask", Courier, Welcome, list[str]], Membership]
+
+
+def take_part(task: NodeTask, link: Link, kind: Kind, notes: list[str] | None = None) -> NodeEnd:
+    """A node from its joining to its end; it joins again where the server was lost. `notes`: what is put there is told
+    with the next delivery.
 
     Raises Refused, ServerLostError after the patience's `outage_s`, and what ended a worker.
     """
+    notes = [] if notes is None else notes
     courier = Courier(link, task.patience)
     before = task.before
     while True:
         number, books = before if before is not None else (None, None)
         hello = Hello(task.name, task.token, fingerprint(task.terms.config, task.terms.parameters), number, books)
         welcome = joined(courier, link, hello, task.patience)
-        node = kind(task, courier, welcome)
+        node = kind(task, courier, welcome, notes)
         try:
             return node.run()
         except (ServerLostError, Unknown):
@@ -107,7 +110,15 @@ class Agent:
         books: of all that was delivered, or is known at the end.
     """
 
-    def __init__(self, task: NodeTask, courier: Courier, welcome: Welcome, workers: int, optimizer: str | None) -> None:
+    def __init__(
+        self,
+        task: NodeTask,
+        courier: Courier,
+        welcome: Welcome,
+        notes: list[str],
+        workers: int,
+        optimizer: str | None = None,
+    ) -> None:
         self.task = task
         self.welcome = welcome
         self.books = Books()
@@ -140,12 +151,8 @@ class Agent:
         self._offset = welcome.clock - time.monotonic()
         self._seq = 0
         self._rows: list[npt.NDArray[np.float64]] = []
-        self._notes: list[str] = []
+        self._notes = notes
         self._next_state = time.monotonic()
-
-    def note(self, text: str) -> None:
-        """For the program that started the run."""
-        self._notes.append(text)
 
     def read_logs(self, share: float = 1.0) -> None:
         """Takes what the workers logged; of each update it tells as of that share of one."""
@@ -163,7 +170,8 @@ class Agent:
         self.books = books_of(self.observer, self.workers, record, self.welcome.env_steps, self.toll)
         rows = np.concatenate(self._rows) if self._rows else np.zeros((0, _core.LOG_COLUMNS))
         notes = tuple(self._notes)
-        self._rows, self._notes = [], []
+        self._rows.clear()
+        self._notes.clear()
         self._seq += 1
         state = None
         if not self._sums and (last or time.monotonic() >= self._next_state):
@@ -217,10 +225,11 @@ class Node(Agent):
 
     task: NodeTask
 
-    def __init__(self, task: NodeTask, courier: Courier, welcome: Welcome) -> None:
+    def __init__(self, task: NodeTask, courier: Courier, welcome: Welcome, notes: list[str]) -> None:
         config = task.terms.config
         assert isinstance(config, A3CConfig)
-        super().__init__(task, courier, welcome, config.workers, "sum" if task.terms.send == "gradients" else None)
+        sums = task.terms.send == "gradients"
+        super().__init__(task, courier, welcome, notes, config.workers, "sum" if sums else None)
         self._config = config
         self._next = 0.0
         self._updates_sent = 0
@@ -243,28 +252,27 @@ class Node(Agent):
             )
             for worker in range(config.workers)
         ]
-        with telling(self.note):
-            with launch(
-                config.backend,
-                self.region,
-                self.observer,
-                a3c.work,
-                tasks,
-                self._tick,
-                on_death=config.on_worker_death,
-                finished=self._finished,
-                toll=self.toll,
-                poll_s=POLL_S,
-                preload=preload(config),
-            ) as crew:
-                crew.wait_ready()
-                while not self._courier.ask("ready", self.welcome.member):
-                    crew.check()
-                    time.sleep(POLL_S)
-                self._next = time.monotonic() + self.task.sync_s
-                self.observer.give_go()
-                crew.wait_done()
-            self._leave()
+        with launch(
+            config.backend,
+            self.region,
+            self.observer,
+            a3c.work,
+            tasks,
+            self._tick,
+            on_death=config.on_worker_death,
+            finished=self._finished,
+            toll=self.toll,
+            poll_s=POLL_S,
+            preload=preload(config),
+        ) as crew:
+            crew.wait_ready()
+            while not self._courier.ask("ready", self.welcome.member):
+                crew.check()
+                time.sleep(POLL_S)
+            self._next = time.monotonic() + self.task.sync_s
+            self.observer.give_go()
+            crew.wait_done()
+        self._leave()
         self.close()
         return NodeEnd(self.welcome.member, self.books)
 
@@ -316,16 +324,3 @@ class Node(Agent):
         self.observer.drain()
         self.read_logs()
         self._courier.ask("deliver", self.delivery(last=True))
-
-
-@contextlib.contextmanager
-def telling(tell: Callable[[str], None]) -> Iterator[None]:
-    """While it lasts, warnings are told by this instead of shown on this machine."""
-
-    def told(message: Warning | str, category: type[Warning], *where: Any) -> None:
-        tell(f"{category.__name__}: {message}")
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        warnings.showwarning = told  # type: ignore[assignment]
-        yield

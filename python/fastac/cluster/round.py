@@ -13,7 +13,7 @@ import time
 from fastac import _core
 from fastac.cluster.courier import Courier
 from fastac.cluster.messages import Welcome
-from fastac.cluster.node import POLL_S, Agent, NodeEnd, NodeTask, telling
+from fastac.cluster.node import POLL_S, Agent, NodeEnd, NodeTask
 from fastac.config import A2CConfig
 from fastac.engines import at_work, make_engine
 
@@ -21,8 +21,8 @@ from fastac.engines import at_work, make_engine
 class RoundNode(Agent):
     """One membership of a node of A2C."""
 
-    def __init__(self, task: NodeTask, courier: Courier, welcome: Welcome) -> None:
-        super().__init__(task, courier, welcome, 1, "sum")
+    def __init__(self, task: NodeTask, courier: Courier, welcome: Welcome, notes: list[str]) -> None:
+        super().__init__(task, courier, welcome, notes, 1, "sum")
         config = task.terms.config
         assert isinstance(config, A2CConfig)
         self._config = config
@@ -32,7 +32,7 @@ class RoundNode(Agent):
         """Raises ServerLostError or Unknown where it has to join again."""
         task, n_envs = self.task, self._config.n_envs
         unclipped = dataclasses.replace(self._config, max_grad_norm=0.0)  # the server clips what all have found
-        with telling(self.note), at_work(self._config):
+        with at_work(self._config):
             engine = make_engine(
                 unclipped,
                 n_envs,

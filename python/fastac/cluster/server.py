@@ -338,17 +338,18 @@ class Server:
             params=params.copy(),
             state=state.copy(),
             statistics=self._statistics(),
-            books={name: _settled(books) for name, books in self._books().items()},
+            books=self._books(settled=True),
             lost=dict(its.lost),
             joined=dict(its.joined),
             acknowledged={**known, **its.acknowledged},
         )
 
-    def _books(self) -> dict[str, Books]:
-        """By place, over all that have held it."""
+    def _books(self, *, settled: bool = False) -> dict[str, Books]:
+        """By place, over all that have held it. `settled`: as if nothing were on its way."""
         books = dict(self._past)
         for member in self._members.values():
-            books[member.name] = _after(books.get(member.name, Books()), member.books)
+            its = _settled(member.books) if settled else member.books
+            books[member.name] = _after(books.get(member.name, Books()), its)
         return books
 
     def _tallies(self, books: dict[str, Books]) -> tuple[dict[str, Any], ...]:

@@ -41,7 +41,7 @@ class Shard:
     def __init__(self, config: Config, params: Float32, state: Float32, version: int = 0) -> None:
         self.params = params.copy()
         self._config = config
-        self._state = state.copy()
+        self._state: Float32 = state.copy()
         self._version = version
         self._edition = 0
         self._given: dict[int, _Given] = {}
@@ -111,9 +111,10 @@ class Shard:
     def state(self) -> Float32:
         """Of the optimizer: the mean of what the members told of theirs, or that of the steps that are made here."""
         told = [its.state for its in self._given.values() if its.state is not None]
-        if not told:
-            return self._state.copy()
-        return np.stack(told).mean(axis=0, dtype=np.float64).astype(np.float32)
+        state: Float32 = self._state.copy()
+        if told:
+            state[...] = np.mean(told, axis=0, dtype=np.float64)
+        return state
 
 
 def cut(parameters: int, shards: int) -> list[slice]:
