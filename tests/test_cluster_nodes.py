@@ -176,7 +176,7 @@ def test_a_node_that_was_given_up_is_refused_and_what_it_had_published_is_lost()
     with pytest.raises(Unknown):
         server.deliver(Delivery(member, 2, model.params, books, np.zeros((0, fastac._core.LOG_COLUMNS))))
     with pytest.raises(Refused, match="taken for dead"):
-        server.join(hello)
+        server.join(dataclasses.replace(hello, attempt=1))
     assert server.join(dataclasses.replace(hello, token="b")).joined == 1  # other random streams
 
 
@@ -215,6 +215,24 @@ def test_a_server_that_dies_costs_what_came_after_its_checkpoint(algorithm):
     report = place.server.report()
     assert report.env_steps >= terms.total_timesteps
     check_books(report)
+
+
+def test_a_call_to_join_that_comes_twice_makes_one_member():
+    model = small_a3c()
+    terms = terms_of(model, nodes=1)
+    server = server_of(terms, model)
+    hello = Hello("node 0", "a", fingerprint(terms.config, terms.parameters))
+    welcome = server.join(hello)
+    assert server.join(hello) is welcome
+    n = {"env_steps": 70, "applied": 7, "published": 7, "begun": 7, "aborted": 0}
+    books = Books({**n, "rejected_nonfinite": 0, "rejected_stale": 0})
+    delivery = Delivery(welcome.member, 1, model.params, books, np.zeros((0, fastac._core.LOG_COLUMNS)))
+    answer = server.deliver(delivery)
+    with pytest.raises(Refused, match="came late"):
+        server.join(hello)
+    assert server.deliver(delivery) is answer  # and is a member still
+    again = server.join(dataclasses.replace(hello, attempt=1))
+    assert again.member != welcome.member and again.env_steps == 70
 
 
 def test_a_node_may_join_later():

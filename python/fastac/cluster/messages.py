@@ -36,13 +36,14 @@ class Hello:
         name: of its place, "node 0".
         token: of this agent; the driver takes it back when it has seen it dead.
         fingerprint: see `fingerprint`.
-        lost: gradients that it had applied and this server does not know of, where it was a member of one that died.
-        before: its member number there.
+        attempt: 0, 1, 2 ...: which membership of this agent's it is to be. A repeated call asks for the same one.
+        before: its member number, and `books` what it had done, where it was a member of a server that died.
     """
 
     name: str
     token: str
     fingerprint: dict[str, Any]
+    attempt: int = 0
     before: int | None = None
     books: Books | None = None
 

@@ -8,6 +8,7 @@ gradient (Session.amend), so it is applied once, whatever the workers do, and ne
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -91,15 +92,17 @@ def take_part(task: NodeTask, link: Link, kind: Kind, notes: list[str] | None = 
     notes = [] if notes is None else notes
     courier = Courier(link, task.patience)
     before = task.before
-    while True:
+    expected = fingerprint(task.terms.config, task.terms.parameters)
+    for attempt in itertools.count():
         number, books = before if before is not None else (None, None)
-        hello = Hello(task.name, task.token, fingerprint(task.terms.config, task.terms.parameters), number, books)
+        hello = Hello(task.name, task.token, expected, attempt, number, books)
         welcome = joined(courier, link, hello, task.patience)
         node = kind(task, courier, welcome, notes)
         try:
             return node.run()
         except (ServerLostError, Unknown):
             before = welcome.member, node.books
+    raise AssertionError("unreachable")
 
 
 class Agent:

@@ -96,6 +96,8 @@ class Member:
     number: int
     name: str
     token: str
+    attempt: int
+    welcome: Welcome | None  # until its first delivery
     base: int
     seq: int = 0
     answer: Answer | None = None
@@ -151,9 +153,12 @@ class Server:
             raise Refused(f"{hello.name}: it was taken for dead, and another has its place")
         if why := differences(self._expected, hello.fingerprint):
             raise Refused(f"{hello.name} does not fit: {why}")
-        for member in list(self._members.values()):
-            if member.token == hello.token:  # it never heard that it is one, or begins anew
-                self._remove(member)
+        for member in [its for its in self._members.values() if its.token == hello.token]:
+            if member.attempt == hello.attempt and member.welcome is not None:
+                return member.welcome
+            if member.attempt >= hello.attempt:
+                raise Refused(f"{hello.name}: a call to join came late")
+            self._remove(member)
         if hello.books is not None and hello.before is not None and hello.before not in self._asked:
             self._asked.add(hello.before)
             self._count_lost(hello.name, hello.books, self.state.acknowledged.get(hello.before, Books()))
@@ -162,8 +167,11 @@ class Server:
         joined = its.joined.get(hello.name, 0)
         its.joined[hello.name] = joined + 1
         params, state = self._vectors.join(number)
-        self._members[number] = Member(number, hello.name, hello.token, its.version)
-        return Welcome(number, joined, params, state, its.version, its.env_steps, self._statistics(), time.monotonic())
+        welcome = Welcome(
+            number, joined, params, state, its.version, its.env_steps, self._statistics(), time.monotonic()
+        )
+        self._members[number] = Member(number, hello.name, hello.token, hello.attempt, welcome, its.version)
+        return welcome
 
     def ready(self, member: int) -> bool:
         """It has started its workers. Whether all may begin."""
@@ -240,6 +248,7 @@ class Server:
         self.state.env_steps += delivery.books.env_steps - member.books.env_steps
         member.books = delivery.books
         member.seq = delivery.seq
+        member.welcome = None
         if delivery.statistics is not None:
             member.statistics = delivery.statistics
         if len(delivery.rows):
