@@ -256,29 +256,36 @@ def test_a_node_may_join_later():
 
 
 def test_workers_wait_for_a_server_that_does_not_answer():
+    """And go on when it does: what they would do meanwhile would be old by then."""
     model = small_a3c()
-    terms = terms_of(model, nodes=1, total_timesteps=10**8)
+    terms = terms_of(model, nodes=1, total_timesteps=10**9)
     place = Place(server_of(terms, model))
-    held = []
+    chaos = Chaos()
+    seen = []  # (held, gradients begun), at each look
 
     class Watched(Node):
         def _tick(self):
             super()._tick()
-            held.append((self.observer.held, self.observer.ledger()["begun"]))
+            seen.append((self.observer.held, self.observer.ledger()["begun"]))
 
-    end = []
-    run = threading.Thread(target=lambda: end.append(take_part(task_of(terms, model, 0), ChaosLink(place), Watched)))
+    run = threading.Thread(target=lambda: take_part(task_of(terms, model, 0), ChaosLink(place, chaos), Watched))
     run.start()
     begin_when_ready(place, 1)
-    time.sleep(0.3)
-    # The server falls silent: a call waits for this lock, as it would for a busy process.
-    link_is_silent = place.lock
-    link_is_silent.acquire()
     time.sleep(0.2)
-    link_is_silent.release()
+    chaos.lost = 1.0
+    while not seen[-1][0]:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    first, last = next(begun for held, begun in seen if held), seen[-1][1]
+    assert seen[-1][0] and last - first <= 1  # the update that was under way
+    chaos.lost = 0.0
+    while seen[-1][1] < last + 100:
+        time.sleep(0.01)
+    assert not seen[-1][0]
     place.server.stop()
     run.join(60)
-    assert end and not run.is_alive()
+    assert not run.is_alive()
+    check_books(place.server.report())
 
 
 def test_a_courier_gives_up_after_its_retries():

@@ -14,7 +14,7 @@ from fastac.progress import WaitingProgress
 from fastac.shared import Ledger, observer_of
 from fastac.spaces import CARTPOLE
 from fastac.staleness import FROM, StalenessAlarm, histogram, p95
-from fastac.updates import Run
+from fastac.updates import LocalRun
 
 SMALL = {"n_steps": 4, "n_envs": 1, "hidden_sizes": (8,), "seed": 5, "workers": 3}
 
@@ -164,7 +164,7 @@ def test_a_run_warns_of_its_slow_worker():
     config = fastac.A3CConfig(workers=2, hidden_sizes=(8,), seed=0)
     params = fastac.A3C(workers=2, hidden_sizes=(8,), seed=0).params
     with WaitingProgress(1, "", "", visible=False) as progress:
-        run = Run(
+        run = LocalRun(
             config,
             params,
             np.zeros((_core.state_vectors(config.optimizer), len(params)), np.float32),

@@ -59,7 +59,7 @@ def trained(pid: int) -> bool:
     return int(fields[11]) + int(fields[12]) > 0.3 * TICKS_PER_S
 
 
-class WatchedRun(updates.Run):
+class WatchedRun(updates.LocalRun):
     """Remembers the run that is under way, so that it can be asked whether the workers train."""
 
     latest: updates.Run | None = None
@@ -74,7 +74,7 @@ class WatchedRun(updates.Run):
 
 
 def watch_runs() -> None:
-    algorithm.Run = WatchedRun
+    algorithm.LocalRun = WatchedRun
 
 
 def under_way() -> bool:

@@ -1,6 +1,6 @@
 """Server, shards and nodes as actors of Ray, and the calls between them. The only module that knows Ray.
 
-Names are for Ray's dashboard: "fastac 3f2a server", "fastac 3f2a shard 1", "fastac 3f2a node 0".
+Names are for Ray's dashboard: "fastac 3f2a server 0", "fastac 3f2a server 0 shard 1", "fastac 3f2a node 0".
 """
 
 from __future__ import annotations
@@ -171,11 +171,11 @@ def _results(refs: Sequence[Any]) -> list[Any]:
 class NodeActor:
     """One node, for as long as it takes part."""
 
-    def run(self, task: NodeTask, server: str, parts: int) -> NodeEnd:
+    def run(self, task: NodeTask, run: str, parts: int) -> NodeEnd:
         kind = RoundNode if task.terms.send == SYNCHRONOUS else Node
         notes: list[str] = []
         with _telling(notes.append):
-            return take_part(task, RayLink(server, task.terms.parameters, parts), kind, notes)
+            return take_part(task, RayLink(run, task.terms.parameters, parts), kind, notes)
 
 
 @contextlib.contextmanager
@@ -244,17 +244,18 @@ def _get(refs: list[Any], deadline_s: float | None = None) -> list[Any]:
 class RayLink:
     """A node's calls, by Ray."""
 
-    def __init__(self, server: str, parameters: int, parts: int) -> None:
-        self._name = server
+    def __init__(self, run: str, parameters: int, parts: int) -> None:
+        self._run = run
         self._cuts = cut(parameters, parts)
         self._server: Any = None
         self._shards: list[Any] = []
 
     def reconnect(self) -> None:
         try:
-            self._server = ray.get_actor(self._name, NAMESPACE)
+            name = _latest_server(self._run)
+            self._server = ray.get_actor(name, NAMESPACE)
             if len(self._cuts) > 1:
-                self._shards = [ray.get_actor(shard_name(self._name, k), NAMESPACE) for k in range(len(self._cuts))]
+                self._shards = [ray.get_actor(shard_name(name, k), NAMESPACE) for k in range(len(self._cuts))]
         except ValueError as error:  # there is none of that name
             raise ServerLostError(str(error)) from error
 
@@ -270,8 +271,20 @@ class RayLink:
         return _Call(stages, lambda: getattr(server, verb).remote(message))
 
 
+def server_name(run: str, number: int) -> str:
+    """Of a run's servers, one after the other."""
+    return f"fastac {run} server {number}"
+
+
 def shard_name(server: str, k: int) -> str:
-    return server.removesuffix("server") + f"shard {k}"
+    return f"{server} shard {k}"
+
+
+def _latest_server(run: str) -> str:
+    """Raises ValueError where there is none."""
+    start = server_name(run, 0).removesuffix("0")
+    numbers = [name.removeprefix(start) for name in ray.util.list_named_actors() if name.startswith(start)]
+    return server_name(run, max(int(number) for number in numbers if number.isdigit()))
 
 
 # ---- for the driver -------------------------------------------------------------------------------------------
@@ -328,11 +341,11 @@ def start_server(name: str, terms: Terms, state: State, parts: int) -> tuple[Any
     return ray.remote(ServerActor).options(**options).remote(terms, state, shards), shards
 
 
-def start_node(name: str, machine: str, cpus: int, task: NodeTask, server: str, parts: int) -> tuple[Any, Any]:
+def start_node(name: str, machine: str, cpus: int, task: NodeTask, run: str, parts: int) -> tuple[Any, Any]:
     """An agent on a machine, and the reference to its NodeEnd."""
     options = {**_on(machine), "name": name, "num_cpus": cpus}
     actor: Any = ray.remote(NodeActor).options(**options).remote()
-    return actor, actor.run.remote(task, server, parts)
+    return actor, actor.run.remote(task, run, parts)
 
 
 def ended(ref: Any, wait_s: float = 0.0) -> bool:

@@ -102,7 +102,7 @@ class Driver:
         self._cpus: int = config.workers  # type: ignore[attr-defined]
         self._places = [_Place(slot) for slot in range(cluster.nodes)]
         self._id = secrets.token_hex(2)
-        self._server_name = f"fastac {self._id} server"
+        self._servers = 0  # that there were
         self._server: Any = None
         self._shards: list[Any] = []
         self._report: Report | None = None
@@ -162,19 +162,23 @@ class Driver:
     # ---- the server -------------------------------------------------------------------------------------------
 
     def _start_server(self) -> None:
-        self._server, self._shards = actors.start_server(self._server_name, self._terms, self._state, self._parts)
+        name = actors.server_name(self._id, self._servers)
+        self._servers += 1
+        self._server, self._shards = actors.start_server(name, self._terms, self._state, self._parts)
         self._ask("report")
         self._next_checkpoint = time.monotonic() + self._cluster.checkpoint_every_s
 
     def _ask(self, verb: str, *args: Any) -> Any:
         """Raises ServerLostError; tries again where it only does not answer."""
         patience = self._cluster.patience
-        for _ in range(patience.retries + 1):
+        until = time.monotonic() + patience.deadline_s * (patience.retries + 1)
+        while True:
             try:
-                return actors.result(getattr(self._server, verb).remote(*args), max(patience.deadline_s, 30.0))
-            except CallLostError:
-                continue
-        raise ServerLostError(f"no answer to {verb}")
+                return actors.result(getattr(self._server, verb).remote(*args), patience.deadline_s)
+            except CallLostError as error:
+                if time.monotonic() > until:
+                    raise ServerLostError(f"no answer to {verb}: {_first_line(error)}") from error
+                time.sleep(_LOOK_S)
 
     def _follow_server(self) -> None:
         """Hears what it reports, keeps its checkpoint, and starts another where it is dead."""
@@ -219,7 +223,7 @@ class Driver:
             try:
                 self._start_server()
                 break
-            except (ServerLostError, ValueError) as again:  # its name is still taken, or no machine has it
+            except ServerLostError as again:  # its machine died meanwhile, and Ray does not know it yet
                 if time.monotonic() > until:
                     raise WorkerDiedError(f"{words}; no other could be started: {again}") from again
                 time.sleep(_LOOK_S)
@@ -279,7 +283,7 @@ class Driver:
         place.end = None
         place.deliveries = self._deliveries(place)
         name = f"fastac {self._id} {place.name} {place.token[:4]}"
-        place.actor, place.ref = actors.start_node(name, machine, self._cpus, task, self._server_name, self._parts)
+        place.actor, place.ref = actors.start_node(name, machine, self._cpus, task, self._id, self._parts)
 
     def _hear_end(self, place: _Place) -> None:
         ref, place.ref = place.ref, None
