@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -295,11 +296,23 @@ def connect(address: str | None, cpus: int) -> bool:
     if ray.is_initialized():
         return False
     options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "ERROR"}
+    if address is not None and address != "auto":
+        _expect_somebody(address)
     if address is None:
-        ray.init(num_cpus=cpus, include_dashboard=False, **options)
+        # "local": with no address it would join whatever runs on this machine.
+        ray.init("local", num_cpus=cpus, include_dashboard=False, **options)
     else:
         ray.init(address=address, **options)
     return True
+
+
+def _expect_somebody(address: str) -> None:
+    """Where nobody listens Ray would end the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise ConnectionError(str(error)) from error
 
 
 def disconnect() -> None:

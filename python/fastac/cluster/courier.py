@@ -24,7 +24,7 @@ class Pending(Protocol):
     """A call under way."""
 
     def done(self, wait_s: float) -> bool:
-        """Whether it is over, or is within that time."""
+        """Whether it is over, or is within that time. Raises as `take`."""
 
     def take(self) -> Any:
         """What came of it, once it is done. Raises what the server raised, CallLostError or ServerLostError."""
@@ -81,13 +81,14 @@ class Courier:
     def poll(self, wait_s: float = 0.0) -> Any:
         """Its answer, if it is there within that time; else None. Raises what the server raised, or ServerLostError."""
         assert self._pending is not None
-        if self._pending.done(wait_s):
-            try:
-                answer = self._pending.take()
-            except CallLostError:
-                time.sleep(_LOOK_S)
-                self._again()
-                return None
+        try:
+            is_done = self._pending.done(wait_s)
+            answer = self._pending.take() if is_done else None
+        except CallLostError:
+            time.sleep(_LOOK_S)
+            self._again()
+            return None
+        if is_done:
             if isinstance(answer, Answer) and answer.waiting:
                 self._send()
                 return None

@@ -147,10 +147,18 @@ class Driver:
             if place.ref is not None and actors.ended(place.ref):
                 self._hear_end(place)
         self._follow_server()
+        self._count_deaths(run)
         self._begin_if_ready(run)
         run.tick()
         if self.observer.stop_requested and not self._stop_told:
             self._tell_stop()
+
+    def _count_deaths(self, run: Run) -> None:
+        """Of nodes, and of workers in them; their processor time comes with their last delivery."""
+        if self._report is not None:
+            its = self._report.books
+            run.toll.deaths, run.toll.restarts = its.deaths + self._deaths, its.restarts
+            run.toll.cpu_s = its.cpu_s
 
     def _all_ended(self) -> bool:
         return self._done() and all(place.ref is None for place in self._places)
@@ -336,6 +344,7 @@ class Driver:
 
     def _hear_last(self, run: Run) -> None:
         self._follow_server()
+        self._count_deaths(run)
         self.fetch()
         run.tick(now=True)
 
@@ -358,7 +367,6 @@ class Driver:
             for actor in (self._server, *self._shards):
                 actors.kill(actor)
             self._server = None
-            run.toll.deaths += self._deaths
 
 
 def _first_line(error: Exception) -> str:

@@ -26,7 +26,7 @@ class RoundNode(Agent):
         config = task.terms.config
         assert isinstance(config, A2CConfig)
         self._config = config
-        self._members = 1  # of the latest round
+        self._members = task.terms.nodes  # of the latest round
 
     def run(self) -> NodeEnd:
         """Raises ServerLostError or Unknown where it has to join again."""

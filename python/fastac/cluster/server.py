@@ -87,6 +87,7 @@ class State:
     joined: dict[str, int] = field(default_factory=dict)
     acknowledged: dict[int, Books] = field(default_factory=dict)
     members: int = 0  # that there ever were
+    merged: int = 0  # gradients that went into a step of the server's with another one
 
 
 @dataclass
@@ -204,6 +205,7 @@ class Server:
             self.state.version += gradients
         elif gradients and self._step([(member.number, 1.0 / gradients)], _rate_factor(gradients), clip=False):
             self.state.version += 1
+            self.state.merged += gradients - 1
         self._between.setdefault(member.name, Spread()).add(staleness, gradients)
         self._enter(member, delivery)
         self._answer(member)
@@ -225,6 +227,7 @@ class Server:
         weights = [(n, shares[n] / everything) for n in sorted(delivered) if applied[n]]
         if weights and self._step(weights, 1.0, clip=True):
             self.state.version += 1
+            self.state.merged += len(weights) - 1
         self._round = {}
         for number in sorted(delivered):
             self._enter(self._members[number], delivered[number])
@@ -323,10 +326,12 @@ class Server:
         self._rows.clear()
         self._notes.clear()
         books = self._books()
+        everything = total(books.values())
+        everything.counts["merged"] = everything.counts.get("merged", 0) + its.merged
         return Report(
             its.version,
             its.env_steps,
-            total(books.values()),
+            everything,
             dict(its.lost),
             self._tallies(books),
             rows,
