@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import fastac
-from fastac.cluster.ray_cluster import MAX_NODES, RayCluster
+from fastac.cluster.options import MAX_NODES
+from fastac.cluster.ray_cluster import RayCluster
 
 ray = pytest.importorskip("ray", reason="fastac[ray]")
 GATE = Path(__file__).parent / "gates" / "cluster_killed.py"
@@ -263,13 +264,23 @@ fastac.A3C(workers=1, seed=0).learn(10**12, cluster=fastac.RayCluster(nodes=1), 
         assert (tmp_path / "going").exists()
         os.kill(run.pid, signal.SIGKILL)
     until = time.monotonic() + 30
-    while (left := _of_session(run.pid)) and time.monotonic() < until:
+    while (left := _ours_of(run.pid)) and time.monotonic() < until:
         time.sleep(0.2)
-    names = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left]
-    for pid in left:
+    for pid in _of_session(run.pid):  # Ray's own agents take their time
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
-    assert not left, names
+    assert not left
+
+
+def _ours_of(session):
+    """Actors and workers of fastac's."""
+    found = []
+    for pid in _of_session(session):
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if any(word in command for word in (b"NodeActor", b"ServerActor", b"forkserver", b"fastac")):
+                found.append(command[:200])
+    return found
 
 
 def _of_session(session):

@@ -55,6 +55,20 @@ FLOORS = [
     ],
     ["rollout", "objective", "updates", "torch_engine", "engines", "forking", "worker", "launch"],
     ["training", "standing", "algorithm", "a2c", "a3c", "evaluation", "callbacks", "logs", "live", "interop.export"],
+    [
+        "cluster.books",
+        "cluster.messages",
+        "cluster.courier",
+        "cluster.shards",
+        "cluster.server",
+        "cluster.node",
+        "cluster.round",
+        "cluster.observer",
+        "cluster.options",
+        "cluster.actors",
+        "cluster.driver",
+        "cluster.ray_cluster",
+    ],
     ["pictures", "playing", "preload"],
     [
         "compare.experiment",
@@ -123,6 +137,7 @@ FLOORS = [
         "cli.options",
         "cli.configuration",
         "cli.endings",
+        "cli.cluster",
         "cli.watching",
         "cli.runs",
         "cli.resume",
@@ -169,6 +184,7 @@ DOORS = {
             f"cli.{room}"
             for room in (
                 "options",
+                "cluster",
                 "configuration",
                 "endings",
                 "watching",
@@ -193,6 +209,7 @@ DOORS = {
             )
         ),
     },
+    "ray": {"cluster.actors", "cluster.ray_cluster"},  # in the latter it is only looked for
     "tensorboard": {"logs"},
     "PIL": {"pictures"},
     "pygame": {"pictures"},
@@ -245,6 +262,7 @@ def rooms():
         if name not in (
             "__init__",
             "interop",
+            "cluster",
             "compare",
             "exercise",
             "bench",

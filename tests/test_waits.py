@@ -34,6 +34,7 @@ AT_ONCE = "returns at once"
 # (room, function): what reaches its deadline, or why it needs none.
 WAITS = {
     ("a3c", "work"): "the pause between two tries of flush_log",
+    ("a3c", "wait_while_held"): "test_cluster_nodes.py::test_workers_wait_for_a_server_that_does_not_answer",
     ("a3c", "wait_for_go"): "test_waits.py::test_a_worker_waits_for_go_no_longer_than_that",
     ("bench.envpool_env", "_step_of.step"): "its racer's deadline: test_bench.py::test_a_racer_that_does_not_answer",
     ("bench.racer", "Racer.receive"): "test_bench.py::test_a_racer_that_does_not_answer",
@@ -47,6 +48,22 @@ WAITS = {
     ("check", "submit_until_stopped"): CORE,
     ("cli.resume", "resume"): AT_ONCE,  # a lock that is taken or refused
     ("cli.train", "_train"): AT_ONCE,
+    ("cluster.actors", "ServerActor"): "test_cluster_nodes.py::test_rounds_over_a_bad_link_end_with_the_same_bits",
+    ("cluster.actors", "_Call.done"): "its caller's deadline: test_cluster_nodes.py::test_a_courier_gives_up",
+    ("cluster.actors", "_results"): "a shard that is silent for 30 s ends its server, which is begun again",
+    ("cluster.actors", "ended"): "its caller says how long",
+    ("cluster.courier", "Courier.ask"): "test_cluster_nodes.py::test_a_courier_gives_up_after_its_retries",
+    ("cluster.courier", "Courier.poll"): "test_cluster_nodes.py::test_a_courier_gives_up_after_its_retries",
+    ("cluster.courier", "joined"): "test_cluster_nodes.py::test_a_courier_gives_up_after_its_retries",
+    ("cluster.driver", "Driver._ask"): "test_cluster.py::test_sigkill_of_everything_a_cluster_is_made_of",
+    ("cluster.driver", "Driver._hear_end"): AT_ONCE,  # what has ended
+    ("cluster.driver", "Driver._look"): "until the run ends, is stopped or fails; no machine: outage_s",
+    ("cluster.driver", "Driver._restore"): "test_cluster.py::test_sigkill_of_everything_a_cluster_is_made_of",
+    ("cluster.node", "Node._heard"): "test_cluster_nodes.py::test_a_courier_gives_up_after_its_retries",
+    ("cluster.node", "Node.run"): "until the driver says go, or the server is lost, as Courier.ask tells",
+    ("cluster.round", "RoundNode.run"): "until the driver says go, or the server is lost, as Courier.ask tells",
+    ("cluster.server", "Server.join"): AT_ONCE,  # no thread's
+    ("cluster.shards", "Shard.step"): AT_ONCE,  # lockfree, in a region of its own
     ("doctor", "report_need"): "test_launch.py::test_a_process_that_does_not_leave_is_killed",
     ("engines", "_NativeLoop.run"): CORE,
     ("torch_engine", "_TorchLoop.run"): CORE,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastac import rundir
+from fastac.cli.cluster import cluster_of, cluster_options
 from fastac.cli.configuration import config_option
 from fastac.cli.endings import ends_in_order, signals_raised
 from fastac.cli.options import (
@@ -72,6 +73,7 @@ def train(context: click.Context, /, folder: Path | None, **of_resume: Any) -> N
 @config_options(A2CConfig)
 @checkpoint_option
 @watching_options
+@cluster_options
 @run_options
 def train_a2c(**options: Any) -> None:
     """Synchronous: one batch, one update for each rollout of all envs.
@@ -94,6 +96,7 @@ def train_a2c(**options: Any) -> None:
 @config_options(A3CConfig)
 @checkpoint_option
 @watching_options
+@cluster_options
 @run_options
 def train_a3c(**options: Any) -> None:
     """Asynchronous: each worker updates the shared parameters itself.
@@ -103,6 +106,7 @@ def train_a3c(**options: Any) -> None:
     fastac train a3c --workers 8 --update hogwild --seed 1
     fastac train a3c --solve 475             as long as it takes, and no longer
     fastac train a3c --config run.toml --seed 2
+    fastac train a3c --cluster auto --nodes 4 --workers 8    on four machines (docs/cluster.md)
     """
     _train("a3c", **options)
 
@@ -120,6 +124,7 @@ def _train(
     **options: Any,
 ) -> None:
     with ends_in_order():
+        cluster = cluster_of(options)
         config = {"a2c": A2CConfig, "a3c": A3CConfig}[kind](**options)  # a bad value is an error before any import
         expect_reachable(solve, config.max_episode_steps)
         tell_of_another_size(options)
@@ -130,9 +135,11 @@ def _train(
         model: Algorithm = {"a2c": fastac.A2C, "a3c": fastac.A3C}[kind](**options)
         watching = Watching(tensorboard, verbose, live)
         watching.import_all()
+        if cluster is not None:
+            cluster.expect_possible(model)
         with signals_raised():
             folder = new_folder(runs, name, kind)
             with rundir.locked(folder):
                 aim = Position(total_timesteps, solve=solve)
-                learn = functools.partial(model.learn, total_timesteps, solve=solve)
+                learn = functools.partial(model.learn, total_timesteps, solve=solve, cluster=cluster)
                 train_in(RunFolder(folder, model, made_here=True), model, learn, aim, checkpoint_every_s, watching)

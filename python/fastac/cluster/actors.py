@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+import signal
 import socket
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -298,12 +300,27 @@ def connect(address: str | None, cpus: int) -> bool:
     options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "ERROR"}
     if address is not None and address != "auto":
         _expect_somebody(address)
+    with _handlers_kept():
+        _init(address, cpus, options)
+    return True
+
+
+def _init(address: str | None, cpus: int, options: dict[str, Any]) -> None:
     if address is None:
         # "local": with no address it would join whatever runs on this machine.
         ray.init("local", num_cpus=cpus, include_dashboard=False, **options)
     else:
         ray.init(address=address, **options)
-    return True
+
+
+@contextlib.contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Ray would end the program by SIGTERM in its own way; here a run is ended in order (signals.py)."""
+    ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in ours.items():
+            signal.signal(number, handler)
 
 
 def _expect_somebody(address: str) -> None:

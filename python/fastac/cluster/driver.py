@@ -1,7 +1,7 @@
 """The program that started a run on a cluster: it starts server and nodes, follows them, and answers deaths.
 
-In: a RayCluster and a model. Out: the run's observer hears all that the server reports, until its env steps are done.
-It looks every 50 ms; nothing of the training waits for it.
+In: options and a model. Out: the run's observer hears all that the server reports, until its env steps are done. It
+looks every 50 ms; nothing of the training waits for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fastac.cluster.courier import CallLostError, ServerLostError
 from fastac.cluster.messages import Refused
 from fastac.cluster.node import NodeEnd, NodeTask
 from fastac.cluster.observer import ClusterObserver
-from fastac.cluster.ray_cluster import RayCluster
+from fastac.cluster.options import ClusterOptions
 from fastac.cluster.server import Report, State, Terms, workers_of
 from fastac.cluster.shards import shards_for
 from fastac.errors import ConfigError, NodeWarning, WorkerDeathWarning, WorkerDiedError, WorkerStuckWarning
@@ -36,7 +36,7 @@ _STOP_S = 10.0  # for nodes to leave, once they are told
 _MAX_DEATHS_IN_A_ROW = 3
 
 
-def open_run(cluster: RayCluster, model: Algorithm, progress: WaitingProgress) -> ClusterRun:
+def open_run(cluster: ClusterOptions, model: Algorithm, progress: WaitingProgress) -> ClusterRun:
     """The run of one learn(), before anything has started."""
     begin = model.unfinished
     assert begin is not None
@@ -90,7 +90,7 @@ class Driver:
 
     observer: ClusterObserver
 
-    def __init__(self, cluster: RayCluster, model: Algorithm, state: State) -> None:
+    def __init__(self, cluster: ClusterOptions, model: Algorithm, state: State) -> None:
         self._cluster = cluster
         self._model = model
         self._state = state  # of the server: the latest that we have

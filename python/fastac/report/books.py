@@ -26,6 +26,7 @@ _LEDGER = {
     "lost_fraction": "hogwild: part of the watched additions that got lost",
     "deaths": "worker processes that died",
     "restarts": "those of them that were replaced",
+    "lost": "gradients of a cluster's nodes that died with them, or with the server",
 }
 
 
@@ -37,15 +38,16 @@ def balance(books: Mapping[str, Any]) -> tuple[bool, str]:
     """Whether the books balance, and the two equations with their numbers."""
     n = {name: number(books, name) for name in _LEDGER}
     rejected = n["rejected_nonfinite"] + n["rejected_stale"]
+    lost = n["lost"] if books.get("lost") else 0
     balanced = (
         n["begun"] == n["published"] + n["aborted"]
-        and n["published"] == n["applied"] + rejected + n["pending"]
+        and n["published"] == n["applied"] + rejected + n["pending"] + lost
         and n["pending"] == 0
     )
     return balanced, (
         f"{shown(n['begun'])} begun = {shown(n['published'])} published + {shown(n['aborted'])} aborted; "
         f"{shown(n['published'])} published = {shown(n['applied'])} applied + {shown(rejected)} rejected "
-        f"+ {shown(n['pending'])} pending"
+        f"+ {shown(n['pending'])} pending{f' + {shown(lost)} lost' if lost else ''}"
     )
 
 

@@ -18,7 +18,7 @@ from fastac.report.drawing import AXES, Chart, Series, figure, figures
 from fastac.report.page import Page
 from fastac.report.parts import Html, element, section, shown, table
 from fastac.report.reading import RunSource, number, part, parts
-from fastac.report.workers import staleness_bars, workers_table
+from fastac.report.workers import nodes_table, staleness_bars, workers_table
 from fastac.words import counted
 
 _POINTS = 150
@@ -202,7 +202,7 @@ def _staleness(record: dict[str, Any], history: History) -> Html:
     course = _over(history.moments, history.moments["staleness_mean"])
     over_time = figure(Chart("staleness", "Staleness over the run", "updates", [course], sampled))
     drawn = element("div", staleness_bars(exact), over_time, class_="figures") if others else Html()
-    return section("staleness", "Staleness", said, drawn, workers_table(exact))
+    return section("staleness", "Staleness", said, drawn, workers_table(exact), nodes_table(exact))
 
 
 def _ledger(record: dict[str, Any]) -> Html:

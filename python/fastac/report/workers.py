@@ -26,6 +26,17 @@ _COLUMNS = {
 }
 
 
+_OF_NODES = {
+    "updates": "updates",
+    "env_steps": "env steps",
+    "deliveries": "exchanges with the server",
+    "lost": "gradients lost",
+    "staleness_mean": "staleness, mean",
+    "staleness_p95": "p95",
+    "staleness_max": "largest",
+}
+
+
 def staleness_bars(ledger: Mapping[str, Any]) -> Html:
     """How many updates came how late; by worker, as long as there are colours for them."""
     whole = _in_bins(part(ledger, "staleness"))
@@ -49,6 +60,13 @@ def workers_table(ledger: Mapping[str, Any]) -> Html:
         for its in _workers(ledger)
     ]
     return table("By worker, with those before it in its seat", ["", *_COLUMNS.values()], rows) if rows else Html()
+
+
+def nodes_table(ledger: Mapping[str, Any]) -> Html:
+    """A row for each node of a cluster; nothing for a run on one machine."""
+    rows = [[str(its.get("name")), *(number(its, name) for name in _OF_NODES)] for its in parts(ledger, "nodes")]
+    caption = "By node, with those before it in its place; staleness between nodes"
+    return table(caption, ["", *_OF_NODES.values()], rows) if rows else Html()
 
 
 def _in_words(low: int, high: int | None) -> str:
