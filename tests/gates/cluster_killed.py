@@ -31,7 +31,7 @@ from fastac.errors import LedgerError
 
 KINDS = ("worker", "agent", "node", "server")
 WORKERS = 2
-RECOVERY_S = 60.0
+RECOVERY_S = 120.0  # of a busy machine; it takes a few seconds
 
 
 def titled(title: bytes) -> list[int]:

@@ -106,6 +106,7 @@ GATES = [  # the longest first: what is left at the end is short
 ]
 LONG_ONLY = [
     gate("suite", [script("suite", "times=20")]),
+    gate("cluster", [script("cluster_killed", "each=20")]),
     gate("soak", [script("soak", "seconds=3600")]),
 ]
 

@@ -295,6 +295,52 @@ def bench_scores(seeds: int, envs: tuple[str, ...], fraction: float, name: str |
         _show(scores.table(results), results, seeds, where, folder / "bench-scores.json", "seeds", scores.FIRST_SEED)
 
 
+@bench.command("cluster")
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="of each case, from 0 on")
+@click.option("--nodes", type=click.IntRange(1, 16), default=2, show_default=True, help="of the largest cluster")
+@click.option(
+    "--delays",
+    default="0,10,50",
+    show_default=True,
+    help="by which each call of a node, and each answer, comes later, between commas [ms]",
+)
+@click.option(
+    "--total-timesteps",
+    type=click.IntRange(min=1),
+    default=1_500_000,
+    show_default=True,
+    help="env steps of a run that does not reach 475",
+)
+@run_options
+def bench_cluster(seeds: int, nodes: int, delays: str, total_timesteps: int, name: str | None, runs: Path) -> None:
+    """Nodes over Ray, on this machine.
+
+    Throughput, staleness inside the nodes and between them, and what it takes to solve CartPole, by what nodes send,
+    how often, and how late it arrives. Needs fastac[ray].
+
+    
+    fastac bench cluster
+    fastac bench cluster --nodes 2 --delays 0 --seeds 1
+    """
+    with ends_in_order():
+        try:
+            late = [float(delay) for delay in delays.split(",")]
+        except ValueError:
+            raise click.BadParameter(
+                f"expected numbers between commas, got {delays!r}", param_hint="--delays"
+            ) from None
+        try:
+            from fastac.bench import cluster
+        except ImportError as error:
+            raise click.UsageError(f"expected Ray: pip install 'fastac[ray]' ({error})") from None
+
+        rows = cluster.cases(range(1, nodes + 1), late)
+        where = _where()
+        with _measuring(new_folder(runs, name, "bench-cluster"), len(rows) * seeds, "trainings") as (folder, tick):
+            results = cluster.measure(rows, seeds, total_timesteps, tick)
+        _show(cluster.table(results), results, seeds, where, folder / "bench-cluster.json", "seeds")
+
+
 def _where() -> dict[str, Any]:
     """To be asked before anything is measured: afterwards the load is our own."""
     from fastac.bench.peers import PACKAGES

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -178,7 +179,7 @@ class NodeActor:
         kind = RoundNode if task.terms.send == SYNCHRONOUS else Node
         notes: list[str] = []
         with _telling(notes.append):
-            return take_part(task, RayLink(run, task.terms.parameters, parts), kind, notes)
+            return take_part(task, RayLink(run, task.terms.parameters, parts, task.added_delay_s), kind, notes)
 
 
 @contextlib.contextmanager
@@ -197,18 +198,26 @@ def _telling(tell: Callable[[str], None]) -> Iterator[None]:
 class _Call:
     """A call under way: what is to be staged first, then the call, then what its answer refers to."""
 
-    def __init__(self, stages: Sequence[Any], call: Any) -> None:
+    def __init__(self, stages: Sequence[Any], call: Any, delay_s: float) -> None:
         self._refs = list(stages)
+        self._delay_s = delay_s
+        self._until = time.monotonic() + delay_s  # nothing is called before, and then nothing heard
+        self._heard = False
         self._call = call
         self._answer: Any = None
         self._parts: list[Any] | None = None
-        if not self._refs:
+        if not self._refs and not delay_s:
             self._begin()
 
     def _begin(self) -> None:
         self._refs, self._call = [self._call()], None
 
     def done(self, wait_s: float) -> bool:
+        if (left := self._until - time.monotonic()) > 0:
+            time.sleep(min(left, wait_s))
+            return False
+        if not self._refs:
+            self._begin()
         ready, _ = ray.wait(self._refs, num_returns=len(self._refs), timeout=wait_s)
         if len(ready) < len(self._refs):
             return False
@@ -221,6 +230,9 @@ class _Call:
             if isinstance(self._answer, Answer) and isinstance(self._answer.values, list):
                 self._parts = self._refs = self._answer.values
                 return self.done(wait_s)
+        if self._delay_s and not self._heard:
+            self._heard, self._until = True, time.monotonic() + self._delay_s
+            return False
         return True
 
     def take(self) -> Any:
@@ -247,8 +259,9 @@ def _get(refs: list[Any], deadline_s: float | None = None) -> list[Any]:
 class RayLink:
     """A node's calls, by Ray."""
 
-    def __init__(self, run: str, parameters: int, parts: int) -> None:
+    def __init__(self, run: str, parameters: int, parts: int, delay_s: float = 0.0) -> None:
         self._run = run
+        self._delay_s = delay_s
         self._cuts = cut(parameters, parts)
         self._server: Any = None
         self._shards: list[Any] = []
@@ -271,7 +284,7 @@ class RayLink:
                 stages.append(shard.stage.remote(its.member, its.seq, its.values[part], state))
             message = dataclasses.replace(its, values=None, state=None)
         server = self._server
-        return _Call(stages, lambda: getattr(server, verb).remote(message))
+        return _Call(stages, lambda: getattr(server, verb).remote(message), self._delay_s)
 
 
 def server_name(run: str, number: int) -> str:

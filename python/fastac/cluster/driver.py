@@ -287,6 +287,7 @@ class Driver:
             its.sync_updates,
             its.patience,
             before,
+            its.added_delay_ms / 1000,
         )
         place.end = None
         place.deliveries = self._deliveries(place)

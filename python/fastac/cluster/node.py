@@ -45,6 +45,7 @@ class NodeTask:
         call: the model's learn() calls before this one.
         sync_s: seconds between two deliveries.
         sync_updates: updates between two, instead; None where the time decides.
+        added_delay_s: by which each call and each answer come later.
         before: member number and books of one whose place it takes, where no server may know of them.
     """
 
@@ -57,6 +58,7 @@ class NodeTask:
     sync_updates: int | None = None
     patience: Patience = field(default_factory=Patience)
     before: tuple[int, Books] | None = None
+    added_delay_s: float = 0.0
 
     @property
     def name(self) -> str:

@@ -31,6 +31,7 @@ class ClusterOptions:
     call_deadline_s: float = 5.0
     call_retries: int = 3
     outage_s: float = 60.0
+    added_delay_ms: float = 0.0
 
     def __post_init__(self) -> None:
         _expect_whole("nodes", self.nodes, 1, MAX_NODES)
@@ -43,6 +44,8 @@ class ClusterOptions:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
                 raise ConfigError(f"{name}: expected a number > 0, got {value!r}")
+        if not 0 <= self.added_delay_ms < math.inf:
+            raise ConfigError(f"added_delay_ms: expected a number >= 0, got {self.added_delay_ms!r}")
         if self.send not in SENDS:
             raise ConfigError(f"send: expected one of {', '.join(SENDS)}, got {self.send!r}")
         if self.address is not None and not isinstance(self.address, str):

@@ -33,6 +33,7 @@ class RayCluster(ClusterOptions):
         call_deadline_s: after which a call to the server is made again.
         call_retries: how often, before the server is taken for lost.
         outage_s: how long a node looks for another server, and the run for a first node, before they give up.
+        added_delay_ms: for measurements: milliseconds by which each call of a node, and each answer, comes later.
 
     Raises ConfigError for a value outside its range.
     """

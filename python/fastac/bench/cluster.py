@@ -1,0 +1,114 @@
+"""`fastac bench cluster`: nodes over Ray on this machine, by what they send, how often, and how late it arrives."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from fastac.a2c import A2C
+from fastac.a3c import A3C
+from fastac.algorithm import Algorithm
+from fastac.bench.rounds import Tick
+from fastac.cluster.actors import connect, disconnect
+from fastac.cluster.ray_cluster import RayCluster
+from fastac.metrics import SOLVED
+
+LEARNING_RATE = 7e-4  # of A3C: half a thousand updates of staleness bear no more (docs/cluster.md)
+A2C_ENVS = 16
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row."""
+
+    algorithm: str
+    nodes: int
+    sync_ms: float
+    send: str
+    delay_ms: float
+
+    @property
+    def words(self) -> str:
+        what = "" if self.algorithm == "A2C" else f" {self.send} {self.sync_ms:g} ms"
+        return f"{self.algorithm} x{self.nodes}{what} +{self.delay_ms:g} ms"
+
+
+def cases(nodes: Sequence[int], delays_ms: Sequence[float]) -> list[Case]:
+    """A3C by what is sent, A2C; each with the delays, on the largest number of nodes, and A3C on each number."""
+    most = max(nodes)
+    rows = [Case("A3C", n, 20.0, "steps", 0.0) for n in nodes if n < most]
+    for delay in delays_ms:
+        rows += [Case("A3C", most, sync, "steps", delay) for sync in (5.0, 20.0)]
+        rows.append(Case("A3C", most, 5.0, "gradients", delay))
+        rows.append(Case("A2C", most, 0.0, "", delay))
+    return rows
+
+
+def measure(rows: Sequence[Case], seeds: int, total_timesteps: int, tick: Tick) -> dict[str, Any]:
+    """Each case trains to a mean return of 475, or for that many env steps, with every seed in turn."""
+    ours = connect(None, 2 * max(case.nodes for case in rows))
+    try:
+        results: dict[str, Any] = {case.words: [] for case in rows}
+        for seed in range(seeds):
+            for case in rows:
+                results[case.words].append(_one(case, seed, total_timesteps))
+                tick()
+    finally:
+        if ours:
+            disconnect()
+    return results
+
+
+def _one(case: Case, seed: int, total_timesteps: int) -> dict[str, Any]:
+    cluster = RayCluster(
+        nodes=case.nodes,
+        workers_per_node=1,
+        sync_ms=case.sync_ms or 20.0,
+        send=case.send or "steps",
+        added_delay_ms=case.delay_ms,
+    )
+    models: dict[str, Callable[[], Algorithm]] = {
+        "A3C": lambda: A3C(workers=1, learning_rate=LEARNING_RATE, seed=seed),
+        "A2C": lambda: A2C(n_envs=A2C_ENVS, seed=seed),
+    }
+    model = models[case.algorithm]()
+    model.learn(total_timesteps, solve=SOLVED, cluster=cluster)
+    history, ledger = model.history, model.ledger
+    assert history is not None and ledger is not None
+    solved = history.time_to(SOLVED)
+    return {
+        "env_steps_per_s": model.num_timesteps / history.train_s,
+        "exchanges_per_s": sum(node.deliveries for node in ledger.nodes) / history.train_s,
+        "staleness_between": statistics.mean(node.staleness_mean for node in ledger.nodes),
+        "staleness_inside": ledger.staleness_mean,
+        "solved": None if solved is None else solved["env_steps"],
+    }
+
+
+def table(results: dict[str, Any]) -> Table:
+    """As people read it: medians over the seeds."""
+    out = Table(title="Nodes over Ray on one machine, to a mean return of 475: medians over the seeds")
+    for heading in ("case", "env steps/s", "exchanges/s", "staleness between", "inside", "solved", "env steps to 475"):
+        out.add_column(heading, justify="left" if heading == "case" else "right")
+    for words, runs in results.items():
+
+        def median(name: str, digits: int, runs: list[dict[str, Any]] = runs) -> str:
+            values = [run[name] for run in runs]
+            middle = f"{statistics.median(values):,.{digits}f}"
+            return f"{middle}\n[dim]{min(values):,.{digits}f}-{max(values):,.{digits}f}[/dim]"
+
+        solved = [run["solved"] for run in runs if run["solved"] is not None]
+        out.add_row(
+            words,
+            median("env_steps_per_s", 0),
+            median("exchanges_per_s", 0),
+            median("staleness_between", 1),
+            median("staleness_inside", 1),
+            f"{len(solved)} of {len(runs)}",
+            f"{statistics.median(solved):,.0f}" if 2 * len(solved) > len(runs) else "-",
+        )
+    return out
