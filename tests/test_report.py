@@ -448,6 +448,17 @@ def test_a_record_of_another_kind_ends_no_report(comparison, change, tmp_path):
     assert 'id="figure-return-mean"' in page_of(folder, tmp_path / "page.html")
 
 
+def test_a_comparison_in_another_env_has_no_threshold_of_cartpole(comparison, tmp_path):
+    folder = tmp_path / "both"
+    shutil.copytree(comparison, folder)
+    record = json.loads((folder / "compare.json").read_text())
+    record["plan"]["options"]["env"] = "Acrobot-v1"
+    (folder / "compare.json").write_text(json.dumps(record))
+    text = page_of(folder, tmp_path / "page.html")
+    assert "No verdict: no mean return is known that solves Acrobot-v1." in text and "(475)" not in text
+    assert 'id="figure-return-mean"' in text and 'id="solved"' not in text and "steps to 475" not in text
+
+
 def test_an_interrupted_comparison_says_so(comparison, tmp_path):
     folder = tmp_path / "both"
     shutil.copytree(comparison, folder)
