@@ -206,6 +206,9 @@ def test_commands_repeat_the_run(run_folder, comparison):
     record["config"]["eps_inside_root"], record["config"]["shared_trunk"] = True, False
     options = parsed(train, shlex.split(train_command(record))[2:])
     assert options["eps_inside_root"] is True and options["shared_trunk"] is False
+    record["config"] |= {"env": "FrozenLake-v1", "env_kwargs": {"desc": None, "is_slippery": False}}
+    options = parsed(train, shlex.split(train_command(record))[2:])
+    assert options["env_kwargs"] == {"desc": None, "is_slippery": False}
 
     plan = json.loads((comparison / "compare.json").read_text())
     options = parsed(compare, shlex.split(compare_command(plan))[2:])
