@@ -75,7 +75,10 @@ class Training:
 
     @property
     def ep_rew_mean(self) -> float:
-        """Mean undiscounted return of the last 100 episodes of all workers; NaN before the first."""
+        """Mean undiscounted return of the model's last 100 episodes, of all workers; NaN before the first.
+
+        Those of earlier learn() calls count, as in Stable-Baselines3 with reset_num_timesteps=False.
+        """
         return self._run.recent.means()[0]
 
     @property
