@@ -279,6 +279,7 @@ class Algorithm(ABC):
         """Actions for observations [N, *obs_shape], or for one observation [*obs_shape], as the env wants them.
 
         Args:
+            obs: as the env gives them; those of a Discrete space as whole numbers, [N] or one, or one-hot.
             deterministic: the most probable action instead of a sampled one.
             state: what a policy that remembers returned for the step before, float32[N, S]; None at the start.
             episode_start: bool[N], which of the observations are the first of an episode: there it remembers nothing.
@@ -287,10 +288,10 @@ class Algorithm(ABC):
             (actions, state), as in Stable-Baselines3; the state of a policy that remembers nothing is None.
 
         Raises:
-            ValueError: another shape.
+            ValueError: another shape, or no number of the Discrete space.
         """
         spaces = self.problem.spaces
-        batch = np.asarray(obs, spaces.obs_dtype)
+        batch = spaces.seen(obs)
         single = batch.ndim == len(spaces.obs_shape)
         if single:
             batch = batch[None]
