@@ -107,8 +107,8 @@ class Training:
     def scalars(self, asker: Hashable = None) -> dict[str, float]:
         """What loggers write, by the keys of Stable-Baselines3 and `async/*`.
 
-        Losses and their like are means over the updates since the call before by the same asker; NaN where there were
-        none.
+        Losses and their like are means over the updates since the call before by the same asker that were logged, of
+        which the native engine logs ever fewer (History.updates); NaN where none was.
         """
         episodes, lengths = self._run.recent.means()
         updates = self._run.recent.updates()

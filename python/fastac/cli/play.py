@@ -33,7 +33,13 @@ if TYPE_CHECKING:
     default=None,
     help="how many are played in all  [default: one in each env]",
 )
-@click.option("--envs", type=click.IntRange(1, 64), default=1, show_default=True, help="envs in one picture")
+@click.option(
+    "--envs",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="envs in one picture, at most one for each episode",
+)
 @playing_options
 @click.option(
     "--fps", type=FiniteRange(1, 1000), default=None, help="pictures per second  [default: the pace of the env]"
