@@ -236,9 +236,9 @@ class Algorithm(ABC):
             try:
                 with signals_deferred():
                     run = self._open(progress)
-                    run.recent = Recent(self._standing.latest)
                     self._running = run, threading.get_ident()
                     run.jobs += keeping.jobs(run, functools.partial(self._save_moment, run))
+                    run.recent = Recent(self._standing.latest)
                 with calling(callbacks, self, run, self.num_timesteps):
                     self._train(run, begin.total_timesteps)
             finally:

@@ -252,16 +252,16 @@ class Recent:
         self._sums += np.sum(told, axis=0, where=known)
         self._counts += np.count_nonzero(known, axis=0)
 
-    def latest(self) -> tuple[tuple[float, float], ...]:
-        """(return, length) of the last WINDOW episodes."""
-        return tuple(self._episodes)
-
     def means(self) -> tuple[float, float]:
         """Mean return and length of the last WINDOW episodes; NaN before the first."""
         if not self._episodes:
             return math.nan, math.nan
         mean_return, mean_length = np.mean(self._episodes, axis=0)
         return float(mean_return), float(mean_length)
+
+    def latest(self) -> tuple[tuple[float, float], ...]:
+        """(return, length) of the last WINDOW episodes."""
+        return tuple(self._episodes)
 
     def updates(self) -> UpdateSums:
         """What the updates told so far."""
