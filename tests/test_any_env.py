@@ -223,6 +223,44 @@ def test_every_kind_of_action(kind, sizes, actions):
     assert actions.contains(np.asarray(model.predict(obs[0])[0]).astype(actions.dtype))
 
 
+class Numbers(Tape):
+    """Shows 5, 6 or 7."""
+
+    def __init__(self):
+        super().__init__()
+        self.observation_space = gym_spaces.Discrete(3, start=5)
+
+    def _obs(self):
+        return np.int64(5 + self._t % 3)
+
+
+@pytest.mark.parametrize("env", [Numbers, Numbers()], ids=["class", "made"])
+def test_observations_that_are_numbers_are_seen_one_hot(env):
+    """As the env gives them, one or several; and as the policy sees them."""
+    model = fastac.A2C("MlpPolicy", env, **SMALL).learn(50)
+    seen = np.eye(3)[[2, 0, 1]]
+    model.params[:] = np.random.default_rng(0).normal(0, 1, len(model.params))
+    expected, _ = model.predict(seen, True)
+    assert model.predict(np.array([7, 5, 6]), True)[0].tolist() == expected.tolist()
+    assert [int(model.predict(number, True)[0]) for number in (7, 5, np.int64(6))] == expected.tolist()
+    assert [int(model.predict(one, True)[0]) for one in seen] == expected.tolist()
+    assert model.problem.spaces.seen(6).tolist() == [0.0, 1.0, 0.0]
+    for number in (4, 8):
+        with pytest.raises(ValueError, match=f"obs: expected whole numbers from 5 to 7, got {number}"):
+            model.predict(number)
+
+
+def test_one_hot_by_a_wrapper_is_the_same():
+    model = fastac.A2C("MlpPolicy", Numbers, **SMALL)
+    assert fastac.evaluate_policy(model, gymnasium.wrappers.FlattenObservation(Numbers()), 2) == (6.0, 0.0)
+
+
+def test_a_lake():
+    env = gymnasium.make("FrozenLake-v1")
+    action, _ = fastac.A3C("MlpPolicy", "FrozenLake-v1", **SMALL).predict(env.reset()[0])
+    assert env.action_space.contains(action)
+
+
 @kinds
 @pytest.mark.parametrize("shape", [(40, 40, 3), (3, 36, 40), (10, 12)])
 @pytest.mark.parametrize("policy", ["CnnPolicy", "CnnLstmPolicy"])

@@ -150,3 +150,30 @@ def test_a_run_in_which_no_episode_ended(tmp_path):
     plots.draw_time_to_solve(tmp_path / "times.png", short, plan)
     cells = [cell for column in tables.terminal_table(short, plan).columns for cell in column._cells]
     assert cells.count("-") == 9  # return, its interquartile mean and its variance are unknown for three arms
+
+
+def test_another_env_has_its_own_name_and_no_threshold_of_cartpole(tmp_path):
+    plan = Plan(2100, (0,), 2, backend="thread", options={"env": "MountainCar-v0", "hidden_sizes": (4,)})
+    runs = list(run(plan))
+    tables.write(tmp_path, runs, plan, machine.describe())
+    text = (tmp_path / "compare.json").read_text()
+    assert "_195" not in text and "_475" not in text and json.loads(text)["verdicts"] == []
+    table = tables.terminal_table(runs, plan)
+    cells = [cell for column in table.columns for cell in column._cells]
+    assert str(table.title).startswith("MountainCar-v0, 1 seed") and not any("475" in cell for cell in cells)
+    assert tables.sentences(runs, plan) == [
+        "No mean return is known that solves MountainCar-v0: no times until then are compared."
+    ]
+
+
+def test_other_returns_are_within_their_picture(tmp_path, monkeypatch):
+    """Those of MountainCar-v0, which are negative; and no lines of CartPole."""
+    plan = Plan(2100, (0,), 2, backend="thread", options={"env": "MountainCar-v0", "hidden_sizes": (4,)})
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+    plots.draw_curves(tmp_path / "curves.png", list(run(plan)), plan)
+    (figure,) = drawn
+    assert figure.get_suptitle().startswith("MountainCar-v0, ")
+    ax = figure.axes[0]
+    assert len(ax.lines) == 3 and ax.get_ylim()[0] < -200.0 < ax.get_ylim()[1] < 0.0
+    plots.plt.close(figure)

@@ -98,6 +98,10 @@ def test_where_a_run_goes_and_when_it_ends_are_keys_too(tmp_path):
         ("gamma = nan", "gamma: expected >= 0 and <= 1, got nan"),
         ("solve = 501", "solve: expected a mean return from 0 to 500, as each of"),
         ("split = 3", "split: expected a divisor of n_envs=4, got 3"),
+        ("env_kwargs = 1", "env_kwargs: expected a table, or JSON as text, got 1"),
+        ("env_kwargs = '[1]'", "env_kwargs: expected a JSON object, as in '{\"gravity\": 1.6}', got '[1]'"),
+        ("env_kwargs = {a = nan}", "env_kwargs: expected a JSON object, as in "),
+        ("env_kwargs = {a = 2026-01-02}", "env_kwargs: expected a JSON object, as in "),
         ("n_steps: 1", "expected TOML, "),
         ("\xff", "expected TOML, "),
     ],
@@ -147,6 +151,40 @@ def test_the_file_of_a3c_holds_all_that_it_was_told(tmp_path):
     same = ("config", "total_timesteps", "solve")
     assert [records[0][key] for key in same] == [records[1][key] for key in same]
     assert records[0]["config"]["max_staleness"] == 5 and records[0]["config"]["record"]
+
+
+def test_the_file_of_a_run_serves_another_env_and_policy(tmp_path):
+    """It holds what was told, and not what followed from it: CartPole's length of episodes, the native engine."""
+    common = ["--total-timesteps", 100, "--runs", tmp_path]
+    assert invoke("train", "a2c", *common, "--name", "first").exit_code == 0
+    again = ["train", "a2c", "--config", tmp_path / "first" / "config.toml", *common, "--name"]
+    for name, words in (("env", ["--env", "Acrobot-v1"]), ("policy", ["--policy", "MlpGruPolicy"])):
+        result = invoke(*again, name, *words)
+        assert result.exit_code == 0, result.output
+    configs = {name: json.loads((tmp_path / name / "run.json").read_text())["config"] for name in ("env", "policy")}
+    assert configs["env"]["max_episode_steps"] is None and configs["policy"]["engine"] == "torch"
+
+
+def test_arguments_of_an_env_that_toml_cannot_hold(tmp_path):
+    arguments = {"desc": None, "map_name": "4x4"}
+    words = ["--env", "FrozenLake-v1", "--env-kwargs", json.dumps(arguments), "--total-timesteps", 100]
+    result = invoke("train", "a2c", *words, "--runs", tmp_path, "--name", "first")
+    assert result.exit_code == 0, result.output
+    again = ["train", "a2c", "--config", tmp_path / "first" / "config.toml", "--runs", tmp_path, "--name", "second"]
+    assert invoke(*again).exit_code == 0
+    assert fastac.A2C.load(tmp_path / "second").config.env_kwargs == arguments
+
+
+@pytest.mark.parametrize("text", ['{"a": NaN}', '{"a": 1e999}', "[]", "{"])
+def test_arguments_of_an_env_that_are_none(text, tmp_path):
+    result = invoke("train", "a2c", "--env", "FrozenLake-v1", "--env-kwargs", text, "--runs", tmp_path / "runs")
+    assert result.exit_code == 2 and "'--env-kwargs': expected a JSON object" in " ".join(result.output.split())
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_table_of_arguments(trained):
+    config = trained("a2c", 'env = "FrozenLake-v1"\ntotal_timesteps = 100\n[env_kwargs]\nis_slippery = false\n')
+    assert config["env_kwargs"] == {"is_slippery": False}
 
 
 def test_what_is_written_is_what_was_given(tmp_path):

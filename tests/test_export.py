@@ -1,15 +1,19 @@
 """Exported policies do elsewhere what they do here: in plain torch from a state_dict, and in the ONNX runtime."""
 
+import logging
+
 import gymnasium
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from gymnasium import spaces as gym_spaces
 from test_any_env import SMALL, Own, Tape
 
 import fastac
 from fastac.interop.export import export_onnx, export_torch
+from fastac.normalization import Moments
 
 CASES = {
     "native": (("CartPole-v1",), {}),
@@ -71,6 +75,49 @@ def test_onnx(model, tmp_path):
         got = session.run(None, {"obs": obs, **({"memory": memory[0]} if memory else {})})
         for one, other in zip(got, expected_of(model, obs, memory), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_observations_far_from_zero(tmp_path):
+    """Of mean 1e5 and standard deviation 0.1: float32 has steps of 0.008 there."""
+    model = fastac.A2C("MlpPolicy", Tape, normalize_observation=True, **SMALL).learn(50)
+    model.statistics.obs = Moments.of(1e5 + 0.1 * np.random.default_rng(0).normal(size=(1000, 2)))
+    model.params[:] = np.random.default_rng(1).normal(0, 0.3, len(model.params))
+    obs = (1e5 + np.linspace(-0.2, 0.2, 10).reshape(5, 2)).astype(np.float32)
+    expected = expected_of(model, obs, [])
+    with torch.inference_mode():
+        for one, other in zip(export_torch(model)(torch.from_numpy(obs)), expected, strict=True):
+            np.testing.assert_allclose(one.numpy(), other, rtol=1e-5, atol=1e-6)
+    session = onnxruntime.InferenceSession(export_onnx(model, tmp_path / "policy.onnx"))
+    for one, other in zip(session.run(None, {"obs": obs}), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("actions", "words"),
+    [
+        (gym_spaces.Discrete(3, start=-1), "outputs: logits of 3 actions, from -1 on"),
+        (gym_spaces.MultiDiscrete([2, 5]), "outputs: logits of the first choice, of the second, ...: of [2, 5], each"),
+        (gym_spaces.Box(-2, 2, (1,)), "standard deviations; shape [1], bounded to low [-2.0] and high [2.0]"),
+    ],
+)
+def test_the_description_tells_what_the_outputs_are_of(actions, words, tmp_path):
+    model = fastac.A2C("MlpPolicy", lambda: Tape(actions=actions), **SMALL)
+    told = onnx.load(export_onnx(model, tmp_path / "policy.onnx")).doc_string
+    assert words in told and told.startswith("obs: float32[batch, 2]; ")
+
+
+def test_numbers_are_described_and_taken_one_hot(tmp_path):
+    model = fastac.A2C("MlpPolicy", "FrozenLake-v1", **SMALL)
+    path = export_onnx(model, tmp_path / "policy.onnx")
+    assert onnx.load(path).doc_string.startswith("obs: float32[batch, 16], one-hot, of whole numbers from 0 on; ")
+    logits, _ = onnxruntime.InferenceSession(path).run(None, {"obs": np.eye(16, dtype=np.float32)})
+    assert logits.argmax(axis=1).tolist() == model.predict(np.arange(16), True)[0].tolist()
+
+
+def test_torch_tells_nothing_of_its_own(tmp_path, caplog, capfd):
+    export_onnx(fastac.A2C(**SMALL), tmp_path / "policy.onnx")
+    warned = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert capfd.readouterr() == ("", "") and warned == []
 
 
 def test_it_plays_as_the_model_does(tmp_path):

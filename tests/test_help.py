@@ -121,3 +121,21 @@ def test_help_and_completion_of_commands_import_little():
     assert "click" in imported and "fastac.cli" in imported
     heavy = {"numpy", "rich", "scipy", "gymnasium", "torch", "matplotlib", "safetensors", "fastac.config", "asyncio"}
     assert imported & heavy == set()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["play", ".", "--fps"],
+        ["check", "--seconds"],
+        ["bench", "scores", "--fraction"],
+        ["bench", "env", "--round-s"],
+        ["stragglers", "--step-s"],
+        ["train", "a2c", "--checkpoint-every-s"],
+        ["resume", ".", "--checkpoint-every-s"],
+    ],
+    ids=" ".join,
+)
+def test_nan_is_in_no_range(words):
+    result = CliRunner().invoke(main, [*words, "nan"])
+    assert result.exit_code == 2 and "expected a finite number, got 'nan'" in " ".join(result.output.split())

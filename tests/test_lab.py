@@ -23,6 +23,11 @@ from fastac.lab.statistics import fraction, mean_interval, median_time, paired_r
 from fastac.mlp import initial_params
 
 SMALL = {"n_steps": 8, "hidden_sizes": (16,), "seed": 7}
+NOT_NATIVE = [
+    ({"env": "Acrobot-v1"}, "env=Acrobot-v1"),
+    ({"policy": "MlpGruPolicy"}, "policy=MlpGruPolicy"),
+    ({"normalize_observation": True}, "normalize_observation"),
+]
 
 
 # ---- the player -----------------------------------------------------------------------------------------------
@@ -164,6 +169,9 @@ def test_what_the_player_refuses():
     for taus in ([], [-1], [0.5], [[1]]):
         with pytest.raises(ConfigError, match="taus"):
             play(config, 1, 100, taus)
+    for options, got in NOT_NATIVE:
+        with pytest.raises(ConfigError, match=f"expected CartPole-v1, .* got {got}"):
+            Player(A3CConfig(**SMALL, **options), 1, 100)
     player = Player(config, 1, 100)
     with pytest.raises(ValueError, match="read-only"):
         player.now.params[0] = 1.0
@@ -299,6 +307,7 @@ def test_what_a_plan_of_mitigations_refuses():
         ({"compensations": (-1.0,)}, "delay_compensation: expected >= 0"),
         ({"learning_rates": (0.0,)}, "learning_rate"),
         ({"workers": 1025}, "workers"),
+        *(({"options": options}, got) for options, got in NOT_NATIVE),
     ]:
         with pytest.raises(ConfigError, match=words):
             mitigation_plan(**bad)
@@ -388,6 +397,7 @@ def test_what_a_plan_refuses():
         ({"spreads": (math.nan,)}, "spread"),
         ({"workers": (1025,)}, "workers"),
         ({"learning_rates": (0.0,)}, "learning_rate"),
+        *(({"options": options}, got) for options, got in NOT_NATIVE),
     ]:
         with pytest.raises(ConfigError, match=words):
             plan_of(**bad)
@@ -577,6 +587,9 @@ def test_fastac_stragglers(tmp_path):
         (["staleness", "--v-trace", "--record"], "--record: expected False with --v-trace"),
         (["stragglers", "--costs", "slow", "--spread", "0"], "expected a number >= 1"),
         (["stragglers", "--workers", "1025"], "workers: expected 1 to 1,024"),
+        (["staleness", "--env", "Acrobot-v1"], "No such option"),
+        (["mitigations", "--policy", "MlpGruPolicy"], "No such option"),
+        (["stragglers", "--real", "--normalize-observation"], "No such option"),
     ],
 )
 def test_a_wrong_value_is_a_usage_error_before_anything_starts(words, message, tmp_path):

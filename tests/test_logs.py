@@ -95,6 +95,42 @@ def test_a_next_learn_goes_on_in_the_files(tmp_path):
     assert sorted(rows_of_tensorboard(tmp_path)) == steps and len(list(tmp_path.glob("events.*"))) == 2
 
 
+class AtTheStart(fastac.BaseCallback):
+    """Means of the last 100 episodes as a training begins."""
+
+    def on_training_start(self, training):
+        self.means = training.ep_rew_mean, training.ep_len_mean
+
+
+@pytest.mark.parametrize("engine", ["native", "torch"])
+@pytest.mark.parametrize("kind", ["a2c", "thread"])
+def test_the_last_hundred_episodes_are_those_of_the_model(kind, engine):
+    """Also in a next learn()."""
+    one, next_one = AtTheStart(), AtTheStart()
+    model = model_of(kind, engine).learn(1000, callback=one)
+    episodes = model.history.episodes
+    assert 10 < len(episodes["worker"]) < 100 and all(map(math.isnan, one.means))
+    model.learn(8, callback=next_one)
+    means = [episodes[name].mean() for name in ("episode_return", "episode_length")]
+    assert next_one.means == pytest.approx(means, rel=1e-12)
+
+
+def test_the_last_hundred_episodes_go_on_in_a_resumed_run(tmp_path):
+    def fail(training):
+        if training.env_steps > 2000:
+            raise RuntimeError("no more")
+
+    model = model_of("a2c")
+    with pytest.raises(RuntimeError, match="no more"):
+        model.learn(10**9, callback=fastac.EveryNUpdates(1, fail))
+    episodes = model.history.episodes
+    assert len(episodes["worker"]) > 60
+    start, loaded = AtTheStart(), fastac.A2C.load(model.save(tmp_path / "model.safetensors"))
+    loaded.resume(callback=[start, lambda training: False])
+    means = [episodes[name][-100:].mean() for name in ("episode_return", "episode_length")]
+    assert start.means == pytest.approx(means, rel=1e-12)
+
+
 @pytest.mark.parametrize(("until", "kept"), [(0, []), (640, [320, 640])])
 def test_rows_later_than_the_model_are_dropped(until, kept, tmp_path):
     """As of a run that is resumed from a checkpoint, or of a new model in an old folder: nothing is there twice."""

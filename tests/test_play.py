@@ -133,6 +133,8 @@ def test_as_many_episodes_in_each_env(n_envs, episodes):
     model = fastac.A2C(**ACROBOT)
     shown, returns = played(model, n_envs=n_envs, episodes=episodes, seed=0)
     assert len(returns) == episodes
+    n_envs = min(n_envs, episodes)
+    assert shown[0].shape == played(model, n_envs=n_envs, seed=0, max_steps=1)[0][0].shape
     most = -(-episodes // n_envs)
     assert len(shown) == 1 + 6 * most + most - 1  # each next one begins with a picture of its own
 

@@ -206,6 +206,9 @@ def test_commands_repeat_the_run(run_folder, comparison):
     record["config"]["eps_inside_root"], record["config"]["shared_trunk"] = True, False
     options = parsed(train, shlex.split(train_command(record))[2:])
     assert options["eps_inside_root"] is True and options["shared_trunk"] is False
+    record["config"] |= {"env": "FrozenLake-v1", "env_kwargs": {"desc": None, "is_slippery": False}}
+    options = parsed(train, shlex.split(train_command(record))[2:])
+    assert options["env_kwargs"] == {"desc": None, "is_slippery": False}
 
     plan = json.loads((comparison / "compare.json").read_text())
     options = parsed(compare, shlex.split(compare_command(plan))[2:])
@@ -446,6 +449,17 @@ def test_a_record_of_another_kind_ends_no_report(comparison, change, tmp_path):
     record = json.loads((folder / "compare.json").read_text())
     (folder / "compare.json").write_text(json.dumps(record | change))
     assert 'id="figure-return-mean"' in page_of(folder, tmp_path / "page.html")
+
+
+def test_a_comparison_in_another_env_has_no_threshold_of_cartpole(comparison, tmp_path):
+    folder = tmp_path / "both"
+    shutil.copytree(comparison, folder)
+    record = json.loads((folder / "compare.json").read_text())
+    record["plan"]["options"]["env"] = "Acrobot-v1"
+    (folder / "compare.json").write_text(json.dumps(record))
+    text = page_of(folder, tmp_path / "page.html")
+    assert "No verdict: no mean return is known that solves Acrobot-v1." in text and "(475)" not in text
+    assert 'id="figure-return-mean"' in text and 'id="solved"' not in text and "steps to 475" not in text
 
 
 def test_an_interrupted_comparison_says_so(comparison, tmp_path):

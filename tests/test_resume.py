@@ -170,6 +170,31 @@ def test_train_resume_is_the_same(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("words", "every_s"),
+    [([], 7.0), (["--checkpoint-every-s", 5], 5.0), (None, 30.0)],
+    ids=["told", "given", "unknown"],
+)
+def test_checkpoints_are_as_far_apart_as_the_run_was_told(words, every_s, tmp_path, monkeypatch):
+    interrupted(tmp_path)
+    if words is not None:
+        (tmp_path / "config.toml").write_text("checkpoint_every_s = 7.0\n")
+    seen = []
+    resume = fastac.A2C.resume
+    monkeypatch.setattr(
+        fastac.A2C, "resume", lambda model, **its: seen.append(its["checkpoint_every_s"]) or resume(model, **its)
+    )
+    result = invoke("resume", tmp_path, *(words or []))
+    assert result.exit_code == 0 and seen == [every_s], result.output
+
+
+def test_a_damaged_config_is_set_aside(tmp_path):
+    interrupted(tmp_path)
+    (tmp_path / "config.toml").write_text("checkpoint_every_s = \n")
+    result = invoke("resume", tmp_path)
+    assert result.exit_code == 0 and f"{tmp_path}/config.toml is damaged" in result.stderr
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--resume", ".", "a2c"], "--resume: expected without a2c, as the run has its configuration"),

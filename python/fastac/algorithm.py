@@ -18,7 +18,7 @@ from fastac.checkpoint import Arrays, Checkpoint, load_checkpoint, save_checkpoi
 from fastac.config import CUSTOM_POLICY, Config, with_functions_tabulated
 from fastac.engines import at_work
 from fastac.errors import CheckpointError, ConfigError, NothingToResumeError
-from fastac.metrics import History, Position, expect_reachable
+from fastac.metrics import History, Position, Recent, expect_reachable
 from fastac.mlp import act, initial_params, sample
 from fastac.normalization import Statistics
 from fastac.problem import CARTPOLE_PROBLEM, arguments_of, is_made, names_an_env, solve_problem
@@ -263,6 +263,7 @@ class Algorithm(ABC):
                     run = self._open(progress) if cluster is None else cluster.open(self, progress)
                     self._running = run, threading.get_ident()
                     run.jobs += keeping.jobs(run, functools.partial(self._save_moment, run))
+                    run.recent = Recent(self._standing.latest)
                 with calling(callbacks, self, run, self.num_timesteps):
                     if cluster is None:
                         self._train(run, begin.total_timesteps)
@@ -306,6 +307,7 @@ class Algorithm(ABC):
         """Actions for observations [N, *obs_shape], or for one observation [*obs_shape], as the env wants them.
 
         Args:
+            obs: as the env gives them; those of a Discrete space as whole numbers, [N] or one, or one-hot.
             deterministic: the most probable action instead of a sampled one.
             state: what a policy that remembers returned for the step before, float32[N, S]; None at the start.
             episode_start: bool[N], which of the observations are the first of an episode: there it remembers nothing.
@@ -314,10 +316,10 @@ class Algorithm(ABC):
             (actions, state), as in Stable-Baselines3; the state of a policy that remembers nothing is None.
 
         Raises:
-            ValueError: another shape.
+            ValueError: another shape, or no number of the Discrete space.
         """
         spaces = self.problem.spaces
-        batch = np.asarray(obs, spaces.obs_dtype)
+        batch = spaces.seen(obs)
         single = batch.ndim == len(spaces.obs_shape)
         if single:
             batch = batch[None]
@@ -377,7 +379,8 @@ class Algorithm(ABC):
         self, path: Pathlike, params: Float32, state: Float32, standing: Standing, statistics: Statistics
     ) -> Path:
         done = {**dataclasses.asdict(standing), "predict_stream": self._predict_random.bit_generator.state}
-        arrays = {"params": params, "optimizer_state": state, **self._envs_state()}
+        arrays: dict[str, npt.NDArray[Any]] = {"params": params, "optimizer_state": state, **self._envs_state()}
+        arrays["latest_episodes"] = np.array(done.pop("latest"), np.float64).reshape(-1, 2)  # which may be NaN: no JSON
         if statistics.wanted:
             arrays["statistics"] = statistics.pack()
         return save_checkpoint(path, Checkpoint(type(self).__name__, self.config.to_dict(), done, arrays))
@@ -416,6 +419,7 @@ class Algorithm(ABC):
             if (array := arrays.pop(name)).shape != own.shape:
                 raise ValueError(f"{name}: expected shape {list(own.shape)}, got {list(array.shape)}")
             own[...] = array
+        latest = tuple(map(tuple, arrays.pop("latest_episodes", np.zeros((0, 2))).tolist()))
         if self.statistics.wanted:
             self.statistics = Statistics.unpack(arrays.pop("statistics"), self.config)
         self._set_envs_state(arrays)
@@ -423,7 +427,7 @@ class Algorithm(ABC):
         unfinished = done.pop("unfinished")
         if unfinished is not None:
             unfinished = Position(**{**unfinished, "returns": tuple(unfinished.get("returns", ()))})
-        self._standing = Standing(**done, unfinished=unfinished)
+        self._standing = Standing(**done, unfinished=unfinished, latest=latest)
 
     @classmethod
     def _from_config(cls: type[AlgorithmT], config: Config, env: Any = None, policy: Any = None) -> AlgorithmT:

@@ -148,7 +148,7 @@ class Config:
             raise ConfigError(
                 f"normalize_observation: expected False with policy={self.policy}, which scales images itself, got True"
             )
-        why_not = self._why_not_native()
+        why_not = self.why_not_native
         if self.engine == "native" and why_not:
             raise ConfigError(f"engine: expected torch or auto with {why_not}, got native")
         if self.engine == "auto":
@@ -167,9 +167,10 @@ class Config:
     @property
     def can_be_native(self) -> bool:
         """Whether the C++ core can do all of it, whatever the engine is."""
-        return not self._why_not_native()
+        return not self.why_not_native
 
-    def _why_not_native(self) -> str:
+    @property
+    def why_not_native(self) -> str:
         """What of this the native engine cannot do; empty where it can all of it."""
         if not self.has_native_env:
             return f"env={self.env}" + (" and env_kwargs" if self.env in NATIVE_ENVS else "")

@@ -231,10 +231,13 @@ def expect_reachable(solve: Any, max_episode_steps: float) -> float | None:
 
 
 class Recent:
-    """The latest episodes of a run under way, and what its updates told."""
+    """The latest episodes of a model whose run is under way, and what the updates of the run told.
 
-    def __init__(self) -> None:
-        self._episodes: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+    `episodes`: (return, length) of those that ended before it.
+    """
+
+    def __init__(self, episodes: Iterable[tuple[float, float]] = ()) -> None:
+        self._episodes = deque(episodes, maxlen=WINDOW)
         self._sums = np.zeros(len(UPDATE_COLUMNS))
         self._counts = np.zeros(len(UPDATE_COLUMNS))
 
@@ -255,6 +258,10 @@ class Recent:
             return math.nan, math.nan
         mean_return, mean_length = np.mean(self._episodes, axis=0)
         return float(mean_return), float(mean_length)
+
+    def latest(self) -> tuple[tuple[float, float], ...]:
+        """(return, length) of the last WINDOW episodes."""
+        return tuple(self._episodes)
 
     def updates(self) -> UpdateSums:
         """What the updates told so far."""

@@ -25,6 +25,7 @@ class Play:
     many envs as episodes.
 
     Args:
+        n_envs: side by side, but no more than episodes.
         episodes: in all; one in each env if None.
         seed: of the initial states; drawn from the system if None.
         deterministic: take the most probable action instead of sampling.
@@ -52,6 +53,7 @@ class Play:
         for name, value in (("n_envs", n_envs), ("episodes", episodes), ("max_steps", max_steps)):
             if value is not None and value < 1:
                 raise ConfigError(f"{name}: expected a whole number >= 1, got {value}")
+        n_envs = min(n_envs, episodes)  # one without an episode would stand still
         self._model = model
         self._deterministic = deterministic
         self._max_steps = max_steps

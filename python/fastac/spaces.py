@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -59,11 +59,27 @@ class Spaces:
         obs_shape: of an observation.
         actions: what may be done.
         obs_dtype: "float32", or "uint8" (an image, or bytes).
+        obs_start: of a Discrete space, whose numbers a policy sees one-hot: the first of them; None of others.
     """
 
     obs_shape: tuple[int, ...]
     actions: Actions
     obs_dtype: str = "float32"
+    obs_start: int | None = field(default=None, compare=False)  # one-hot by whomever, a policy sees the same
+
+    def seen(self, obs: npt.ArrayLike) -> npt.NDArray[Any]:
+        """Observations as a policy sees them: numbers of a Discrete space, [] or [N], become one-hot [n] or [N, n].
+
+        Raises ValueError for a number that is not in the space.
+        """
+        numbers = np.asarray(obs)
+        if self.obs_start is None or numbers.dtype.kind not in "iu" or numbers.ndim > 1:
+            return np.asarray(obs, self.obs_dtype)
+        every = self.obs_start + np.arange(self.obs_size)
+        if not np.isin(numbers, every).all():
+            raise ValueError(f"obs: expected whole numbers from {every[0]} to {every[-1]}, got {obs!r}")
+        one_hot: npt.NDArray[Any] = (numbers[..., None] == every).astype(self.obs_dtype)
+        return one_hot
 
     @property
     def obs_size(self) -> int:

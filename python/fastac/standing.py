@@ -24,6 +24,7 @@ class Standing:
     learn_calls: int = 0
     unfinished: Position | None = None
     recording: str = ""  # A3C: Part.id of the latest part that is recorded; empty where none is
+    latest: tuple[tuple[float, float], ...] = ()  # (return, length) of the latest 100 episodes
 
     def after(self, begin: Position, last: Moment) -> Standing:
         """With a run that began at `begin` and is at `last`."""
@@ -34,6 +35,7 @@ class Standing:
             self.learn_calls + 1,
             None if last.solved or at.env_steps >= at.total_timesteps else at,
             self.recording,
+            last.latest,
         )
 
 

@@ -75,7 +75,10 @@ class Training:
 
     @property
     def ep_rew_mean(self) -> float:
-        """Mean undiscounted return of the last 100 episodes of all workers; NaN before the first."""
+        """Mean undiscounted return of the model's last 100 episodes, of all workers; NaN before the first.
+
+        Those of earlier learn() calls count, as in Stable-Baselines3 with reset_num_timesteps=False.
+        """
         return self._run.recent.means()[0]
 
     @property
@@ -104,8 +107,8 @@ class Training:
     def scalars(self, asker: Hashable = None) -> dict[str, float]:
         """What loggers write, by the keys of Stable-Baselines3 and `async/*`.
 
-        Losses and their like are means over the updates since the call before by the same asker; NaN where there were
-        none.
+        Losses and their like are means over the updates since the call before by the same asker that were logged, of
+        which the native engine logs ever fewer (History.updates); NaN where none was.
         """
         episodes, lengths = self._run.recent.means()
         updates = self._run.recent.updates()

@@ -59,6 +59,7 @@ class Moment:
     solved: bool  # as Position.solve says, or ended by a callback
     trace: npt.NDArray[np.uint64]  # [n, 2]: the gradients up to here, where the run records them (recording.py)
     statistics: Statistics
+    latest: tuple[tuple[float, float], ...]  # (return, length) of the model's latest episodes
 
 
 @dataclass(frozen=True)
@@ -247,6 +248,7 @@ class Run:
             self._solving.solved or self._ended,
             self.session.trace()[:consumed],
             self.statistics(),
+            self.recent.latest(),
         )
 
     def statistics(self) -> Statistics:

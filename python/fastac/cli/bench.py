@@ -16,7 +16,7 @@ from rich.console import Console
 from fastac import machine, rundir
 from fastac._core import MAX_WORKERS
 from fastac.cli.endings import ends_in_order, signals_raised, stopped
-from fastac.cli.options import Command, comma_separated, new_folder, run_options
+from fastac.cli.options import Command, FiniteRange, comma_separated, new_folder, run_options
 from fastac.presets import ENV_PRESETS
 from fastac.progress import WaitingProgress
 from fastac.words import counted
@@ -31,7 +31,7 @@ def _rounds_option(default: int) -> Callable[[Command], Command]:
 def _round_s_option(default: float) -> Callable[[Command], Command]:
     return click.option(
         "--round-s",
-        type=click.FloatRange(min=0, min_open=True),
+        type=FiniteRange(min=0, min_open=True),
         default=default,
         show_default=True,
         help="length of a round of one case; all take about rounds x rows of the table x that [s]",
@@ -219,7 +219,7 @@ def bench_scaling(workers: int, rounds: int, round_s: float, name: str | None, r
 )
 @click.option(
     "--peer-budget-s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=120.0,
     show_default=True,
     help="a run of Stable-Baselines3 ends then, and is censored [s]",
@@ -269,7 +269,7 @@ def bench_solve(
 )
 @click.option(
     "--fraction",
-    type=click.FloatRange(min=0, min_open=True, max=1),
+    type=FiniteRange(min=0, min_open=True, max=1),
     default=1.0,
     show_default=True,
     help="of the env steps of each",

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from fastac import machine
 from fastac.cli.endings import ends_in_order, signals_raised, stopped
-from fastac.cli.options import workers_option
+from fastac.cli.options import FiniteRange, workers_option
 from fastac.progress import WaitingProgress
 from fastac.words import counted
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=1),
+    type=FiniteRange(min=1),
     default=40.0,
     show_default=True,
     help="for all cases together [s]; each gets 0.3 s at least",

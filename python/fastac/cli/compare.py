@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from fastac.cli.configuration import config_option
 from fastac.cli.endings import ends_in_order, signals_raised, stopped
 from fastac.cli.options import config_options, given, new_folder, run_options, timesteps_option
 from fastac.config import BACKENDS, Config
-from fastac.metrics import SOLVED
 from fastac.signals import signals_deferred
 from fastac.words import counted
 
@@ -112,13 +112,15 @@ def _compare(plan: Any, folder: Path, where: dict[str, Any]) -> None:
     try:
         for result in experiment.run(plan, progress_bar=True):
             results.append(result)
-            click.echo(_result_line(result))
+            click.echo(_result_line(result, plan.thresholds))
         _write_tables(folder, results, plan, where)
         console = Console()
         console.print(tables.terminal_table(results, plan))
         plots.draw_curves(folder / "compare.png", results, plan)
-        plots.draw_time_to_solve(folder / "time_to_solve.png", results, plan)
-        written = "compare.csv, compare.json, compare.png, time_to_solve.png"
+        written = "compare.csv, compare.json, compare.png"
+        if plan.thresholds:
+            plots.draw_time_to_solve(folder / "time_to_solve.png", results, plan)
+            written += ", time_to_solve.png"
         for line in (*tables.sentences(results, plan), tables.footer(where), f"Written: {folder}/{written}"):
             console.print(line, highlight=False, soft_wrap=True)
     except KeyboardInterrupt as stop:
@@ -132,14 +134,16 @@ def _compare(plan: Any, folder: Path, where: dict[str, Any]) -> None:
         raise
 
 
-def _result_line(result: Any) -> str:
-    solved = result.solved(SOLVED)
-    when = (
-        f"not solved ({SOLVED:g})"
-        if solved is None
-        else f"solved ({SOLVED:g}) after {solved['env_steps']:>9,.0f} env steps, {solved['wall_s']:8.3f} s"
-    )
-    return f"{result.arm:<9}  seed {result.seed:<3}  return {result.history.final_return():6.1f}  {when}"
+def _result_line(result: Any, thresholds: Sequence[float]) -> str:
+    """`thresholds`: in rising order; the last one solves the env."""
+    line = f"{result.arm:<9}  seed {result.seed:<3}  return {result.history.final_return():6.1f}"
+    if not thresholds:
+        return line
+    solved = result.solved(thresholds[-1])
+    if solved is None:
+        return f"{line}  not solved ({thresholds[-1]:g})"
+    when = f"{solved['env_steps']:>9,.0f} env steps, {solved['wall_s']:8.3f} s"
+    return f"{line}  solved ({thresholds[-1]:g}) after {when}"
 
 
 @signals_deferred()

@@ -13,7 +13,7 @@ import tomli_w
 from click.core import ParameterSource
 
 from fastac import rundir
-from fastac.cli.options import Command, comma_separated, mapping
+from fastac.cli.options import Command, JsonObject, comma_separated
 from fastac.words import unknown
 
 if sys.version_info >= (3, 11):
@@ -52,16 +52,29 @@ def file_that_set(name: str, context: click.Context) -> Path | None:
 
 
 def write_config(path: Path, command: str, values: Mapping[str, Any]) -> None:
-    """The file with which `command` is told the same `values` again; None stands for an option that is not given."""
-    given = {name: value for name, value in values.items() if value is not None}
+    """The file with which `command` is told the same `values` again; None stands for an option that is not given.
+
+    Mappings become text: TOML has no null.
+    """
+    given = {
+        name: json.dumps(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if value is not None
+    }
     rundir.write_text(path, f"# {command} --config {path.name}\n{tomli_w.dumps(given)}")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """What is in a file. Raises OSError where it cannot be read, ValueError where it is no TOML."""
+    with path.open("rb") as file:
+        found: dict[str, Any] = tomllib.load(file)
+        return found
 
 
 def _read(path: Path, context: click.Context) -> dict[str, Any]:
     """The values by option, as click takes them. Raises UsageError where the file is none of these."""
     try:
-        with path.open("rb") as file:
-            found = tomllib.load(file)
+        found = read_config(path)
     except (OSError, ValueError) as error:
         raise click.UsageError(f"{path}: expected TOML, {error}") from None
     options = {
@@ -85,7 +98,6 @@ def _value_of(option: click.Option, value: Any, where: str, context: click.Conte
     if not fits(value):
         raise click.UsageError(f"{where}: expected {expected}, got {value!r}")
     typed = ",".join(map(str, value)) if isinstance(value, list) else value
-    typed = json.dumps(value) if isinstance(value, dict) else typed
     try:
         option.type_cast_value(context, typed)
     except click.BadParameter as error:
@@ -102,8 +114,8 @@ def _kind(option: click.Option) -> tuple[str, Callable[[Any], bool]]:
             "a list of whole numbers >= 1",
             lambda value: isinstance(value, list) and bool(value) and all(_is_whole(one) and one >= 1 for one in value),
         )
-    if option.callback is mapping:
-        return "a table", lambda value: isinstance(value, dict)
+    if isinstance(option.type, JsonObject):
+        return "a table, or JSON as text", lambda value: isinstance(value, (dict, str))
     if isinstance(option.type, click.types.IntParamType):
         return "a whole number", _is_whole
     if isinstance(option.type, click.types.FloatParamType):

@@ -25,6 +25,16 @@ from fastac.words import counted
 
 _PAGE_COLUMNS = 110  # of a table that goes into a file
 _CHOSEN_HERE = ("seed", "learning_rate", "workers", "update", "backend", "on_worker_death", "engine")
+_NOT_NATIVE = (  # fields that mean something beyond the native engine only, by which the laboratory plays
+    "env",
+    "env_kwargs",
+    "policy",
+    "log_std_init",
+    "noise_steps",
+    "normalize_observation",
+    "normalize_reward",
+    "normalize_advantage",
+)
 
 
 def numbers(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[float, ...] | None:
@@ -93,7 +103,7 @@ def experiment(
             click.option("--jobs", type=click.IntRange(1, 64), help="runs at a time  [default: the number of cores]"),
         ):
             made = option(made)
-        return config_options(A3CConfig, leave_out=_CHOSEN_HERE + leave_out)(run_options(made))
+        return config_options(A3CConfig, leave_out=_CHOSEN_HERE + _NOT_NATIVE + leave_out)(run_options(made))
 
     return decorate
 

@@ -11,7 +11,7 @@ import click
 from fastac._core import BLOCK_ENVS
 from fastac.cli.endings import ends_in_order, signals_raised
 from fastac.cli.experiments import Scope, Work, experiment, numbers
-from fastac.cli.options import comma_separated, given
+from fastac.cli.options import FiniteRange, comma_separated, given
 from fastac.progress import WaitingProgress
 
 Command = Callable[..., Any]
@@ -213,7 +213,7 @@ def mitigations_command(
 )
 @click.option(
     "--step-s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=1e-3,
     show_default=True,
     help="cost of an env step, which all envs of a worker make together [s]  [with --real: 0.0005]",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,35 @@ from fastac.presets import preset, presets_of, tuned_for_another_size
 Command = Callable[..., None]
 
 
+class FiniteRange(click.FloatRange):
+    """A range that holds no NaN, which compares with nothing, and no infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"expected a finite number, got {value!r}", param, ctx)
+        return number
+
+
+class JsonObject(click.ParamType[dict[str, Any]]):
+    """'{"goal_velocity": 0.1}' -> {"goal_velocity": 0.1}. A mapping, as TOML has them, stays as it is.
+
+    Refuses what a checkpoint, which is JSON, cannot hold: NaN, infinity and dates.
+    """
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
+        try:
+            found = json.loads(value) if isinstance(value, str) else value
+            json.dumps(found, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            self.fail(f"expected a JSON object, as in '{{\"gravity\": 1.6}}', got {value!r}: {error}", param, ctx)
+        if not isinstance(found, dict):
+            self.fail(f"expected a JSON object, as in '{{\"gravity\": 1.6}}', got {value!r}", param, ctx)
+        return found
+
+
 def given(option: str) -> bool:
     """Whether an option of the command that runs has a value of its own, so that it is not as by default."""
     return click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
@@ -32,12 +62,21 @@ def workers_option(help: str) -> Callable[[Command], Command]:
     )
 
 
+CHECKPOINT_EVERY_S = 30.0
+
 checkpoint_option = click.option(
     "--checkpoint-every-s",
-    type=click.FloatRange(min=0),
-    default=30.0,
+    type=FiniteRange(min=0),
+    default=CHECKPOINT_EVERY_S,
     show_default=True,
     help="time between checkpoints; 0: only at the end [s]",
+)
+
+checkpoint_of_run_option = click.option(
+    "--checkpoint-every-s",
+    type=FiniteRange(min=0),
+    default=None,
+    help="time between checkpoints; 0: only at the end [s]  [default: as the run was told]",
 )
 
 timesteps_option = click.option(
@@ -120,7 +159,7 @@ def _option(field: dataclasses.Field[Any]) -> Callable[[Command], Command]:
     if declared == "bool":
         return click.option(f"{flag}/--no-{flag[2:]}", **shared)
     if declared.startswith("dict"):
-        return click.option(flag, callback=mapping, metavar="JSON", **shared)
+        return click.option(flag, type=JsonObject(), metavar="JSON", **shared)
     if declared.startswith("tuple"):
         shared["default"] = _words(field.default)
         return click.option(flag, callback=comma_separated, metavar="N,N,...", **shared)
@@ -128,19 +167,6 @@ def _option(field: dataclasses.Field[Any]) -> Callable[[Command], Command]:
         named = [choice for choice in spec.choices if choice != CUSTOM_POLICY]  # a module has no name
         return click.option(flag, type=click.Choice(named), **shared)
     return click.option(flag, type=_TYPES[declared.split(" ")[0]], **shared)
-
-
-def mapping(context: click.Context, parameter: click.Parameter, text: Any) -> dict[str, Any] | None:
-    """'{"goal_velocity": 0.1}' -> {"goal_velocity": 0.1}."""
-    if text is None or isinstance(text, dict):
-        return text
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise click.BadParameter(f"expected a JSON object, as in '{{\"gravity\": 1.6}}', got {text!r}")
-    return value
 
 
 def comma_separated(context: click.Context, parameter: click.Parameter, text: str) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import click
 
 from fastac import seeding
 from fastac.cli.endings import ends_in_order, signals_raised, stopped
-from fastac.cli.options import playing_options
+from fastac.cli.options import FiniteRange, playing_options
 from fastac.cli.runs import expect_run, load_model
 from fastac.words import counted
 
@@ -33,10 +33,16 @@ if TYPE_CHECKING:
     default=None,
     help="how many are played in all  [default: one in each env]",
 )
-@click.option("--envs", type=click.IntRange(1, 64), default=1, show_default=True, help="envs in one picture")
+@click.option(
+    "--envs",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="envs in one picture, at most one for each episode",
+)
 @playing_options
 @click.option(
-    "--fps", type=click.FloatRange(1, 1000), default=None, help="pictures per second  [default: the pace of the env]"
+    "--fps", type=FiniteRange(1, 1000), default=None, help="pictures per second  [default: the pace of the env]"
 )
 @click.option(
     "--max-steps",

@@ -10,7 +10,7 @@ import click
 from fastac import rundir
 from fastac.checkpoint import file_of, load_checkpoint, previous_of
 from fastac.cli.endings import ends_in_order, signals_raised
-from fastac.cli.options import checkpoint_option
+from fastac.cli.options import checkpoint_of_run_option
 from fastac.cli.runs import RunFolder, expect_run, load_model, train_in
 from fastac.cli.watching import Watching, watching_options
 from fastac.errors import CheckpointError
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@checkpoint_option
+@checkpoint_of_run_option
 @watching_options
-def resume(folder: Path, checkpoint_every_s: float, **watched: bool) -> None:
+def resume(folder: Path, checkpoint_every_s: float | None, **watched: bool) -> None:
     """Finish a run that was stopped, failed or was killed.
 
     FOLDER is its runs/<name>. Goes on from its latest checkpoint, with its configuration and what is left of its
@@ -38,6 +38,7 @@ def resume(folder: Path, checkpoint_every_s: float, **watched: bool) -> None:
         expect_run(folder)
         model = _load(folder)
         run = RunFolder(folder, model)
+        every_s = run.checkpoint_every_s() if checkpoint_every_s is None else checkpoint_every_s
         for notice in run.notices:
             click.echo(f"notice: {notice}", err=True)
         if model.unfinished is None:
@@ -50,7 +51,7 @@ def resume(folder: Path, checkpoint_every_s: float, **watched: bool) -> None:
         watching = Watching(**watched).going_on_in(folder)
         watching.import_all()
         with signals_raised():
-            train_in(run, model, model.resume, model.unfinished, checkpoint_every_s, watching)
+            train_in(run, model, model.resume, model.unfinished, every_s, watching)
 
 
 def _load(folder: Path) -> Algorithm:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,8 +13,9 @@ import numpy as np
 
 from fastac import rundir
 from fastac.checkpoint import MODEL_FILE, file_of, load_checkpoint, previous_of
-from fastac.cli.configuration import write_config
+from fastac.cli.configuration import read_config, write_config
 from fastac.cli.endings import stopped
+from fastac.cli.options import CHECKPOINT_EVERY_S
 from fastac.errors import FastacError
 from fastac.metrics import History, Position, Table, thresholds_of
 from fastac.recording import recording_of
@@ -43,13 +44,14 @@ class RunFolder:
     leaves the rows since the checkpoint before unwritten, and a notice says which. No row is ever there twice.
 
     Attributes:
-        made_here: by this command, so that it may take the folder away again.
+        made_here: by this command, which was told `options`, so that it may take the folder away again.
         notices: what is damaged or missing of the earlier parts, in words.
     """
 
-    def __init__(self, folder: Path, model: Algorithm, *, made_here: bool = False) -> None:
+    def __init__(self, folder: Path, model: Algorithm, options: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
-        self.made_here = made_here
+        self.made_here = options is not None
+        self._options = options or {}
         self.notices: list[str] = []
         self._model = model
         self._begin = model.num_timesteps
@@ -149,14 +151,23 @@ class RunFolder:
         return joined
 
     def write_config(self, aim: Position, checkpoint_every_s: float) -> None:
-        """config.toml, with which `fastac train` makes the run again, seed included."""
+        """config.toml, with which `fastac train` makes the run again: what it was told, and the seed in any case."""
         of_run = {
+            **{name: self._options.get(name) for name in self._model.config.to_dict()},
+            "seed": self._model.config.seed,
             "total_timesteps": aim.total_timesteps,
             "solve": aim.solve,
             "checkpoint_every_s": checkpoint_every_s,
         }
         command = f"fastac train {type(self._model).__name__.lower()}"
-        write_config(self.folder / CONFIG_FILE, command, of_run | self._model.config.to_dict())
+        write_config(self.folder / CONFIG_FILE, command, of_run)
+
+    def checkpoint_every_s(self) -> float:
+        """As config.toml says, if there is one."""
+        path = self.folder / CONFIG_FILE
+        told = (self._whole(CONFIG_FILE, read_config) if path.exists() else None) or {}
+        every_s: float = told.get("checkpoint_every_s", CHECKPOINT_EVERY_S)
+        return every_s
 
     def write_record(self, status: str, aim: Position) -> None:
         """run.json. `status` is running, done, stopped or failed: and why."""

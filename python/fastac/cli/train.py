@@ -13,6 +13,7 @@ from fastac.cli.cluster import cluster_of, cluster_options
 from fastac.cli.configuration import config_option
 from fastac.cli.endings import ends_in_order, signals_raised
 from fastac.cli.options import (
+    checkpoint_of_run_option,
     checkpoint_option,
     config_options,
     given,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     default=None,
     help="without a command: finish the run in that folder, as `fastac resume` does  [default: train anew]",
 )
-@checkpoint_option
+@checkpoint_of_run_option
 @watching_options
 @click.pass_context
 def train(context: click.Context, /, folder: Path | None, **of_resume: Any) -> None:
@@ -142,4 +143,4 @@ def _train(
             with rundir.locked(folder):
                 aim = Position(total_timesteps, solve=solve)
                 learn = functools.partial(model.learn, total_timesteps, solve=solve, cluster=cluster)
-                train_in(RunFolder(folder, model, made_here=True), model, learn, aim, checkpoint_every_s, watching)
+                train_in(RunFolder(folder, model, options), model, learn, aim, checkpoint_every_s, watching)

@@ -13,7 +13,8 @@ from typing import Any
 from fastac.a2c import A2C
 from fastac.a3c import A3C
 from fastac.algorithm import Algorithm
-from fastac.metrics import History
+from fastac.config import Config
+from fastac.metrics import History, thresholds_of
 from fastac.shared import Ledger
 
 ARMS = ("A3C", "A2C", "A2C split")
@@ -31,6 +32,15 @@ class Plan:
     backend: str = "process"
     arms: tuple[str, ...] = ARMS
     options: dict[str, Any] = field(default_factory=dict)  # fields of Config, the same for every arm
+
+    @property
+    def env(self) -> str:
+        return str(self.options.get("env", Config.env))
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Mean returns whose time is told, in rising order; none where the env has none that are known."""
+        return thresholds_of(self.env)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from fastac.compare.experiment import Plan, Result
 from fastac.compare.statistics import FEWEST_FOR_INTERVAL, curve, median_interval, time_to
 from fastac.compare.tables import of_arm
-from fastac.metrics import THRESHOLDS, Floats
+from fastac.metrics import Floats
 from fastac.signals import signals_deferred
 from fastac.words import counted
 
@@ -72,9 +72,10 @@ def draw_curves(path: Path, results: Sequence[Result], plan: Plan) -> None:
     with drawing(path, 2, 3, (14, 7.6)) as (figure, axes):
         for ax, axis in zip(axes[0], AXES, strict=True):
             _draw(ax, results, plan, axis, "return_mean")
-            for threshold in THRESHOLDS:
+            for threshold in plan.thresholds:
                 ax.axhline(threshold, color="0.4", lw=0.8, ls=":")
-            ax.set_yticks([0, 100, 300, 400, *THRESHOLDS])
+            if plan.thresholds:
+                ax.set_yticks([0, 100, 300, 400, *plan.thresholds])
             ax.set_title(f"return over {AXES[axis]}")
             ax.set_ylabel("mean return, last 100 episodes")
         for ax, (column, title, label) in zip(
@@ -89,25 +90,28 @@ def draw_curves(path: Path, results: Sequence[Result], plan: Plan) -> None:
             _draw(ax, results, plan, "env_steps", column)
             ax.set_title(title)
             ax.set_ylabel(label)
-        if axes[0, 0].lines[: -len(THRESHOLDS)]:
+        if axes[0, 0].get_legend_handles_labels()[0]:
             axes[0, 0].legend(loc="lower right")
         figure.suptitle(
-            f"CartPole-v1, {counted(plan.n_envs, 'envs')}, {seeds_text(results)} (A3C: {plan.update}, {plan.backend}): "
+            f"{plan.env}, {counted(plan.n_envs, 'envs')}, {seeds_text(results)} (A3C: {plan.update}, {plan.backend}): "
             "median, and the middle half of the seeds shaded",
             fontsize=12,
         )
 
 
 def draw_time_to_solve(path: Path, results: Sequence[Result], plan: Plan) -> None:
-    """Each seed a mark, the median with its interval below; unsolved seeds stand right of the line, as crosses."""
+    """Each seed a mark, the median with its interval below; unsolved seeds stand right of the line, as crosses.
+
+    Expects plan.thresholds: at least one.
+    """
     arms = [arm for arm in plan.arms if of_arm(results, arm)]
-    with drawing(path, len(THRESHOLDS), 2, (12, 1.4 + 2.1 * len(THRESHOLDS))) as (figure, axes):
-        for row, threshold in zip(axes, THRESHOLDS, strict=True):
+    with drawing(path, len(plan.thresholds), 2, (12, 1.4 + 2.1 * len(plan.thresholds))) as (figure, axes):
+        for row, threshold in zip(axes, plan.thresholds, strict=True):
             for ax, axis in zip(row, ("env_steps", "wall_s"), strict=True):
                 _draw_times(ax, results, arms, threshold, axis, plan)
                 ax.set_xlabel(f"{AXES[axis]} until the mean return of 100 episodes reached {threshold:.0f}")
         figure.suptitle(
-            f"Time to solve CartPole-v1, {seeds_text(results)}: a mark for each; line: median and {_spread(results)}",
+            f"Time to solve {plan.env}, {seeds_text(results)}: a mark for each; line: median and {_spread(results)}",
             fontsize=12,
         )
 
@@ -148,7 +152,7 @@ def _spread(results: Sequence[Result]) -> str:
 def _draw(ax: Axes, results: Sequence[Result], plan: Plan, axis: str, column: str) -> None:
     for arm in plan.arms:
         draw_arm(ax, [curve(its.history, plan.total_timesteps) for its in of_arm(results, arm)], arm, axis, column)
-    scale(ax, axis)
+    scale(ax, axis, from_zero=column != "return_mean" or bool(plan.thresholds))  # other returns may be negative
 
 
 def draw_arm(ax: Axes, curves: Sequence[Mapping[str, Floats]], arm: str, axis: str, column: str) -> None:
@@ -173,11 +177,12 @@ def where_all_are_known(values: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
     return seeds, np.logical_and.reduce(np.isfinite(seeds), axis=0, initial=len(seeds) > 0)
 
 
-def scale(ax: Axes, axis: str) -> None:
-    """Both axes from zero, with numbers for people."""
+def scale(ax: Axes, axis: str, *, from_zero: bool = True) -> None:
+    """The x-axis from zero, the y-axis too where that is wanted, with numbers for people."""
     ax.set_xlabel(AXES[axis])
     ax.set_xlim(left=0)
-    ax.set_ylim(bottom=0)
+    if from_zero:
+        ax.set_ylim(bottom=0)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.xaxis.set_major_formatter(readable_number)
     ax.yaxis.set_major_formatter(readable_number)

@@ -14,7 +14,7 @@ from fastac import machine, rundir
 from fastac.compare.experiment import Plan, Result
 from fastac.compare.statistics import FEWEST_FOR_INTERVAL, Interval, curve, median_interval, time_to, watched
 from fastac.compare.verdicts import interquartile_mean, verdicts
-from fastac.metrics import THRESHOLDS, Floats
+from fastac.metrics import Floats
 from fastac.words import counted
 
 
@@ -22,12 +22,12 @@ def of_arm(results: Sequence[Result], arm: str) -> list[Result]:
     return [result for result in results if result.arm == arm]
 
 
-def summarize(results: Sequence[Result], arm: str) -> dict[str, Any]:
+def summarize(results: Sequence[Result], arm: str, thresholds: Sequence[float]) -> dict[str, Any]:
     """The figures of one arm over its seeds; intervals as {median, low, high}."""
     its = of_arm(results, arm)
     histories = [result.history for result in its]
     summary: dict[str, Any] = {"seeds": len(its)}
-    for threshold in THRESHOLDS:
+    for threshold in thresholds:
         summary[f"solved_{threshold:.0f}"] = sum(result.solved(threshold) is not None for result in its)
         for axis in ("env_steps", "wall_s", "updates"):
             summary[f"{axis}_to_{threshold:.0f}"] = dataclasses.asdict(median_interval(time_to(its, threshold, axis)))
@@ -47,18 +47,18 @@ def summarize(results: Sequence[Result], arm: str) -> dict[str, Any]:
 def terminal_table(results: Sequence[Result], plan: Plan) -> Table:
     """Medians over the seeds, their 95 % bootstrap intervals below them."""
     seeds = len({result.seed for result in results})
-    what = f"CartPole-v1, {counted(seeds, 'seeds')}, {counted(plan.n_envs, 'envs')}, {plan.total_timesteps:,} env steps"
+    what = f"{plan.env}, {counted(seeds, 'seeds')}, {counted(plan.n_envs, 'envs')}, {plan.total_timesteps:,} env steps"
     table = Table(title=f"{what} (A3C: {plan.update}, {plan.backend}); {intervals_of(seeds)}")
     table.add_column("")
     arms = [arm for arm in plan.arms if of_arm(results, arm)]
-    summaries = {arm: summarize(results, arm) for arm in arms}
+    summaries = {arm: summarize(results, arm, plan.thresholds) for arm in arms}
     for arm in arms:
         table.add_column(arm, justify="right")
 
     def line(name: str, key: str, digits: int) -> None:
         table.add_row(name, *(interval_text(Interval(**summaries[arm][key]), digits) for arm in arms))
 
-    for threshold in THRESHOLDS:
+    for threshold in plan.thresholds:
         key = f"{threshold:.0f}"
         table.add_row(
             f"solved ({key})",
@@ -86,13 +86,15 @@ def intervals_of(seeds: int) -> str:
 
 def sentences(results: Sequence[Result], plan: Plan) -> list[str]:
     """What the runs say of each pair of arms, where there are enough of them to say something."""
+    if not plan.thresholds:
+        return [f"No mean return is known that solves {plan.env}: no times until then are compared."]
     seeds = len({result.seed for result in results})
     if seeds < FEWEST_FOR_INTERVAL:
         carry = counted(seeds, "seeds carry", "seed carries")
         return [
             f"{carry} no interval; {FEWEST_FOR_INTERVAL} or more would say which arm needs fewer env steps and seconds."
         ]
-    return [verdict.sentence() for verdict in verdicts(results, plan, THRESHOLDS[-1], ("env_steps", "wall_s"))]
+    return [verdict.sentence() for verdict in verdicts(results, plan, plan.thresholds[-1], ("env_steps", "wall_s"))]
 
 
 def curve_rows(results: Sequence[Result], plan: Plan) -> list[dict[str, Any]]:
@@ -113,7 +115,7 @@ def write(folder: Path, results: Sequence[Result], plan: Plan, where: dict[str, 
         {
             "algorithm": result.arm,
             "seed": result.seed,
-            **{f"solved_{threshold:.0f}": result.solved(threshold) for threshold in THRESHOLDS},
+            **{f"solved_{threshold:.0f}": result.solved(threshold) for threshold in plan.thresholds},
             "watched": {axis: watched([result], axis)[0] for axis in ("env_steps", "wall_s", "updates")},
             "final_return": result.history.final_return(),
             "startup_s": result.history.startup_s,
@@ -131,10 +133,10 @@ def write(folder: Path, results: Sequence[Result], plan: Plan, where: dict[str, 
         "torch_threads": "one in each process that trains",
         "not_matched": "updates, and samples per update: A2C uses all envs' rollouts, A3C and A2C split one's",
         "machine": where,
-        "summary": {arm: summarize(results, arm) for arm in arms},
+        "summary": {arm: summarize(results, arm, plan.thresholds) for arm in arms},
         "verdicts": [
             dataclasses.asdict(verdict)
-            for threshold in THRESHOLDS
+            for threshold in plan.thresholds
             for verdict in verdicts(results, plan, threshold, ("env_steps", "wall_s", "updates"))
         ],
         "configs": {arm: of_arm(results, arm)[0].config for arm in arms},

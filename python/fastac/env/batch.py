@@ -59,6 +59,14 @@ def spec_of(env_id: str) -> EnvSpec:
         raise ConfigError(f"env: expected the id of a registered Gymnasium env, got {env_id!r}: {error}") from error
 
 
+class OneHot(gym_spaces.Box):
+    """The numbers of a Discrete space, as gymnasium.spaces.flatten shows them: 1 in one place and 0 elsewhere."""
+
+    def __init__(self, space: gym_spaces.Discrete) -> None:
+        super().__init__(0, 1, (int(space.n),), np.int64)
+        self.start = int(space.start)
+
+
 def in_one_piece(env: AnyEnv) -> AnyEnv:
     """With observations that are one array: those of other spaces (Discrete, Tuple) are flattened, one-hot."""
     space = env.observation_space
@@ -69,7 +77,10 @@ def in_one_piece(env: AnyEnv) -> AnyEnv:
             f"env: expected observations that are one array, got {space}: wrap the env so that they are, "
             "for example in gymnasium.wrappers.FlattenObservation"
         )
-    return gymnasium.wrappers.FlattenObservation(env)
+    flat = gymnasium.wrappers.FlattenObservation(env)
+    if isinstance(space, gym_spaces.Discrete):
+        flat.observation_space = OneHot(space)
+    return flat
 
 
 def spaces_of(observations: gymnasium.Space[Any], actions: gymnasium.Space[Any]) -> Spaces:
@@ -77,7 +88,8 @@ def spaces_of(observations: gymnasium.Space[Any], actions: gymnasium.Space[Any])
     if not isinstance(observations, gym_spaces.Box):
         raise ConfigError(f"env: expected observations in a Box, got {observations}")
     dtype = "uint8" if observations.dtype == np.uint8 else "float32"
-    return Spaces(tuple(observations.shape), _actions_of(actions), dtype)
+    start = observations.start if isinstance(observations, OneHot) else None
+    return Spaces(tuple(observations.shape), _actions_of(actions), dtype, start)
 
 
 def _actions_of(space: gymnasium.Space[Any]) -> Actions:

@@ -5,34 +5,34 @@ In: a model. Out: a policy that needs nothing of fastac, normalisation of observ
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import logging
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
 from fastac.algorithm import Algorithm
 from fastac.normalization import CLIP
 from fastac.problem import Problem
-
-_ACTIONS = {
-    "discrete": "logits of the actions",
-    "multi_discrete": "logits of the first choice, of the second, ...",
-    "box": "means of the action's numbers, then logarithms of their standard deviations",
-}
+from fastac.spaces import Actions
 
 
 class ExportedPolicy(nn.Module):
     """forward(obs [B, *obs_shape]) -> (outputs [B, K], values [B]), of observations as the env gives them.
 
+    Those of a Discrete or MultiDiscrete space come one-hot, as of gymnasium.spaces.flatten.
+
     Of a policy that remembers: forward(obs, memory [B, S]) -> (outputs, values, memory); zeros at an episode's start.
 
     Attributes:
         module: the policy's own module, a copy.
-        mean, scale: what observations are normalised by, where they are: buffers, and so in the state_dict.
+        mean, scale: what observations are normalised by, where they are: buffers, and so in the state_dict. float64,
+            as in the model: of numbers far from zero float32 would lose what is normalised.
     """
 
     mean: torch.Tensor
@@ -47,12 +47,12 @@ class ExportedPolicy(nn.Module):
         self.normalizes = model.config.normalize_observation and model.statistics.obs.count > 0
         if self.normalizes:
             shape, its = model.problem.spaces.obs_shape, model.statistics.obs
-            self.register_buffer("mean", torch.from_numpy(its.mean.reshape(shape).astype(np.float32)))
-            self.register_buffer("scale", torch.from_numpy(its.scale.reshape(shape).astype(np.float32)))
+            self.register_buffer("mean", torch.from_numpy(its.mean.reshape(shape)).clone())
+            self.register_buffer("scale", torch.from_numpy(its.scale.reshape(shape)))
 
     def forward(self, obs: torch.Tensor, memory: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
         if self.normalizes:
-            obs = torch.clamp((obs - self.mean) / self.scale, -CLIP, CLIP)
+            obs = torch.clamp((obs - self.mean) / self.scale, -CLIP, CLIP).float()
         given: tuple[torch.Tensor, ...] = self.module(obs) if memory is None else self.module(obs, memory)
         return given
 
@@ -79,8 +79,7 @@ def export_onnx(model: Algorithm, path: str | os.PathLike[str]) -> Path:
     policy, spaces = ExportedPolicy(model), model.problem.spaces
     obs = torch.zeros(2, *spaces.obs_shape, dtype=getattr(torch, spaces.obs_dtype))
     memory = [] if not model.policy.memory_size else [torch.zeros(2, model.policy.memory_size)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own parts
+    with _quiet():
         program = torch.onnx.export(
             policy,
             (obs, *memory),
@@ -96,7 +95,33 @@ def export_onnx(model: Algorithm, path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch's exporter says of its own parts, and of torchvision, which no policy here needs."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 def _described(problem: Problem) -> str:
     spaces = problem.spaces
     shape = ", ".join(map(str, spaces.obs_shape))
-    return f"obs: {spaces.obs_dtype}[batch, {shape}]; outputs: {_ACTIONS[spaces.actions.kind]}"
+    one_hot = "" if spaces.obs_start is None else f", one-hot, of whole numbers from {spaces.obs_start} on"
+    return f"obs: {spaces.obs_dtype}[batch, {shape}]{one_hot}; outputs: {_outputs(spaces.actions)}"
+
+
+def _outputs(actions: Actions) -> str:
+    if actions.kind == "discrete":
+        return f"logits of {actions.nvec[0]} actions, from {actions.start} on"
+    if actions.kind == "multi_discrete":
+        return f"logits of the first choice, of the second, ...: of {list(actions.nvec)}, each from 0 on"
+    return (
+        f"means of the action's numbers, then logarithms of their standard deviations; shape {list(actions.shape)}, "
+        f"bounded to low {list(actions.low)} and high {list(actions.high)}"
+    )

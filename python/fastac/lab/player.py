@@ -40,6 +40,13 @@ class Reading:
     env_steps: int
 
 
+def expect_native(config: A3CConfig) -> A3CConfig:
+    """The config itself. Raises ConfigError where its env, policy or normalization is none of the native engine's."""
+    if not config.can_be_native:
+        raise ConfigError(f"expected CartPole-v1, MlpPolicy and no normalization, got {config.why_not_native}")
+    return config
+
+
 class Player:
     """Virtual workers, each with envs and random streams of its own: those that a run of A3C gives to its workers.
 
@@ -51,7 +58,9 @@ class Player:
     """
 
     def __init__(self, config: A3CConfig, workers: int, total_timesteps: int) -> None:
-        """`workers` counts, not config.workers. Raises ConfigError for a number out of range or a config without seed.
+        """`workers` counts, not config.workers.
+
+        Raises ConfigError for a number out of range, a config without seed, or one that is not native.
 
         Args:
             workers: 1 to MAX_VIRTUAL_WORKERS, with config.n_envs envs each.
@@ -63,7 +72,7 @@ class Player:
             raise ConfigError(f"total_timesteps: expected at least 1, got {total_timesteps!r}")
         if config.seed is None:
             raise ConfigError("seed: expected a config with a seed, got None; use config.resolve_seed()")
-        self.config = config
+        self.config = expect_native(config)
         self.workers = workers
         self.total_timesteps = total_timesteps
         self._native = native_worker(config, 0, config.n_envs)

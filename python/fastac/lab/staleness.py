@@ -18,7 +18,7 @@ from fastac import rundir
 from fastac.config import A3CConfig
 from fastac.errors import ConfigError, NonFiniteGradientError
 from fastac.lab.crew import run_all
-from fastac.lab.player import DISTRIBUTIONS, MAX_VIRTUAL_WORKERS, draw_taus, play
+from fastac.lab.player import DISTRIBUTIONS, MAX_VIRTUAL_WORKERS, draw_taus, expect_native, play
 
 SOLVED = 475.0
 TAUS = (0, 1, 3, 7, 15, 31)
@@ -70,7 +70,8 @@ class Plan:
         return draw_taus("constant" if self.trace else self.distribution, tau, n, seed)
 
     def config(self, learning_rate: float, seed: int) -> A3CConfig:
-        return A3CConfig(**self.options, learning_rate=learning_rate, seed=seed)
+        """Of one run. Raises ConfigError for what the laboratory cannot play."""
+        return expect_native(A3CConfig(**self.options, learning_rate=learning_rate, seed=seed))
 
 
 @dataclass(frozen=True)

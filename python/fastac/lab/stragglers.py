@@ -21,7 +21,7 @@ from fastac import seeding
 from fastac.config import A3CConfig
 from fastac.errors import ConfigError, NonFiniteGradientError
 from fastac.lab.crew import run_all
-from fastac.lab.player import MAX_VIRTUAL_WORKERS, Player
+from fastac.lab.player import MAX_VIRTUAL_WORKERS, Player, expect_native
 from fastac.lab.staleness import SOLVED
 
 ALGORITHMS = ("A2C", "A3C")
@@ -78,7 +78,8 @@ class Plan:
             self.config(learning_rate, 0)
 
     def config(self, learning_rate: float, seed: int) -> A3CConfig:
-        return A3CConfig(**self.options, learning_rate=learning_rate, seed=seed)
+        """Of one run. Raises ConfigError for what the laboratory cannot play."""
+        return expect_native(A3CConfig(**self.options, learning_rate=learning_rate, seed=seed))
 
 
 @dataclass(frozen=True)

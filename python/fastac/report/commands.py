@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -82,6 +83,9 @@ def _flag(name: str) -> str:
 
 
 def _text(value: Any) -> str:
+    """As it is typed."""
+    if isinstance(value, dict):
+        return json.dumps(value)
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from fastac.compare.plots import where_all_are_known
 from fastac.compare.statistics import FEWEST_FOR_INTERVAL, Interval, median_interval, unsolved_share
 from fastac.compare.verdicts import Times, compare_arms
-from fastac.metrics import THRESHOLDS, Floats, Table
+from fastac.config import Config
+from fastac.metrics import Floats, Table, thresholds_of
 from fastac.report import books
 from fastac.report.commands import CONFIGS, compare_command, configuration
 from fastac.report.drawing import AXES, SLOTS, Chart, Series, figures
@@ -50,14 +51,15 @@ def comparison_page(source: ComparisonSource) -> Page:
     runs = parts(record, "runs")
     arms = list(dict.fromkeys([*(str(run.get("algorithm")) for run in runs), *(arm for arm, _ in source.curves)]))
     keys = {arm: f"s{slot}" for slot, arm in enumerate(arms)}
+    thresholds = _thresholds(record)
     said = [element("li", line) for line in sentences(record, runs)]
     body = [
         books.notices([*source.notices, *interruption(record, runs)]),
         section("verdict", "What the data say", element("ul", *said)),
         _summary(record, runs, arms),
-        _time_to_solve(runs, arms, keys),
-        _curves(source.curves, arms, keys),
-        _runs(runs),
+        *([_time_to_solve(runs, arms, keys, thresholds)] if thresholds else []),
+        _curves(source.curves, arms, keys, thresholds),
+        _runs(runs, thresholds),
         _configurations(record),
         books.where(record),
         books.commands([compare_command(record)], "Written from the plan: the same seeds and the same configuration."),
@@ -74,6 +76,15 @@ def interruption(record: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -
     if len(runs) >= planned:
         return []
     return [f"This comparison was interrupted: {len(runs)} of {counted(planned, 'runs')} are in it."]
+
+
+def _env(record: Mapping[str, Any]) -> str:
+    return str(part(part(record, "plan"), "options").get("env", Config.env))
+
+
+def _thresholds(record: Mapping[str, Any]) -> tuple[float, ...]:
+    """Those that are told of the env."""
+    return thresholds_of(_env(record))
 
 
 def _of(runs: Sequence[dict[str, Any]], arm: str) -> list[dict[str, Any]]:
@@ -93,12 +104,15 @@ def _known(runs: Sequence[dict[str, Any]], threshold: float, axis: str) -> Times
 
 
 def sentences(record: Mapping[str, Any], runs: Sequence[dict[str, Any]]) -> list[str]:
-    """What the command said of each pair of arms, for both thresholds; nothing of seconds that other work disturbed."""
+    """What the command said of each pair of arms, for each threshold; nothing of seconds that other work disturbed."""
     arms = list(dict.fromkeys(str(run.get("algorithm")) for run in runs))
     if len(arms) < 2:
         return ["No verdict: there are no runs of two arms."]
+    thresholds = _thresholds(record)
+    if not thresholds:
+        return [f"No verdict: no mean return is known that solves {_env(record)}."]
     lines: list[str] = []
-    for threshold, axis in itertools.product(THRESHOLDS, ("env_steps", "wall_s")):
+    for threshold, axis in itertools.product(thresholds, ("env_steps", "wall_s")):
         of_arm = {arm: _known(_of(runs, arm), threshold, axis) for arm in arms}
         known = {arm: times for arm, times in of_arm.items() if times is not None}
         what = f"{AXES[axis].capitalize()} to {threshold:.0f}"
@@ -114,7 +128,7 @@ def sentences(record: Mapping[str, Any], runs: Sequence[dict[str, Any]]) -> list
 def _summary(record: Mapping[str, Any], runs: Sequence[dict[str, Any]], arms: Sequence[str]) -> Html:
     """Medians over the seeds: times anew, where an unsolved seed is known from an unknown one; the rest as recorded."""
     rows: list[list[object]] = []
-    for threshold in THRESHOLDS:
+    for threshold in _thresholds(record):
         solved = [[math.isfinite(x) for x in _times(_of(runs, arm), threshold, "env_steps")] for arm in arms]
         rows.append([f"solved ({threshold:.0f})", *(f"{sum(its)} of {len(its)}" for its in solved)])
         for axis, unit in AXES.items():
@@ -144,9 +158,11 @@ def _interval(its: Interval) -> Html:
     return joined([shown(its.median), Html("<br>"), ends])
 
 
-def _time_to_solve(runs: Sequence[dict[str, Any]], arms: Sequence[str], keys: Mapping[str, str]) -> Html:
+def _time_to_solve(
+    runs: Sequence[dict[str, Any]], arms: Sequence[str], keys: Mapping[str, str], thresholds: Sequence[float]
+) -> Html:
     charts = []
-    for threshold in THRESHOLDS:
+    for threshold in thresholds:
         series = [_survival(_of(runs, arm), threshold, arm, keys[arm], slot) for slot, arm in enumerate(arms)]
         title = f"Seeds not solved yet ({threshold:.0f})"
         charts.append(Chart(f"survival-{threshold:.0f}", title, "share of the seeds", series, top=1.02))
@@ -170,7 +186,9 @@ def _survival(runs: Sequence[dict[str, Any]], threshold: float, arm: str, key: s
     return Series(key, arm, slot % SLOTS, x, y, steps=True, censored=censored)
 
 
-def _curves(curves: Mapping[tuple[str, int], Table], arms: Sequence[str], keys: Mapping[str, str]) -> Html:
+def _curves(
+    curves: Mapping[tuple[str, int], Table], arms: Sequence[str], keys: Mapping[str, str], thresholds: Sequence[float]
+) -> Html:
     if not curves:
         return section("curves", "Learning curves", element("p", "compare.csv holds nothing to draw."))
     paced = {run: {**columns, "throughput": throughput(columns)} for run, columns in curves.items()}
@@ -182,7 +200,8 @@ def _curves(curves: Mapping[tuple[str, int], Table], arms: Sequence[str], keys: 
         ]
         return Chart(column.replace("_", "-"), title, unit, series, levels=levels, zero=zero)
 
-    charts = [chart("return_mean", "Mean return of the last 100 episodes", "return", True, THRESHOLDS)]
+    from_zero = bool(thresholds)  # other returns may be negative
+    charts = [chart("return_mean", "Mean return of the last 100 episodes", "return", from_zero, thresholds)]
     charts += [chart(*of_chart) for of_chart in _CHARTS]
     note = (
         "Line: median over the seeds, from where all that have any value have one. Band: their middle half. A seed "
@@ -214,7 +233,7 @@ def _at(grid: Floats, x: Floats, y: Floats) -> Floats:
     return np.interp(grid, x[known], y[known], left=np.nan)
 
 
-def _runs(runs: Sequence[dict[str, Any]]) -> Html:
+def _runs(runs: Sequence[dict[str, Any]], thresholds: Sequence[float]) -> Html:
     """The ledger of each run, and whether all balance."""
     if not runs:
         return section("ledger", "Ledgers", element("p", "Not recorded."))
@@ -223,12 +242,13 @@ def _runs(runs: Sequence[dict[str, Any]]) -> Html:
     for run in runs:
         its = part(run, "ledger")
         balanced = "balances" if books.balance(its)[0] else "DOES NOT BALANCE"
-        solved = _times([run], THRESHOLDS[-1], "env_steps")[0]
+        solved = [_times([run], threshold, "env_steps")[0] for threshold in thresholds[-1:]]
         label = f"{run.get('algorithm')}, seed {run.get('seed')}"
-        rows.append([label, number(run, "final_return"), solved, balanced, *(number(its, name) for name in names)])
-    every = all(row[3] == "balances" for row in rows)
+        rows.append([label, number(run, "final_return"), *solved, balanced, *(number(its, name) for name in names)])
+    every = all("balances" in row for row in rows)
     said = "The books of every run balance." if every else "The books of at least one run DO NOT BALANCE."
-    heads = ["", "final return", f"env steps to {THRESHOLDS[-1]:.0f}", "ledger", *(n.replace("_", " ") for n in names)]
+    to_last = [f"env steps to {threshold:.0f}" for threshold in thresholds[-1:]]
+    heads = ["", "final return", *to_last, "ledger", *(n.replace("_", " ") for n in names)]
     return section("ledger", "Runs and ledgers", element("p", said), table("Each run", heads, rows))
 
 
