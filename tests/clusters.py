@@ -15,17 +15,12 @@ from fastac.cluster.messages import SYNCHRONOUS, Answer
 from fastac.cluster.node import Node, NodeTask, take_part
 from fastac.cluster.round import RoundNode
 from fastac.cluster.server import Server, State, Terms
-from fastac.cluster.shards import Shard
+from fastac.cluster.shards import OneShard
 
 PATIENCE = Patience(deadline_s=0.1, retries=200, outage_s=20.0)
 
 
 FATES = ("lost", "unanswered", "repeated", "broken")
-
-
-class OneShard(Shard):
-    def whole(self):
-        return self.params, self.state()
 
 
 def server_of(terms, model, state=None):

@@ -59,6 +59,7 @@ WAITS = {
     ("cluster.driver", "Driver._hear_end"): AT_ONCE,  # what has ended
     ("cluster.driver", "Driver._look"): "until the run ends, is stopped or fails; no machine: outage_s",
     ("cluster.driver", "Driver._restore"): "test_cluster.py::test_sigkill_of_everything_a_cluster_is_made_of",
+    ("cluster.measure", "_deliver_s"): AT_ONCE,  # a server in this process
     ("cluster.node", "Node._heard"): "test_cluster_nodes.py::test_a_courier_gives_up_after_its_retries",
     ("cluster.node", "Node.run"): "until the driver says go, or the server is lost, as Courier.ask tells",
     ("cluster.round", "RoundNode.run"): "until the driver says go, or the server is lost, as Courier.ask tells",

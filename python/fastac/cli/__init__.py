@@ -18,6 +18,7 @@ _COMMANDS = [
     Later(
         "mitigations", "fastac.cli.lab:mitigations_command", "What helps against staleness, each remedy tuned alike."
     ),
+    Later("plan", "fastac.cli.plan:plan", "How many nodes of a cluster are worth it?"),
     Later("play", "fastac.cli.play:play", "Show a policy at play, in a window or a film."),
     Later("presets", "fastac.cli.presets:presets", "Show the named sets of hyper-parameters."),
     Later("replay", "fastac.cli.replay:replay", "Make a recorded run again, to the last bit."),
@@ -55,6 +56,7 @@ def main() -> None:
     fastac mitigations --quick               what helps against stale gradients
     fastac stragglers --quick                what waiting for the slowest worker costs; --real: by the clock
     fastac bench env                         the env against Gymnasium's
+    fastac plan                              how many nodes of a cluster are worth it
     fastac completion bash                   commands and options completed by the shell
 
     \b

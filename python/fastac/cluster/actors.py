@@ -27,20 +27,13 @@ from fastac.cluster.messages import SYNCHRONOUS, Answer, Delivery, Float32, Hell
 from fastac.cluster.node import Node, NodeEnd, NodeTask, take_part
 from fastac.cluster.round import RoundNode
 from fastac.cluster.server import Report, Server, State, Terms
-from fastac.cluster.shards import Shard, cut, whole
+from fastac.cluster.shards import OneShard, Shard, cut, whole
 from fastac.errors import FastacError, WorkerError
 
 NAMESPACE = "fastac"
 SERVER_RESOURCE = "fastac_server"  # where a machine offers it, servers go there
 _WAIT_S = 1.0  # a node that waits for the others is told so as often
 _SHARD_DEADLINE_S = 30.0
-
-
-class _OneShard(Shard):
-    """All vectors in the server's own process."""
-
-    def whole(self) -> tuple[Float32, Float32]:
-        return self.params, self.state()
 
 
 class ServerActor:
@@ -50,7 +43,7 @@ class ServerActor:
         if shards:
             vectors: Any = _Shards(shards, state, terms.parameters)
         else:
-            vectors = _OneShard(terms.config, state.params, state.state, state.version)
+            vectors = OneShard(terms.config, state.params, state.state, state.version)
         self._server = Server(terms, vectors, state)
         self._changed = asyncio.Event()
 

@@ -36,6 +36,11 @@ _LOG_ROWS = 8192
 _INCARNATIONS = 1 << 20  # of the workers in one seat, before its node joins anew
 
 
+def most_lag(sync_s: float) -> float:
+    """Seconds without an answer, after which the workers wait for it: ten times the usual, and not for a hiccup."""
+    return max(10 * sync_s, 0.25)
+
+
 @dataclass(frozen=True)
 class NodeTask:
     """What a node needs to know.
@@ -292,7 +297,7 @@ class Node(Agent):
         if self._courier.since is not None:
             if self._heard():
                 self.observer.hold(False)
-            elif time.monotonic() > self._courier.since + self._most_lag:
+            elif time.monotonic() > self._courier.since + most_lag(self.task.sync_s):
                 self.observer.hold(True)
         elif self.observer.go and not self.observer.stop_requested and self._is_due():
             self._next = time.monotonic() + self.task.sync_s
@@ -310,11 +315,6 @@ class Node(Agent):
         if answer is not None:
             self.take(answer)
         return answer is not None
-
-    @property
-    def _most_lag(self) -> float:
-        """Seconds without an answer, after which the workers wait for it: ten times the usual, and not for a hiccup."""
-        return max(10 * self.task.sync_s, 0.25)
 
     def _is_due(self) -> bool:
         if self.task.sync_updates is None:

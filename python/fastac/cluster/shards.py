@@ -117,6 +117,14 @@ class Shard:
         return state
 
 
+class OneShard(Shard):
+    """All vectors in the server's own process."""
+
+    def whole(self) -> tuple[Float32, Float32]:
+        """Parameters and state."""
+        return self.params, self.state()
+
+
 def cut(parameters: int, shards: int) -> list[slice]:
     """Where each of the shards begins and ends: whole cache lines, about equally many."""
     edges = [min(parameters, -(-parameters * k // shards) // 16 * 16) for k in range(shards)] + [parameters]
