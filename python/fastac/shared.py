@@ -241,5 +241,5 @@ class Ledger:
             f"{counted(len(its), 'workers')}, each {from_to([one.updates for one in its])} updates; "
             f"staleness mean {from_to([one.staleness_mean for one in its], 2)}, "
             f"p95 {from_to([one.staleness_p95 for one in its])}, max {from_to([one.staleness_max for one in its])} "
-            f"(equally fast: mean {len(its) - 1})"
+            f"(equally fast: mean {len(its) // max(1, len(self.nodes)) - 1})"
         )

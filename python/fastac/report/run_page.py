@@ -186,7 +186,8 @@ def _percentiles(groups: Sequence[Floats]) -> tuple[Floats, Floats]:
 def _staleness(record: dict[str, Any], history: History) -> Html:
     """All updates by the ledger; over time by the parent's samples."""
     exact = part(record, "ledger")
-    others = len(parts(exact, "workers")) - 1
+    nodes = max(1, len(parts(exact, "nodes")))  # of a cluster: each with workers of its own
+    others = len(parts(exact, "workers")) // nodes - 1
     known = others > 0
     usual = (
         f" {others + 1} workers that are equally fast have a mean of {others}; that of a whole run is never above, one "
@@ -201,7 +202,7 @@ def _staleness(record: dict[str, Any], history: History) -> Html:
     sampled = "Mean over the updates since the sample before. The parent samples every 50 ms."
     course = _over(history.moments, history.moments["staleness_mean"])
     over_time = figure(Chart("staleness", "Staleness over the run", "updates", [course], sampled))
-    drawn = element("div", staleness_bars(exact), over_time, class_="figures") if others else Html()
+    drawn = element("div", staleness_bars(exact), over_time, class_="figures") if len(parts(exact, "workers")) > 1 else Html()
     return section("staleness", "Staleness", said, drawn, workers_table(exact), nodes_table(exact))
 
 
