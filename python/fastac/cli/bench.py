@@ -334,7 +334,7 @@ def bench_cluster(seeds: int, nodes: int, delays: str, total_timesteps: int, nam
         except ImportError as error:
             raise click.UsageError(f"expected Ray: pip install 'fastac[ray]' ({error})") from None
 
-        rows = cluster.cases(range(1, nodes + 1), late)
+        rows = cluster.cases([2**k for k in range(nodes.bit_length()) if 2**k < nodes] + [nodes], late)
         where = _where()
         with _measuring(new_folder(runs, name, "bench-cluster"), len(rows) * seeds, "trainings") as (folder, tick):
             results = cluster.measure(rows, seeds, total_timesteps, tick)

@@ -202,7 +202,8 @@ def _staleness(record: dict[str, Any], history: History) -> Html:
     sampled = "Mean over the updates since the sample before. The parent samples every 50 ms."
     course = _over(history.moments, history.moments["staleness_mean"])
     over_time = figure(Chart("staleness", "Staleness over the run", "updates", [course], sampled))
-    drawn = element("div", staleness_bars(exact), over_time, class_="figures") if len(parts(exact, "workers")) > 1 else Html()
+    several = len(parts(exact, "workers")) > 1
+    drawn = element("div", staleness_bars(exact), over_time, class_="figures") if several else Html()
     return section("staleness", "Staleness", said, drawn, workers_table(exact), nodes_table(exact))
 
 
