@@ -48,7 +48,7 @@ def cases(nodes: Sequence[int], delays_ms: Sequence[float]) -> list[Case]:
     for delay in delays_ms:
         rows += [Case("A3C", most, sync, "steps", delay) for sync in (5.0, 20.0)]
         rows.append(Case("A3C", most, 5.0, "gradients", delay))
-        rows.append(Case("A2C", most, 0.0, "", delay))
+        rows.append(Case("A2C", most, 20.0, "", delay))
     return rows
 
 
@@ -71,7 +71,7 @@ def _one(case: Case, seed: int, total_timesteps: int) -> dict[str, Any]:
     cluster = RayCluster(
         nodes=case.nodes,
         workers_per_node=1,
-        sync_ms=case.sync_ms or 20.0,
+        sync_ms=case.sync_ms,
         send=case.send or "steps",
         added_delay_ms=case.delay_ms,
     )
