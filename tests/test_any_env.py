@@ -547,3 +547,16 @@ def test_predict_carries_a_memory():
     _, fresh = model.predict(obs[1], True)
     assert (forgotten[[0, 2]] == fresh[[0, 2]]).all() and (forgotten[1] == carried[1]).all()
     assert not np.allclose(carried, fresh)
+
+
+class ShortCartPole(gymnasium.Wrapper):
+    """A class of wrappers, which makes its env itself."""
+
+    def __init__(self):
+        super().__init__(gymnasium.make("CartPole-v1", max_episode_steps=7))
+
+
+def test_a_class_of_wrappers_is_an_env():
+    model = fastac.A2C(ShortCartPole, n_envs=2, n_steps=8, seed=0).learn(64)
+    assert model.config.env.endswith("ShortCartPole")
+    assert model.history.episodes["episode_length"].max() <= 7

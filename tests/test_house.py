@@ -179,6 +179,7 @@ DOORS = {
         "env",
         "problem",
         "bench.plain_a3c",
+        "bench.cluster",
     },
     "matplotlib": {"compare.plots", "bench.plots", "lab.plots", "exercise.plots"},  # the latter for a type alone
     "scipy": {"compare.statistics", "compare.verdicts", "lab.statistics"},

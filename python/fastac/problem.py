@@ -157,7 +157,7 @@ def solve_problem(config_type: type[Config], env: Any, policy: Any, options: dic
 def _name_of(env: Any) -> str:
     """Of what is no id, for the record: what a Config shows."""
     named = env if hasattr(env, "__qualname__") else type(env)
-    spec = getattr(env, "spec", None)
+    spec = None if isinstance(env, type) else getattr(env, "spec", None)  # of a class of wrappers it is a property
     return f"{named.__module__}.{named.__qualname__}" if spec is None else f"{named.__qualname__} of {spec.id}"
 
 

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium
 from rich.table import Table
 
 from fastac.a2c import A2C
 from fastac.a3c import A3C
 from fastac.algorithm import Algorithm
 from fastac.bench.rounds import Tick
+from fastac.callbacks import EveryNUpdates
 from fastac.cluster.actors import connect, disconnect
 from fastac.cluster.measure import server_cost, update_cost
 from fastac.cluster.messages import SYNCHRONOUS
 from fastac.cluster.plan import Figures, Outcome, plan
 from fastac.cluster.ray_cluster import RayCluster
 from fastac.metrics import SOLVED
+from fastac.training import Training
 
 LEARNING_RATE = 7e-4  # of A3C: half a thousand updates of staleness bear no more (docs/cluster.md)
 A2C_ENVS = 16
 _MEMORY_BYTES_PER_S = 1e9  # one machine's own: no link at all
+_STEP_S = 1e-3
+_SLOW_S = 4.0  # that a run of slow envs takes
 
 
 @dataclass(frozen=True)
@@ -34,17 +40,30 @@ class Case:
     sync_ms: float
     send: str
     delay_ms: float
+    slow: bool = False  # its env steps take time, and no processor's
 
     @property
     def words(self) -> str:
         what = "" if self.algorithm == "A2C" else f" {self.send} {self.sync_ms:g} ms"
-        return f"{self.algorithm} x{self.nodes}{what} +{self.delay_ms:g} ms"
+        return f"{'slow ' * self.slow}{self.algorithm} x{self.nodes}{what} +{self.delay_ms:g} ms"
+
+
+class SlowCartPole(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Each step takes a millisecond, in which nothing is computed: so four workers fit on two cores."""
+
+    def __init__(self) -> None:
+        super().__init__(gymnasium.make("CartPole-v1"))
+
+    def step(self, action: Any) -> Any:
+        time.sleep(_STEP_S)
+        return self.env.step(action)
 
 
 def cases(nodes: Sequence[int], delays_ms: Sequence[float]) -> list[Case]:
     """A3C by what is sent, A2C; each with the delays, on the largest number of nodes, and A3C on each number."""
     most = max(nodes)
-    rows = [Case("A3C", n, 20.0, "steps", 0.0) for n in nodes if n < most]
+    rows = [Case("A3C", n, 20.0, "steps", 0.0, slow=True) for n in nodes]
+    rows += [Case("A3C", n, 20.0, "steps", 0.0) for n in nodes if n < most]
     for delay in delays_ms:
         rows += [Case("A3C", most, sync, "steps", delay) for sync in (5.0, 20.0)]
         rows.append(Case("A3C", most, 5.0, "gradients", delay))
@@ -53,7 +72,8 @@ def cases(nodes: Sequence[int], delays_ms: Sequence[float]) -> list[Case]:
 
 
 def measure(rows: Sequence[Case], seeds: int, total_timesteps: int, tick: Tick) -> dict[str, Any]:
-    """Each case trains to a mean return of 475, or for that many env steps, with every seed in turn."""
+    """Each case trains to a mean return of 475, or for that many env steps, with every seed in turn; those of slow envs
+    for some seconds."""
     ours = connect(None, 2 * max(case.nodes for case in rows))
     try:
         results: dict[str, Any] = {case.words: [] for case in rows}
@@ -75,12 +95,16 @@ def _one(case: Case, seed: int, total_timesteps: int) -> dict[str, Any]:
         send=case.send or "steps",
         added_delay_ms=case.delay_ms,
     )
-    models: dict[str, Callable[[], Algorithm]] = {
-        "A3C": lambda: A3C(workers=1, learning_rate=LEARNING_RATE, seed=seed),
-        "A2C": lambda: A2C(n_envs=A2C_ENVS, seed=seed),
-    }
-    model = models[case.algorithm]()
-    model.learn(total_timesteps, solve=SOLVED, cluster=cluster)
+    model: Algorithm
+    if case.slow:
+        model = A3C(SlowCartPole, workers=1, n_steps=8, learning_rate=LEARNING_RATE, seed=seed)
+        model.learn(total_timesteps, callback=EveryNUpdates(1, _for_a_while), cluster=cluster)
+    elif case.algorithm == "A3C":
+        model = A3C(workers=1, learning_rate=LEARNING_RATE, seed=seed)
+        model.learn(total_timesteps, solve=SOLVED, cluster=cluster)
+    else:
+        model = A2C(n_envs=A2C_ENVS, seed=seed)
+        model.learn(total_timesteps, solve=SOLVED, cluster=cluster)
     history, ledger = model.history, model.ledger
     assert history is not None and ledger is not None
     solved = history.time_to(SOLVED)
@@ -94,6 +118,10 @@ def _one(case: Case, seed: int, total_timesteps: int) -> dict[str, Any]:
         "staleness_inside": ledger.staleness_mean,
         "solved": None if solved is None else solved["env_steps"],
     }
+
+
+def _for_a_while(training: Training) -> bool:
+    return training.time_elapsed < _SLOW_S
 
 
 def _planned(case: Case, model: Algorithm, updates_per_s: float) -> Outcome:
