@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 
 import pytest
 
@@ -116,11 +117,33 @@ def test_checkpoints_and_the_best_model(kind, options, tmp_path):
     assert best.evaluations and best.best_mean_reward == max(mean for _, mean, _ in best.evaluations)
     kept = kind.load(tmp_path / "best" / "best_model.safetensors")
     when = next(env_steps for env_steps, mean, _ in best.evaluations if mean == best.best_mean_reward)
-    assert when <= kept.num_timesteps <= model.num_timesteps and kept.unfinished != (when < model.num_timesteps)
-    if kind is fastac.A2C:  # nothing goes on between evaluation and saving
-        assert fastac.evaluate_policy(kept, n_eval_episodes=3, seed=0)[0] == best.best_mean_reward
-    saved = sorted(tmp_path.glob("a_*_steps.safetensors"))
-    assert saved and all(kind.load(path).num_timesteps >= 4_000 for path in saved)
+    assert kept.num_timesteps == when <= model.num_timesteps
+    assert (kept.unfinished is not None) == (when < 16_000)
+    assert fastac.evaluate_policy(kept, n_eval_episodes=3, seed=0)[0] == best.best_mean_reward
+    saved = {int(path.name.split("_")[1]): path for path in tmp_path.glob("a_*_steps.safetensors")}
+    assert saved and all(kind.load(path).num_timesteps == env_steps >= 4_000 for env_steps, path in saved.items())
+
+
+def test_what_a_callback_evaluates_is_what_it_saves(tmp_path):
+    """A3C's workers make many updates in between; the next call sees another model."""
+    seen = []
+
+    def looks(training):
+        if training.n_updates == 0:  # workers are starting
+            return True
+        params, path = training.model.params.copy(), tmp_path / f"{len(seen)}.safetensors"
+        updates, deadline = training.n_updates, time.monotonic() + 60
+        while training.ledger().applied < updates + 20:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        kept = fastac.A3C.load(training.model.save(path))
+        assert kept.params.tobytes() == params.tobytes() == training.model.params.tobytes()
+        assert (kept.version, kept.num_timesteps) == (updates, training.num_timesteps)
+        seen.append(kept.version)
+        return len(seen) < 3
+
+    fastac.A3C(workers=2, backend="thread", **SMALL).learn(10**9, callback=looks)
+    assert seen[0] < seen[1] < seen[2]
 
 
 def test_a_threshold_ends_it():

@@ -334,7 +334,7 @@ class Algorithm(ABC):
         The file that was there is kept beside it, as `<name>.previous.<suffix>`: whatever happens meanwhile, one of the
         two is whole. Where `path` is a folder, the file is model.safetensors in it.
 
-        In `on_checkpoint` that is the model as it is between two updates, to be resumed from there.
+        In `on_checkpoint` and in callbacks that is the model as it is between two updates, to be resumed from there.
 
         Raises:
             OSError: it could not be written; what was there before is still there then.

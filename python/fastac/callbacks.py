@@ -41,7 +41,8 @@ class CheckpointCallback(BaseCallback):
         self._path, self._prefix = Path(save_path), name_prefix
 
     def on_step(self, training: Training) -> None:
-        training.model.save(self._path / f"{self._prefix}_{training.num_timesteps}_steps.safetensors")
+        model = training.model  # first: the env steps are its own from then on
+        model.save(self._path / f"{self._prefix}_{training.num_timesteps}_steps.safetensors")
 
 
 class EvalCallback(BaseCallback):

@@ -50,7 +50,6 @@ class Training:
         self._model = model
         self._run = run
         self._before = before - run.begin.env_steps  # of the model, in its earlier learn() calls
-        self._version = -1  # of the parameters that the model has
         self._told: dict[Hashable, UpdateSums] = {}  # to whom
         self.title = model.title
         self.total_timesteps = run.begin.total_timesteps
@@ -88,12 +87,15 @@ class Training:
 
     @property
     def model(self) -> Model:
-        """With the parameters of now: to predict, evaluate or save. Its training state is not to be changed."""
-        if self._version != self.n_updates:
-            moment = self._run.moment()
-            self._model.params[:] = moment.params
-            self._model.statistics = moment.statistics
-            self._version = self.n_updates
+        """With the parameters of now: to predict, evaluate or save. Its training state is not to be changed.
+
+        Within one call of a callback it is one and the same, though workers of A3C go on: what is evaluated is what is
+        saved, and `env_steps`, `num_timesteps` and `n_updates` are its own from then on.
+        """
+        moment = self._run.moment()
+        self._model.params[:] = moment.params
+        self._model.statistics = moment.statistics
+        self.env_steps, self.n_updates = moment.position.env_steps, moment.version
         return self._model
 
     def ledger(self) -> Ledger:
@@ -224,7 +226,9 @@ class Calls:
         self._updates += _passed(now.n_updates - self._updates, its.every_updates)
         self._env_steps += _passed(now.env_steps - self._env_steps, its.every_timesteps)
         self._next_s = math.inf  # one that failed is not called again while the run is taken down for it
-        if its.on_step(now) is False:
+        with self._run.one_moment():
+            ends = its.on_step(now) is False
+        if ends:
             self._run.end()
         self._next_s = time.monotonic() + its.every_s
 

@@ -6,11 +6,12 @@ side of the same region is a session each (shared.py); `Recorder` is how they re
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -141,6 +142,8 @@ class Run:
         self.jobs: list[Job] = []
         self.recent = Recent()
         self._ended = False  # by a callback
+        self._holds_still = False
+        self._held: Moment | None = None
         self.toll = Toll()
         self._opened = time.monotonic()
         self._next_tick = 0.0
@@ -221,8 +224,23 @@ class Run:
             for job in self.jobs:
                 job.do_if_due()
 
+    @contextlib.contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """Within it, `moment` is one and the same while workers go on: what is looked at there is what is saved."""
+        self._holds_still = True
+        try:
+            yield
+        finally:
+            self._holds_still, self._held = False, None
+
     def moment(self) -> Moment:
         """Copies of one whole record (`hogwild`: of parameters that are being written)."""
+        moment = self._held or self._copied()
+        if self._holds_still:
+            self._held = moment
+        return moment
+
+    def _copied(self) -> Moment:
         params = np.empty(self.region.parameters, np.float32)
         state = np.empty(self._state_shape, np.float32)
         at = self.session.copy_record(params, state)
