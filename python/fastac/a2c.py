@@ -67,11 +67,12 @@ class A2C(Algorithm):
         if self._engine is None:
             self._engine = self._new_engine()
         loop = self._engine.begin(_core.Session(run.region, 0), 1, self.statistics)
+        env_steps = self.config.n_steps * self.config.n_envs // self.config.split
         run.start()
         with signals_deferred():  # an update begun is finished, so that the envs and the record fit together
             try:
                 # A callback, or a run that ends when it is solved, may want to be asked after so many updates.
-                while loop.run(total_timesteps, most_updates := run.most_updates()):
+                while loop.run(total_timesteps, most_updates := run.most_updates(env_steps)):
                     run.tick(now=most_updates > 0)
                     let_signals_in()
             finally:

@@ -98,12 +98,8 @@ def make_drawn(config: Config, problem: Problem) -> DrawnEnv:
 
 def names_an_env(env: str) -> bool:
     """Whether it is the id of a registered env, and not what a Config shows of another."""
-    if env in NATIVE_ENVS:
-        return True
-    from fastac.env.batch import spec_of
-
     try:
-        spec_of(env)
+        expect_env(env)
     except ConfigError:
         return False
     return True
@@ -161,6 +157,17 @@ def _name_of(env: Any) -> str:
     return f"{named.__module__}.{named.__qualname__}" if spec is None else f"{named.__qualname__} of {spec.id}"
 
 
+def expect_env(env: Any) -> None:
+    """Raises ConfigError for what can be no `env`: neither an id, nor what makes an env, nor an env."""
+    if isinstance(env, str):
+        if env not in NATIVE_ENVS:
+            from fastac.env.batch import spec_of
+
+            spec_of(env)
+    elif not callable(env) and not hasattr(env, "step"):
+        raise ConfigError(f"env: expected the id of a Gymnasium env, a function that makes one, or an env, got {env!r}")
+
+
 def is_made(env: Any) -> bool:
     """An env or a vector env, and not what makes one."""
     return hasattr(env, "step") and not callable(env)
@@ -170,9 +177,8 @@ def _envs_in(env: Any, config_type: type[Config], options: dict[str, Any]) -> di
     """n_envs of the user's own env or vector env. Raises ConfigError where that cannot be what trains."""
     if callable(env):
         return {}
+    expect_env(env)
     n = getattr(env, "num_envs", 1)
-    if not hasattr(env, "step"):
-        raise ConfigError(f"env: expected the id of a Gymnasium env, a function that makes one, or an env, got {env!r}")
     if not hasattr(config_type, "split"):
         raise ConfigError(
             "env: expected the id of a Gymnasium env or a function that makes one, as each worker has its own, "

@@ -77,8 +77,8 @@ class Job(Protocol):
 
     def do_if_due(self) -> None: ...
 
-    def updates_left(self) -> int:
-        """Until it is due; 0 where updates do not decide that."""
+    def updates_left(self, env_steps: int) -> int:
+        """Until it is due, with `env_steps` in each; 0 where their number does not decide that."""
 
 
 class Periodic:
@@ -89,7 +89,7 @@ class Periodic:
         self._job = job
         self._next = time.monotonic() + every_s
 
-    def updates_left(self) -> int:
+    def updates_left(self, env_steps: int) -> int:
         return 0
 
     def do_if_due(self) -> None:
@@ -180,9 +180,9 @@ class Run:
         self._ended = True
         self.session.request_stop()
 
-    def most_updates(self) -> int:
-        """Of A2C, before the next look at it has to come; 0 for any number."""
-        due = [job.updates_left() for job in self.jobs]
+    def most_updates(self, env_steps: int) -> int:
+        """Of A2C, with `env_steps` in each, before the next look at it has to come; 0 for any number."""
+        due = [job.updates_left(env_steps) for job in self.jobs]
         return 1 if self.ends_when_solved else min((n for n in due if n), default=0)
 
     def finished(self) -> bool:
