@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import weakref
 from typing import Any
 
 from fastac import _core
@@ -9,6 +11,7 @@ from fastac.algorithm import Algorithm
 from fastac.checkpoint import Arrays
 from fastac.config import A2CConfig
 from fastac.engines import Engine, make_engine
+from fastac.metrics import Position
 from fastac.progress import WaitingProgress
 from fastac.signals import let_signals_in, signals_deferred
 from fastac.updates import Run
@@ -45,7 +48,13 @@ class A2C(Algorithm):
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        return state if self.config.has_native_env else {**state, "_engine": None}  # envs of Gymnasium cannot be copied
+        if self.problem.native:
+            return state
+        # Envs of Gymnasium cannot be copied: others are made, but where they were the user's own.
+        return {**state, "_engine": None, "problem": dataclasses.replace(self.problem, envs=None)}
+
+    def _expect_possible(self, begin: Position) -> None:
+        self.problem.expect_envs()
 
     def _new_engine(self) -> Engine:
         return make_engine(
@@ -66,6 +75,7 @@ class A2C(Algorithm):
     def _train(self, run: Run, total_timesteps: int) -> None:
         if self._engine is None:
             self._engine = self._new_engine()
+            weakref.finalize(self, self._engine.close)
         loop = self._engine.begin(_core.Session(run.region, 0), 1, self.statistics)
         env_steps = self.config.n_steps * self.config.n_envs // self.config.split
         run.start()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -40,8 +42,13 @@ Float32 = npt.NDArray[np.float32]
 _OF_ENVS = ("n_envs", "max_episode_steps", "env_kwargs")
 
 
-class _Missing(Exception):
-    """What a file cannot hold, and load() was not given."""
+@contextlib.contextmanager
+def _whole_but(path: Pathlike, why: str) -> Iterator[None]:
+    """Around reading what a file says that is not damaged: raises CheckpointError where it makes no sense here."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: whole, but {why}: {error!r}") from error
 
 
 class Algorithm(ABC):
@@ -308,14 +315,16 @@ class Algorithm(ABC):
         deterministic: bool,
         state: Float32 | None = None,
         episode_start: npt.ArrayLike | None = None,
+        random: np.random.Generator | None = None,
     ) -> tuple[npt.NDArray[Any], Float32 | None]:
         """predict() for a batch [N, *obs_shape], contiguous, with the actions as the policy has them: unbounded, from
-        0 on (spaces.Actions.for_env)."""
+        0 on (spaces.Actions.for_env). `random`: what they are sampled from; predict's own stream if None."""
+        random = self._predict_random if random is None else random
         if self._has_native_policy:
             probabilities, _ = act(self.config, self.params, obs)
             if deterministic:
                 return probabilities.argmax(axis=1), None
-            return sample(probabilities, self._predict_random.random(len(probabilities))), None
+            return sample(probabilities, random.random(len(probabilities))), None
         policy = self.policy
         memory = policy.no_memory(len(obs)) if state is None else np.asarray(state, np.float32)
         if memory is not None and episode_start is not None:
@@ -324,7 +333,7 @@ class Algorithm(ABC):
         if deterministic:
             actions = policy.distribution.mode(acted.parameters)
         else:
-            uniforms = self._predict_random.random((len(obs), policy.distribution.n_uniforms))
+            uniforms = random.random((len(obs), policy.distribution.n_uniforms))
             actions = policy.distribution.sample(acted.parameters, uniforms)
         return actions, acted.memory
 
@@ -366,23 +375,25 @@ class Algorithm(ABC):
             env: what the model was made with, where that was no id: a file holds no functions and no envs.
             policy: the same of a torch module.
 
-        Raises FileNotFoundError, or CheckpointError if the file is damaged or holds another algorithm's model; the
-        message says whether the previous one is whole.
+        Raises:
+            FileNotFoundError: there is no such file.
+            CheckpointError: it is damaged, holds another algorithm's model, or one that env and policy do not fit; the
+                message says whether the previous one is whole.
+            ConfigError: env or policy is none, or has to be given.
         """
         saved = load_checkpoint(path, cls.__name__)
-        try:
+        another_version = "made by another version of fastac"
+        with _whole_but(path, another_version):
             config = cls.config_type.from_dict(saved.config)
-            if policy is None and config.policy == CUSTOM_POLICY:
-                raise _Missing("the model's policy was a torch module: give it, load(..., policy=...)")
-            if env is None and not names_an_env(config.env):
-                raise _Missing(f"the model's env was {config.env}: register it before, or give it, load(..., env=...)")
-            model = cls._from_config(config, env, policy)
+        if policy is None and config.policy == CUSTOM_POLICY:
+            raise ConfigError(f"{path}: the model's policy was a torch module: give it, load(..., policy=...)")
+        if env is None and not names_an_env(config.env):
+            raise ConfigError(
+                f"{path}: the model's env was {config.env}: register it before, or give it, load(..., env=...)"
+            )
+        model = cls._from_config(config, env, policy)
+        with _whole_but(path, another_version if env is policy is None else "not of this env and policy"):
             model._restore(saved)
-        except _Missing as missing:
-            raise ConfigError(f"{path}: {missing}") from None
-        except (ConfigError, KeyError, TypeError, ValueError) as error:
-            why = "made by another version of fastac" if env is policy is None else "not of this env and policy"
-            raise CheckpointError(f"{path}: whole, but {why}: {error!r}") from error
         return model
 
     def _restore(self, saved: Checkpoint) -> None:
