@@ -24,9 +24,13 @@ class A2C(Algorithm):
     update in turn, each from fresh parameters: the update size of A3C without its staleness. With `workers=W`
     W threads share the batch, and end with the same bits as one.
 
-    The envs belong to the model: a next learn(), or a resume() after load(), goes on in the midst of their episodes. So
-    an interrupted learn() that is resumed ends with the same bits as one that never was, and, where schedules are
-    constant and `a` is the end of an update, learn(a) and learn(b) with the same as learn(a + b).
+    The envs belong to the model: a next learn() or a resume() goes on in the midst of their episodes. So an interrupted
+    learn() that is resumed ends with the same bits as one that never was, and, where schedules are constant and `a` is
+    the end of an update, learn(a) and learn(b) with the same as learn(a + b). After load(), and in a copy, that holds
+    for the native env; those of Gymnasium begin new episodes there, as their state cannot be saved.
+
+    Envs that are made here are closed when the model goes; one that was given stays the giver's to close, and must not
+    be stepped by anybody else meanwhile.
 
     Args:
         policy_and_env: (env), or (policy, env) as in Stable-Baselines3; by name, too.

@@ -202,8 +202,9 @@ class Algorithm(ABC):
     ) -> AlgorithmT:
         """Finishes the learn() that was interrupted, in this program or in the one that saved the model.
 
-        Env steps and schedules go on where they were. A2C ends with the same bits as if it had never been interrupted.
-        A3C starts its workers anew, in new episodes: its updates are in no fixed order anyway.
+        Env steps and schedules go on where they were. A2C ends with the same bits as if it had never been interrupted;
+        after load() on the native env only, since those of Gymnasium begin new episodes then. A3C starts its workers
+        anew, in new episodes: its updates are in no fixed order anyway.
         Arguments and exceptions are those of learn().
 
         Raises:
