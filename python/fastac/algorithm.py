@@ -362,7 +362,10 @@ class Algorithm(ABC):
     ) -> Path:
         done = {**dataclasses.asdict(standing), "predict_stream": self._predict_random.bit_generator.state}
         arrays: dict[str, npt.NDArray[Any]] = {"params": params, "optimizer_state": state, **self._envs_state()}
-        arrays["latest_episodes"] = np.array(done.pop("latest"), np.float64).reshape(-1, 2)  # which may be NaN: no JSON
+        # Returns may be NaN, which is no JSON.
+        arrays["latest_episodes"] = np.array(done.pop("latest"), np.float64).reshape(-1, 2)
+        if done["unfinished"] is not None:
+            arrays["unfinished_returns"] = np.array(done["unfinished"].pop("returns"), np.float64)
         if statistics.wanted:
             arrays["statistics"] = statistics.pack()
         return save_checkpoint(path, Checkpoint(type(self).__name__, self.config.to_dict(), done, arrays))
@@ -404,13 +407,14 @@ class Algorithm(ABC):
                 raise ValueError(f"{name}: expected shape {list(own.shape)}, got {list(array.shape)}")
             own[...] = array
         latest = tuple(map(tuple, arrays.pop("latest_episodes", np.zeros((0, 2))).tolist()))
+        returns = tuple(arrays.pop("unfinished_returns", np.zeros(0)).tolist())
         if self.statistics.wanted:
             self.statistics = Statistics.unpack(arrays.pop("statistics"), self.config)
         self._set_envs_state(arrays)
         self._predict_random.bit_generator.state = done.pop("predict_stream")
         unfinished = done.pop("unfinished")
         if unfinished is not None:
-            unfinished = Position(**{**unfinished, "returns": tuple(unfinished.get("returns", ()))})
+            unfinished = Position(**{"returns": returns, **unfinished})
         self._standing = Standing(**done, unfinished=unfinished, latest=latest)
 
     @classmethod

@@ -103,8 +103,9 @@ def _remove_temporaries(file: Path) -> None:
 
 
 def _pack(checkpoint: Checkpoint) -> bytes:
-    head = json.dumps(  # with the NaN and Infinity of Python's JSON: an env may have rewarded with them
-        {"algorithm": checkpoint.algorithm, "config": checkpoint.config, "standing": checkpoint.standing}
+    head = json.dumps(
+        {"algorithm": checkpoint.algorithm, "config": checkpoint.config, "standing": checkpoint.standing},
+        allow_nan=False,
     )
     arrays = {name: np.ascontiguousarray(array) for name, array in checkpoint.arrays.items()}
     return save(arrays, {"format": _FORMAT, "head": head, "manifest": json.dumps(_manifest(head, arrays))})

@@ -252,11 +252,6 @@ class Recent:
         self._sums += np.sum(told, axis=0, where=known)
         self._counts += np.count_nonzero(known, axis=0)
 
-    @property
-    def episodes(self) -> int:
-        """Of which `means` are: WINDOW, or fewer before so many have ended."""
-        return len(self._episodes)
-
     def means(self) -> tuple[float, float]:
         """Mean return and length of the last WINDOW episodes; NaN before the first."""
         if not self._episodes:

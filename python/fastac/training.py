@@ -83,7 +83,7 @@ class Training:
     @property
     def ep_count(self) -> int:
         """Of how many episodes these means are: 100, and fewer before so many have ended."""
-        return self._run.recent.episodes
+        return len(self._run.recent.latest())
 
     @property
     def ep_len_mean(self) -> float:
