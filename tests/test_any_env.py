@@ -1,6 +1,8 @@
 """Any env and any policy: spaces, batches, and whole trainings through both algorithms, threads and processes."""
 
 import copy
+import json
+import math
 import pickle
 import threading
 
@@ -95,6 +97,17 @@ def test_what_an_env_gets_is_in_its_space():
     box = Actions("box", shape=(2, 1), low=(-1.0, -np.inf), high=(1.0, 3.0))
     assert box.for_env(np.array([[-5.0, -5.0], [0.5, 9.0]], np.float32)).tolist() == [[[-1], [-5]], [[0.5], [3]]]
     assert (box.size, box.buffer) == (2, ((2,), np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_actions_have_the_dtype_of_the_env(dtype):
+    """-0.1 is another number in each: a bound of one lies outside the space of another."""
+    space = gym_spaces.Box(-0.1, 0.1, (1,), dtype)
+    taken = spaces_of(gym_spaces.Box(0, 1, (2,)), space).actions.for_env(np.array([[-1e30], [0.05], [0.2]], np.float32))
+    assert taken.dtype == dtype and all(space.contains(one) for one in taken)
+    model = fastac.A2C(lambda: Tape(actions=space), **SMALL).learn(50)  # the env itself asserts it
+    assert space.contains(model.predict(np.zeros(2))[0])
+    assert fastac.evaluate_policy(model, lambda: Tape(actions=space), 1)
 
 
 def test_the_native_env_is_cartpole():
@@ -333,6 +346,7 @@ def test_the_same_seed_gives_the_same_bits(env, options):
 def test_on_the_native_env_a_copy_goes_on_with_the_same_bits(options, tmp_path):
     """Memory, discounted returns and statistics are saved with the envs."""
     model = fastac.A2C("CartPole-v1", n_envs=4, **SMALL, **options).learn(320)
+    assert fastac.A2C.load(fastac.A2C("CartPole-v1", n_envs=4, **SMALL, **options).learn(1).save(tmp_path))
     loaded = fastac.A2C.load(model.save(tmp_path))
     copies = [loaded, copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
     assert {one.learn(320).params.tobytes() for one in (model, *copies)} == {model.params.tobytes()}
@@ -435,11 +449,68 @@ def test_policies_that_are_none(policy, words):
         (5, "env: expected the id of a Gymnasium env, a function that makes one, or an env, got 5"),
         (lambda: 5, "env: expected a function that returns a gymnasium.Env, got int"),
         (Tape(), "env: expected the id of a Gymnasium env or a function that makes one, as each worker has its own"),
+        (None, "env: expected the id of a Gymnasium env, a function that makes one, or an env, got None"),
+        (nn.Linear(4, 2), r"env: expected an env, got the module Linear: give both, \(policy, env\)"),
+        (lambda length: Tape(length), r"env_kwargs: expected the arguments of what makes the env, got {}: .*length"),
     ],
 )
 def test_envs_that_are_none(env, words):
     with pytest.raises(ConfigError, match=words):
         fastac.A3C(env)
+
+
+@pytest.mark.parametrize(
+    ("env", "given", "words"),
+    [
+        ("Acrobot-v1", {"foo": 1}, r"env_kwargs: expected the arguments of what makes the env, got {'foo': 1}: .*foo"),
+        (Tape, {"foo": 1}, r"env_kwargs: expected the arguments of what makes the env, got {'foo': 1}: .*foo"),
+        ("Acrobot-v1", {"max_episode_steps": 10}, "env_kwargs: expected no max_episode_steps, which is an argument be"),
+        (Tape, {"dtype": np.float32}, "env_kwargs: dtype: expected what can be saved, .*float32.*inside a function"),
+        (Tape, {"length": math.inf}, "env_kwargs: length: expected what can be saved, finite numbers, .*got inf"),
+        (Tape, {"shape": [(object(),)]}, "env_kwargs: shape: expected what can be saved"),
+    ],
+)
+def test_arguments_of_envs_that_are_none(env, given, words):
+    with pytest.raises(ConfigError, match=words):
+        fastac.A2C(env, env_kwargs=given)
+
+
+@kinds
+def test_arguments_of_envs_are_saved_as_they_are(kind, sizes, tmp_path):
+    """Tuples are tuples after load(), too, and numpy's numbers Python's."""
+    given = {"shape": (np.int64(3),), "length": np.int32(4), "truncated": np.bool_(True)}
+    model = kind(Tape, env_kwargs=given, **SMALL, **sizes)
+    expected = {"shape": (3,), "length": 4, "truncated": True}
+    for one in (model, kind.load(model.learn(20).save(tmp_path), env=Tape)):
+        assert one.config.env_kwargs == expected and one.problem.spaces.obs_shape == (3,)
+        assert [type(value) for value in one.config.env_kwargs.values()] == [tuple, int, bool]
+    nested = {"a": [{"b": ((1.5, None), "x")}]}
+    assert A2CConfig.from_dict(json.loads(json.dumps(A2CConfig(env_kwargs=nested).to_dict()))).env_kwargs == nested
+
+
+@pytest.mark.parametrize("reward", [math.nan, math.inf])
+def test_rewards_that_are_no_numbers_can_be_saved(reward, tmp_path):
+    class Odd(Tape):
+        def step(self, action):
+            obs, _, terminated, truncated, info = super().step(action)
+            return obs, reward, terminated, truncated, info
+
+    path = tmp_path / "m.safetensors"
+    saved = fastac.CheckpointCallback(32, tmp_path)
+    fastac.A2C(Odd, n_envs=4, normalize_reward=False, learning_rate=1e-9, **SMALL).learn(
+        64, callback=saved, checkpoint=path, checkpoint_every_s=0
+    )
+    kept = fastac.A2C.load(tmp_path / "rl_model_32_steps.safetensors", env=Odd)
+    assert len(kept.unfinished.returns) == 8 and not np.isfinite(kept.unfinished.returns).any()
+
+
+def test_an_observation_that_is_one_number():
+    model = fastac.A2C(lambda: Tape(shape=()), **SMALL).learn(20)
+    assert model.problem.spaces.obs_shape == (1,) and model.predict([0.0])[0] in (0, 1)
+    mode = gymnasium.vector.AutoresetMode
+    envs = gymnasium.vector.SyncVectorEnv([lambda: Tape(shape=())] * 2, autoreset_mode=mode.SAME_STEP)
+    with pytest.raises(ConfigError, match="env: expected observations in a Box, of one dimension at least"):
+        fastac.A2C(envs, **SMALL)
 
 
 def test_dictionaries_are_refused_with_the_remedy():
@@ -468,6 +539,8 @@ def test_envs_that_the_user_has_made():
     for option in ({"max_episode_steps": 9}, {"env_kwargs": {"length": 9}}):
         with pytest.raises(ConfigError, match="expected none for an env that is made already, got "):
             fastac.A2C(envs, **option)
+    with pytest.raises(ConfigError, match="split: expected 1 for envs that are made already, and step together, got 3"):
+        fastac.A2C(envs, split=3)
 
 
 @pytest.mark.parametrize("kind", [fastac.A2C, fastac.A3C])
@@ -499,6 +572,10 @@ def test_a_model_goes_on_in_other_envs(tmp_path):
         fastac.CheckpointError, match=r"whole, but not of this env and policy: .*params: expected shape"
     ):
         fastac.A2C.load(path, env=Tape)
+    with pytest.raises(ConfigError, match=r"env: expected the id of a registered Gymnasium env, got 'Acrobat-v1'"):
+        fastac.A2C.load(path, env="Acrobat-v1")
+    with pytest.raises(ConfigError, match="policy: expected a name, a torch module or a function that makes one"):
+        fastac.A2C.load(path, policy=5)
 
 
 def test_what_cannot_be_pickled_is_told():

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 
 import pytest
 
@@ -60,6 +61,29 @@ def test_a2c_keeps_to_the_update(options):
     assert [updates for what, updates, _ in seven.told if what == "step"] == [7, 14, 21, 28, 35, 42, 49]
 
 
+@pytest.mark.parametrize("options", [options for kind, options in KINDS if kind is fastac.A2C])
+@pytest.mark.parametrize("split", [1, 2])
+def test_a2c_keeps_to_the_env_steps(split, options):
+    """The first update after as many: an update has 16 env steps, or 8 of each of two groups."""
+    fifty, both = Diary(every_timesteps=50), Diary(every_timesteps=50, every_updates=8)
+    fastac.A2C(split=split, **SMALL, **options).learn(320, callback=[fifty, both])
+    expected = [64, 112, 160, 208, 256, 304] if split == 1 else [56, 104, 152, 200, 256, 304]
+    assert [env_steps for what, _, env_steps in fifty.told if what == "step"] == expected
+    expected = [128, 256] if split == 1 else [64, 128, 192, 256, 320]
+    assert [env_steps for what, _, env_steps in both.told if what == "step"] == expected
+
+
+def test_a2c_with_an_evaluation_is_reproducible():
+    def run():
+        stop = fastac.StopTrainingOnRewardThreshold(60)
+        best = fastac.EvalCallback(eval_freq=2_000, n_eval_episodes=5, seed=0, callback_on_new_best=stop)
+        return fastac.A2C(seed=0).learn(100_000, callback=best).num_timesteps, best.evaluations
+
+    ended, evaluations = run()
+    assert (ended, evaluations) == run() and ended == evaluations[-1][0] < 100_000
+    assert [env_steps // 2_000 for env_steps, *_ in evaluations] == list(range(1, len(evaluations) + 1))
+
+
 def test_a3c_is_asked_once_for_however_many_there_were():
     diary = Diary(every_timesteps=1_000)
     fastac.A3C(workers=2, **SMALL).learn(200_000, callback=diary)
@@ -83,9 +107,23 @@ def test_training_is_the_same_with_them(kind, options):
 
 @kinds
 def test_false_ends_the_training(kind, options):
-    model = kind(**SMALL, **options).learn(10**9, callback=lambda training: training.n_updates < 20)
+    said = []
+
+    def until_twenty(training):
+        said.append(training.n_updates < 20)
+        return said[-1]
+
+    model = kind(**SMALL, **options).learn(10**9, callback=until_twenty)
     assert model.version >= 20 and model.num_timesteps < 10**9 and model.unfinished is None
+    assert said.count(False) == 1
     model.ledger.check()
+
+
+@pytest.mark.parametrize("engine", ["native", "torch"])
+def test_of_the_last_update_it_is_told_once(engine):
+    seen = []
+    fastac.A2C(engine=engine, **SMALL).learn(32 * 3, callback=lambda training: seen.append(training.n_updates))
+    assert seen[-1] == 3 and len(seen) == len(set(seen))
 
 
 @kinds
@@ -108,6 +146,19 @@ def test_what_it_raises_ends_the_training_and_the_model_can_go_on(kind, options)
     assert model.learn(100).num_timesteps >= before + 100
 
 
+class Refuses(BaseCallback):
+    def on_training_start(self, training):
+        raise RuntimeError("not today")
+
+
+@pytest.mark.parametrize("nest", [list, lambda callbacks: fastac.EveryNUpdates(1, callbacks)], ids=["list", "nested"])
+def test_who_was_told_of_the_start_is_told_of_the_end(nest):
+    diary = Diary()
+    with pytest.raises(RuntimeError, match="not today"):
+        fastac.A2C(**SMALL).learn(320, callback=nest([diary, Refuses(), Refuses()]))
+    assert [what for what, *_ in diary.told] == ["start", "end"]
+
+
 @kinds
 def test_checkpoints_and_the_best_model(kind, options, tmp_path):
     best = fastac.EvalCallback(eval_freq=1_000, n_eval_episodes=3, seed=0, best_model_save_path=tmp_path / "best")
@@ -116,11 +167,33 @@ def test_checkpoints_and_the_best_model(kind, options, tmp_path):
     assert best.evaluations and best.best_mean_reward == max(mean for _, mean, _ in best.evaluations)
     kept = kind.load(tmp_path / "best" / "best_model.safetensors")
     when = next(env_steps for env_steps, mean, _ in best.evaluations if mean == best.best_mean_reward)
-    assert when <= kept.num_timesteps <= model.num_timesteps and kept.unfinished != (when < model.num_timesteps)
-    if kind is fastac.A2C:  # nothing goes on between evaluation and saving
-        assert fastac.evaluate_policy(kept, n_eval_episodes=3, seed=0)[0] == best.best_mean_reward
-    saved = sorted(tmp_path.glob("a_*_steps.safetensors"))
-    assert saved and all(kind.load(path).num_timesteps >= 4_000 for path in saved)
+    assert kept.num_timesteps == when <= model.num_timesteps
+    assert (kept.unfinished is not None) == (when < 16_000)
+    assert fastac.evaluate_policy(kept, n_eval_episodes=3, seed=0)[0] == best.best_mean_reward
+    saved = {int(path.name.split("_")[1]): path for path in tmp_path.glob("a_*_steps.safetensors")}
+    assert saved and all(kind.load(path).num_timesteps == env_steps >= 4_000 for env_steps, path in saved.items())
+
+
+def test_what_a_callback_evaluates_is_what_it_saves(tmp_path):
+    """A3C's workers make many updates in between; the next call sees another model."""
+    seen = []
+
+    def looks(training):
+        if training.n_updates == 0:  # workers are starting
+            return True
+        params, path = training.model.params.copy(), tmp_path / f"{len(seen)}.safetensors"
+        updates, deadline = training.n_updates, time.monotonic() + 60
+        while training.ledger().applied < updates + 20:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        kept = fastac.A3C.load(training.model.save(path))
+        assert kept.params.tobytes() == params.tobytes() == training.model.params.tobytes()
+        assert (kept.version, kept.num_timesteps) == (updates, training.num_timesteps)
+        seen.append(kept.version)
+        return len(seen) < 3
+
+    fastac.A3C(workers=2, backend="thread", **SMALL).learn(10**9, callback=looks)
+    assert seen[0] < seen[1] < seen[2]
 
 
 def test_a_threshold_ends_it():
@@ -130,6 +203,49 @@ def test_a_threshold_ends_it():
     best = fastac.EvalCallback(eval_freq=2_000, n_eval_episodes=5, seed=0, callback_on_new_best=stop)
     model = fastac.A2C(seed=0).learn(10**7, callback=best)
     assert best.last_mean_reward >= 200 and model.num_timesteps < 10**6
+
+
+def test_a_threshold_is_of_a_hundred_episodes():
+    seen = []
+
+    def counted(training):
+        seen.append((training.n_updates, training.ep_count))
+
+    stop = fastac.EveryNUpdates(1, [counted, fastac.StopTrainingOnRewardThreshold(1)])  # any episode has more
+    model = fastac.A2C(**SMALL).learn(100_000, callback=stop)
+    counts = [count for _, count in seen]
+    assert counts == sorted(counts) and counts[-2] < counts[-1] == 100
+    assert (model.version, len(model.history.episodes["episode_return"]) >= 100) == (seen[-1][0], True)
+
+
+def test_a_threshold_beside_an_evaluation_is_of_the_training():
+    """Within 3,200 env steps an untrained policy has 100 episodes, and none of its evaluations comes to a billion."""
+    best = fastac.EvalCallback(eval_freq=320, n_eval_episodes=2, seed=0)
+    beside = fastac.StopTrainingOnRewardThreshold(1)
+    model = fastac.A2C(**SMALL).learn(10**6, callback=[best, beside])
+    assert len(model.history.episodes["episode_return"]) >= 100 and model.num_timesteps < 10**6
+    best._evaluate = lambda model: (1e9, 0.0)
+    model = fastac.A2C(**SMALL).learn(1_600, callback=[best, fastac.StopTrainingOnRewardThreshold(501)])
+    assert model.num_timesteps == 1_600 and best.best_mean_reward == 1e9
+
+
+def test_who_is_called_for_the_best_is_told_of_all():
+    diary, other = Diary(), Diary()
+    best = fastac.EvalCallback(eval_freq=320, n_eval_episodes=2, seed=0, callback_on_new_best=[diary, other])
+    fastac.A2C(**SMALL).learn(640, callback=best)
+    assert diary.told == other.told and diary.told[:2] == [("start", 0, 0), ("step", 10, 320)]
+    assert diary.told[-1] == ("end", 20, 640)
+
+
+def test_an_evaluation_without_a_number_is_no_best():
+    best = fastac.EvalCallback(eval_freq=320, n_eval_episodes=2)
+    means = iter([math.nan, 2.0, math.nan, 1.0, 3.0])
+    best._evaluate = lambda model: (next(means), 0.0)
+    told = []
+    best._nested = [Diary()]
+    best._nested[0].on_step = lambda training: told.append(training.eval_mean_reward)
+    fastac.A2C(**SMALL).learn(1_600, callback=best)
+    assert told == [2.0, 3.0] and best.best_mean_reward == 3.0
 
 
 def test_every_n_updates_calls_another():
@@ -143,6 +259,13 @@ def test_every_n_updates_calls_another():
     )
     assert seen == [3, 6, 9]
     assert diary.told == [("start", 0, 0), ("step", 4, 128), ("step", 8, 256), ("end", 9, 288)]
+
+
+def test_every_n_updates_calls_each_of_several():
+    first, second = [], []
+    both = [lambda training: first.append(training.n_updates) or False, lambda training: second.append(0)]
+    fastac.A2C(**SMALL).learn(32 * 9, callback=fastac.EveryNUpdates(3, both))
+    assert (first, second) == ([3], [0])
 
 
 @kinds
@@ -214,8 +337,13 @@ def test_callbacks_that_are_none(callback):
         (lambda: fastac.EveryNUpdates(0, print), "n_updates: expected a whole number >= 1, got 0"),
         (lambda: fastac.CheckpointCallback(1.5, "x"), "save_freq: expected a whole number >= 1, got 1.5"),
         (lambda: fastac.EvalCallback(eval_freq=-1), "eval_freq: expected a whole number >= 1, got -1"),
+        (lambda: fastac.EvalCallback(n_eval_episodes=0), "n_eval_episodes: expected a whole number >= 1, got 0"),
+        (lambda: fastac.EvalCallback(5), "env: expected the id of a Gymnasium env, .*, or an env, got 5"),
+        (lambda: fastac.EvalCallback("Acrobat-v1"), "env: expected the id of a registered Gymnasium env, got 'Acro"),
+        (lambda: fastac.EveryNUpdates(2, None), "callback: expected a BaseCallback, .*, got None"),
+        (lambda: fastac.EveryNUpdates(2, []), r"callback: expected a BaseCallback, .*, got \[\]"),
     ],
 )
-def test_intervals_that_are_none(make, words):
+def test_arguments_that_are_none(make, words):
     with pytest.raises(ConfigError, match=words):
         make()

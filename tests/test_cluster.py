@@ -9,6 +9,7 @@ import time
 import warnings
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -85,6 +86,18 @@ def test_parameters_may_be_spread_over_several_servers(algorithm, machines):
     model.ledger.check()
 
 
+def test_a2c_that_was_on_a_cluster_goes_on_here_in_new_episodes(machines, tmp_path):
+    model = fastac.A2C(n_envs=2, hidden_sizes=(8,), seed=4).learn(1_000, cluster=on(machines))
+    fresh = fastac.A2C(n_envs=2, hidden_sizes=(8,), seed=4)
+    fresh._standing = model._standing
+    again = fastac.A2C.load(model.save(tmp_path / "model"))
+    states = [one._envs_state()["env_stream"] for one in (model, again)]
+    assert np.array_equal(*states) and not np.array_equal(states[0], fresh._envs_state()["env_stream"])
+    model.learn(1_000)
+    again.learn(1_000)
+    assert np.array_equal(model.params, again.params)
+
+
 def test_gradients_are_summed_and_make_steps_of_the_server(machines):
     model = fastac.A3C(workers=1, seed=0, engine="torch", hidden_sizes=(8,))
     model.learn(10_000, cluster=on(machines, send="gradients", sync_updates=5))
@@ -145,8 +158,6 @@ def test_an_interrupted_run_is_resumed(machines, tmp_path):
 
 
 def test_what_fails_on_a_node_is_raised_here(machines):
-    import gymnasium
-
     class Broken(gymnasium.Env):
         observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
         action_space = gymnasium.spaces.Discrete(2)
@@ -187,12 +198,16 @@ def test_what_is_no_cluster(options, message):
         (lambda: fastac.A2C(n_envs=4), "nodes: expected a divisor of n_envs=4, as each node has as many, got 3"),
         (lambda: fastac.A3C(update="hogwild"), "update: expected lockfree, lock or queue on a cluster, got hogwild"),
         (lambda: fastac.A3C(record=True), "record: expected False on a cluster"),
+        (
+            lambda: fastac.A2C("MlpPolicy", gymnasium.make("CartPole-v1"), n_envs=1),
+            "env: expected an id or what makes one, as each node has its own, got an env",
+        ),
         (lambda: fastac.A3C(workers=64), "workers_per_node: expected a whole number from 1 to 63, got 64"),
     ],
 )
 def test_what_cannot_be_spread(model, message):
     with pytest.raises(fastac.ConfigError) as error:
-        model().learn(1000, cluster=RayCluster(nodes=3))
+        model().learn(1000, cluster=RayCluster(nodes=1 if "got an env" in message else 3))
     assert message in str(error.value)
 
 

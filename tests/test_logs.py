@@ -327,9 +327,9 @@ def test_each_callback_is_told_of_the_end():
             ended.append(self.name)
             raise RuntimeError(self.name)
 
-    with pytest.raises(RuntimeError, match="second") as told:
+    with pytest.raises(RuntimeError, match="first") as told:
         model_of("a2c").learn(320, callback=[Failing("first"), Failing("second")])
-    assert ended == ["first", "second"] and str(told.value.__context__) == "first"
+    assert ended == ["second", "first"] and str(told.value.__context__) == "second"
 
 
 @pytest.mark.parametrize("kind", ["a2c", "thread"])

@@ -99,9 +99,9 @@ def test_a_policy_that_remembers_is_given_its_memory(monkeypatch):
     model = decided(fastac.A2C(policy="MlpGruPolicy", n_envs=2, **GYMNASIUM).learn(320))
     choose, given = model.choose, []
 
-    def noted(obs, deterministic, state, start):
+    def noted(obs, deterministic, state, start, random):
         given.append((None if state is None else state.copy(), start.copy()))
-        return choose(obs, deterministic, state, start)
+        return choose(obs, deterministic, state, start, random)
 
     monkeypatch.setattr(model, "choose", noted)
     _, returns = played(model, episodes=2, seed=0)

@@ -196,14 +196,17 @@ def work(task: Task, session: _core.Session, report: Report) -> float:
             pauses=task.pauses,
             problem=task.problem,
         )
-        loop = engine.begin(session, config.workers + task.others, task.statistics)
-        report(READY)
-        wait_for_go(session)
-        started = time.thread_time()
-        while loop.run(task.total_timesteps):
-            wait_while_held(session)
-        loop.flush(lambda: time.sleep(0.001))
-        return time.thread_time() - started
+        try:
+            loop = engine.begin(session, config.workers + task.others, task.statistics)
+            report(READY)
+            wait_for_go(session)
+            started = time.thread_time()
+            while loop.run(task.total_timesteps):
+                wait_while_held(session)
+            loop.flush(lambda: time.sleep(0.001))
+            return time.thread_time() - started
+        finally:
+            engine.close()
 
 
 def wait_while_held(session: _core.Session) -> None:

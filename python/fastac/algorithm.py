@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
@@ -50,8 +52,13 @@ class Cluster(Protocol):
     def train(self, model: Algorithm, run: Run) -> None: ...
 
 
-class _Missing(Exception):
-    """What a file cannot hold, and load() was not given."""
+@contextlib.contextmanager
+def _whole_but(path: Pathlike, why: str) -> Iterator[None]:
+    """Around reading what a file says that is not damaged: raises CheckpointError where it makes no sense here."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: whole, but {why}: {error!r}") from error
 
 
 class Algorithm(ABC):
@@ -208,8 +215,9 @@ class Algorithm(ABC):
     ) -> AlgorithmT:
         """Finishes the learn() that was interrupted, in this program or in the one that saved the model.
 
-        Env steps and schedules go on where they were. A2C ends with the same bits as if it had never been interrupted.
-        A3C starts its workers anew, in new episodes: its updates are in no fixed order anyway.
+        Env steps and schedules go on where they were. A2C ends with the same bits as if it had never been interrupted;
+        after load() on the native env only, since those of Gymnasium begin new episodes then. A3C starts its workers
+        anew, in new episodes: its updates are in no fixed order anyway.
         Arguments and exceptions are those of learn().
 
         Raises:
@@ -274,6 +282,8 @@ class Algorithm(ABC):
                     with signals_deferred():
                         self._running = None
                         self._close(run, keeping.path)
+                        if cluster is not None:
+                            self._leave_envs()
         return self
 
     @signals_deferred()
@@ -336,14 +346,16 @@ class Algorithm(ABC):
         deterministic: bool,
         state: Float32 | None = None,
         episode_start: npt.ArrayLike | None = None,
+        random: np.random.Generator | None = None,
     ) -> tuple[npt.NDArray[Any], Float32 | None]:
         """predict() for a batch [N, *obs_shape], contiguous, with the actions as the policy has them: unbounded, from
-        0 on (spaces.Actions.for_env)."""
+        0 on (spaces.Actions.for_env). `random`: what they are sampled from; predict's own stream if None."""
+        random = self._predict_random if random is None else random
         if self._has_native_policy:
             probabilities, _ = act(self.config, self.params, obs)
             if deterministic:
                 return probabilities.argmax(axis=1), None
-            return sample(probabilities, self._predict_random.random(len(probabilities))), None
+            return sample(probabilities, random.random(len(probabilities))), None
         policy = self.policy
         memory = policy.no_memory(len(obs)) if state is None else np.asarray(state, np.float32)
         if memory is not None and episode_start is not None:
@@ -352,7 +364,7 @@ class Algorithm(ABC):
         if deterministic:
             actions = policy.distribution.mode(acted.parameters)
         else:
-            uniforms = self._predict_random.random((len(obs), policy.distribution.n_uniforms))
+            uniforms = random.random((len(obs), policy.distribution.n_uniforms))
             actions = policy.distribution.sample(acted.parameters, uniforms)
         return actions, acted.memory
 
@@ -362,7 +374,7 @@ class Algorithm(ABC):
         The file that was there is kept beside it, as `<name>.previous.<suffix>`: whatever happens meanwhile, one of the
         two is whole. Where `path` is a folder, the file is model.safetensors in it.
 
-        In `on_checkpoint` that is the model as it is between two updates, to be resumed from there.
+        In `on_checkpoint` and in callbacks that is the model as it is between two updates, to be resumed from there.
 
         Raises:
             OSError: it could not be written; what was there before is still there then.
@@ -380,7 +392,10 @@ class Algorithm(ABC):
     ) -> Path:
         done = {**dataclasses.asdict(standing), "predict_stream": self._predict_random.bit_generator.state}
         arrays: dict[str, npt.NDArray[Any]] = {"params": params, "optimizer_state": state, **self._envs_state()}
-        arrays["latest_episodes"] = np.array(done.pop("latest"), np.float64).reshape(-1, 2)  # which may be NaN: no JSON
+        # Returns may be NaN, which is no JSON.
+        arrays["latest_episodes"] = np.array(done.pop("latest"), np.float64).reshape(-1, 2)
+        if done["unfinished"] is not None:
+            arrays["unfinished_returns"] = np.array(done["unfinished"].pop("returns"), np.float64)
         if statistics.wanted:
             arrays["statistics"] = statistics.pack()
         return save_checkpoint(path, Checkpoint(type(self).__name__, self.config.to_dict(), done, arrays))
@@ -394,23 +409,25 @@ class Algorithm(ABC):
             env: what the model was made with, where that was no id: a file holds no functions and no envs.
             policy: the same of a torch module.
 
-        Raises FileNotFoundError, or CheckpointError if the file is damaged or holds another algorithm's model; the
-        message says whether the previous one is whole.
+        Raises:
+            FileNotFoundError: there is no such file.
+            CheckpointError: it is damaged, holds another algorithm's model, or one that env and policy do not fit; the
+                message says whether the previous one is whole.
+            ConfigError: env or policy is none, or has to be given.
         """
         saved = load_checkpoint(path, cls.__name__)
-        try:
+        another_version = "made by another version of fastac"
+        with _whole_but(path, another_version):
             config = cls.config_type.from_dict(saved.config)
-            if policy is None and config.policy == CUSTOM_POLICY:
-                raise _Missing("the model's policy was a torch module: give it, load(..., policy=...)")
-            if env is None and not names_an_env(config.env):
-                raise _Missing(f"the model's env was {config.env}: register it before, or give it, load(..., env=...)")
-            model = cls._from_config(config, env, policy)
+        if policy is None and config.policy == CUSTOM_POLICY:
+            raise ConfigError(f"{path}: the model's policy was a torch module: give it, load(..., policy=...)")
+        if env is None and not names_an_env(config.env):
+            raise ConfigError(
+                f"{path}: the model's env was {config.env}: register it before, or give it, load(..., env=...)"
+            )
+        model = cls._from_config(config, env, policy)
+        with _whole_but(path, another_version if env is policy is None else "not of this env and policy"):
             model._restore(saved)
-        except _Missing as missing:
-            raise ConfigError(f"{path}: {missing}") from None
-        except (ConfigError, KeyError, TypeError, ValueError) as error:
-            why = "made by another version of fastac" if env is policy is None else "not of this env and policy"
-            raise CheckpointError(f"{path}: whole, but {why}: {error!r}") from error
         return model
 
     def _restore(self, saved: Checkpoint) -> None:
@@ -420,13 +437,14 @@ class Algorithm(ABC):
                 raise ValueError(f"{name}: expected shape {list(own.shape)}, got {list(array.shape)}")
             own[...] = array
         latest = tuple(map(tuple, arrays.pop("latest_episodes", np.zeros((0, 2))).tolist()))
+        returns = tuple(arrays.pop("unfinished_returns", np.zeros(0)).tolist())
         if self.statistics.wanted:
             self.statistics = Statistics.unpack(arrays.pop("statistics"), self.config)
         self._set_envs_state(arrays)
         self._predict_random.bit_generator.state = done.pop("predict_stream")
         unfinished = done.pop("unfinished")
         if unfinished is not None:
-            unfinished = Position(**{**unfinished, "returns": tuple(unfinished.get("returns", ()))})
+            unfinished = Position(**{"returns": returns, **unfinished})
         self._standing = Standing(**done, unfinished=unfinished, latest=latest)
 
     @classmethod
@@ -455,6 +473,9 @@ class Algorithm(ABC):
 
     def _expect_possible(self, begin: Position) -> None:  # noqa: B027 - by default all are
         """Raises ConfigError for a run that cannot be, before anything is changed or saved."""
+
+    def _leave_envs(self) -> None:  # noqa: B027 - by default no envs outlive a learn()
+        """The nodes of a cluster have played what ours would have: the next learn() here begins in new episodes."""
 
     @abstractmethod
     def _open(self, progress: WaitingProgress) -> LocalRun:

@@ -7,30 +7,29 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from fastac.algorithm import Algorithm
 from fastac.errors import ConfigError
 from fastac.evaluation import evaluate_policy
-from fastac.training import BaseCallback, Step, Training, as_callbacks
+from fastac.metrics import WINDOW
+from fastac.problem import expect_env
+from fastac.training import BaseCallback, MaybeCallback, Nesting, Step, Training
 
 
-class EveryNUpdates(BaseCallback):
-    """Calls another callback, or a function of the Training, every `n_updates` updates."""
+class EveryNUpdates(Nesting):
+    """Calls another callback, a function of the Training, or each of a list of them, every `n_updates` updates."""
 
-    def __init__(self, n_updates: int, callback: BaseCallback | Step) -> None:
+    def __init__(self, n_updates: int, callback: BaseCallback | Step | Sequence[BaseCallback | Step]) -> None:
+        super().__init__(callback)
         self.every_updates = _positive("n_updates", n_updates)
-        self._callback = as_callbacks(callback)[0]
+        if not self._nested:
+            raise ConfigError(f"callback: expected a BaseCallback, a function or a list of them, got {callback!r}")
 
-    def on_training_start(self, training: Training) -> None:
-        self._callback.on_training_start(training)
-
-    def on_step(self, training: Training) -> bool | None:
-        return self._callback.on_step(training)
-
-    def on_training_end(self, training: Training) -> None:
-        self._callback.on_training_end(training)
+    def on_step(self, training: Training) -> bool:
+        return self.call_nested(training)
 
 
 class CheckpointCallback(BaseCallback):
@@ -41,10 +40,11 @@ class CheckpointCallback(BaseCallback):
         self._path, self._prefix = Path(save_path), name_prefix
 
     def on_step(self, training: Training) -> None:
-        training.model.save(self._path / f"{self._prefix}_{training.num_timesteps}_steps.safetensors")
+        model = training.model  # first: the env steps are its own from then on
+        model.save(self._path / f"{self._prefix}_{training.num_timesteps}_steps.safetensors")
 
 
-class EvalCallback(BaseCallback):
+class EvalCallback(Nesting):
     """Plays `n_eval_episodes` every `eval_freq` env steps, and keeps the model that did best.
 
     Attributes:
@@ -62,7 +62,7 @@ class EvalCallback(BaseCallback):
         deterministic: bool = True,
         seed: int | None = None,
         best_model_save_path: str | Path | None = None,
-        callback_on_new_best: BaseCallback | Step | None = None,
+        callback_on_new_best: MaybeCallback = None,
     ) -> None:
         """
         Args:
@@ -73,26 +73,39 @@ class EvalCallback(BaseCallback):
             seed: of the initial states, the same in each evaluation; drawn from the system if None.
             best_model_save_path: a folder, for best_model.safetensors.
             callback_on_new_best: called then; it may end the training.
+
+        Raises:
+            ConfigError: a number < 1, or an eval_env that is none.
         """
+        super().__init__(callback_on_new_best)
+        if eval_env is not None:
+            expect_env(eval_env)
         self.every_timesteps = _positive("eval_freq", eval_freq)
         self.best_mean_reward, self.last_mean_reward = -math.inf, math.nan
         self.evaluations: list[tuple[int, float, float]] = []
         self._evaluate = functools.partial(
-            evaluate_policy, env=eval_env, n_eval_episodes=n_eval_episodes, deterministic=deterministic, seed=seed
+            evaluate_policy,
+            env=eval_env,
+            n_eval_episodes=_positive("n_eval_episodes", n_eval_episodes),
+            deterministic=deterministic,
+            seed=seed,
         )
         self._save_path = None if best_model_save_path is None else Path(best_model_save_path)
-        self._on_new_best = as_callbacks(callback_on_new_best)
 
     def on_step(self, training: Training) -> bool | None:
         mean, std = self._evaluate(cast(Algorithm, training.model))
-        self.last_mean_reward = training.eval_mean_reward = mean
+        self.last_mean_reward = mean
         self.evaluations.append((training.num_timesteps, mean, std))
-        if mean <= self.best_mean_reward:
+        if not mean > self.best_mean_reward:  # nor where an env rewards with NaN
             return None
         self.best_mean_reward = mean
         if self._save_path is not None:
             training.model.save(self._save_path / "best_model.safetensors")
-        return all(callback.on_step(training) is not False for callback in self._on_new_best)
+        training.eval_mean_reward = mean
+        try:
+            return self.call_nested(training)
+        finally:
+            training.eval_mean_reward = None
 
 
 class StopTrainingOnRewardThreshold(BaseCallback):
@@ -105,8 +118,9 @@ class StopTrainingOnRewardThreshold(BaseCallback):
         self._threshold = float(reward_threshold)
 
     def on_step(self, training: Training) -> bool:
-        mean = training.ep_rew_mean if training.eval_mean_reward is None else training.eval_mean_reward
-        return not mean >= self._threshold
+        if training.eval_mean_reward is not None:
+            return not training.eval_mean_reward >= self._threshold
+        return training.ep_count < WINDOW or not training.ep_rew_mean >= self._threshold
 
 
 def _positive(name: str, value: Any) -> int:

@@ -29,6 +29,7 @@ CUSTOM_POLICY = "CustomPolicy"  # a module of the user's
 POLICIES = ("MlpPolicy", "CnnPolicy", "MlpLstmPolicy", "MlpGruPolicy", "CnnLstmPolicy", "CnnGruPolicy", CUSTOM_POLICY)
 SCHEDULES = ("constant", "linear")
 _SCHEDULE_POINTS = 257
+_TUPLE = "__tuple__"
 
 Schedule = str | tuple[float, ...]  # a name, or factors at equally spaced points of the run
 
@@ -187,7 +188,7 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "env_kwargs": _for_json(self.env_kwargs)}
 
     @classmethod
     def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
@@ -196,7 +197,7 @@ class Config:
         for key in values:
             if key not in known:
                 raise ConfigError(unknown("field", key, known))
-        return cls(**values)
+        return cls(**{**values, "env_kwargs": _from_json(values.get("env_kwargs"))})
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -370,7 +371,7 @@ def _coerce(field: dataclasses.Field[Any], value: Any) -> Any:
     if declared.startswith("dict"):
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
             raise ConfigError(f"{field.name}: expected a mapping from names to values, got {value!r}")
-        return dict(value)
+        return {key: _storable(f"{field.name}: {key}", one) for key, one in value.items()}
     if declared.startswith("tuple"):
         if not isinstance(value, (tuple, list)):
             raise ConfigError(f"{field.name}: expected a tuple of whole numbers, got {value!r}")
@@ -389,6 +390,41 @@ def _coerce(field: dataclasses.Field[Any], value: Any) -> Any:
         return convert(value)
     except OverflowError:
         raise ConfigError(f"{field.name}: expected a {declared}, got a number beyond its range") from None
+
+
+def _storable(name: str, value: Any) -> Any:
+    """The same of Python's own types, which JSON can hold (tuples by `_for_json`), so that a model can be saved."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is None or isinstance(value, (int, str)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, (list, tuple)):
+        several = [_storable(name, one) for one in value]
+        return tuple(several) if isinstance(value, tuple) else several
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _storable(name, one) for key, one in value.items()}
+    raise ConfigError(
+        f"{name}: expected what can be saved, finite numbers, texts, and lists, tuples and mappings of them, got "
+        f"{value!r}: give anything else inside a function that makes the env"
+    )
+
+
+def _for_json(value: Any) -> Any:
+    """A value of `_storable` with tuples as {"__tuple__": [...]}, which JSON would give back as lists."""
+    if isinstance(value, dict):
+        return {key: _for_json(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        several = [_for_json(one) for one in value]
+        return {_TUPLE: several} if isinstance(value, tuple) else several
+    return value
+
+
+def _from_json(value: Any) -> Any:
+    """The inverse of `_for_json`."""
+    if isinstance(value, Mapping):
+        if value.keys() == {_TUPLE}:
+            return tuple(_from_json(one) for one in value[_TUPLE])
+        return {key: _from_json(one) for key, one in value.items()}
+    return [_from_json(one) for one in value] if isinstance(value, list) else value
 
 
 def _whole(name: str, value: Any) -> int:

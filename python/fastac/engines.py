@@ -51,6 +51,9 @@ class Engine(Protocol):
     def begin(self, session: _core.Session, workers: int, statistics: Statistics) -> Loop:
         """A run of `workers` begins, in which this one holds that seat. `statistics`: what was known before it."""
 
+    def close(self) -> None:
+        """Closes the envs that were made here; nothing may follow."""
+
 
 def make_engine(
     config: Config,
@@ -132,6 +135,9 @@ class NativeEngine:
 
     def begin(self, session: _core.Session, workers: int, statistics: Statistics) -> Loop:
         return _NativeLoop(self, session)
+
+    def close(self) -> None:
+        """Native envs have nothing to close."""
 
 
 class _NativeLoop:

@@ -6,10 +6,10 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from fastac import _core, seeding
+from fastac import seeding
 from fastac.algorithm import Algorithm
 from fastac.errors import ConfigError
-from fastac.problem import make_batch, other_envs
+from fastac.problem import close_batch, make_batch, other_envs
 
 
 @overload
@@ -50,14 +50,14 @@ def evaluate_policy(
             one for each episode. Rewards are those of the env, whatever the model normalises.
         n_eval_episodes: in all.
         deterministic: take the most probable action instead of sampling.
-        seed: of the initial states; drawn from the system if None.
+        seed: of the initial states and of the actions that are sampled; drawn from the system if None.
         return_episode_rewards: return each episode's return and length instead.
 
     Returns:
         (mean, standard deviation) of the returns; or (returns, lengths), in the order in which the episodes ended.
 
     Raises:
-        ConfigError: n_eval_episodes < 1, or an env that is not of the model's spaces.
+        ConfigError: n_eval_episodes < 1, or an env that is not of the model's spaces, or that it is training in.
     """
     if isinstance(env, int):
         raise ConfigError(f"env: expected an env, got {env}: for a number of episodes use n_eval_episodes={env}")
@@ -66,13 +66,27 @@ def evaluate_policy(
     problem = other_envs(model.problem, env)
     n_envs = n_eval_episodes if problem.envs is None else problem.envs.num_envs
     envs = make_batch(model.config, problem, seeding.play_words(seed, n_envs))
-    to_play = np.array([(n_eval_episodes + i) // n_envs for i in range(n_envs)])
+    try:
+        every_return, every_length = _play(model, envs, n_eval_episodes, deterministic, seeding.play_stream(seed))
+    finally:
+        close_batch(envs)
+    if return_episode_rewards:
+        return every_return, every_length
+    return float(np.mean(every_return)), float(np.std(every_return))
+
+
+def _play(
+    model: Algorithm, envs: Any, n_episodes: int, deterministic: bool, random: np.random.Generator
+) -> tuple[list[float], list[int]]:
+    """Returns and lengths of the episodes, in the order in which they ended."""
+    n_envs = envs.num_envs
+    to_play = np.array([(n_episodes + i) // n_envs for i in range(n_envs)])
     returns, lengths = np.zeros(n_envs), np.zeros(n_envs, np.int64)
     every_return: list[float] = []
     every_length: list[int] = []
     state, start = None, np.ones(n_envs, np.bool_)
     while to_play.any():
-        actions, state = model.choose(envs.obs, deterministic, state, start)
+        actions, state = model.choose(envs.obs, deterministic, state, start, random)
         envs.step(actions)
         returns += envs.reward
         lengths += 1
@@ -82,8 +96,4 @@ def evaluate_policy(
             every_length.append(int(lengths[i]))
         to_play -= start & (to_play > 0)
         returns[start], lengths[start] = 0.0, 0
-    if problem.envs is None and not isinstance(envs, _core.CartPole):  # made here, and not the user's
-        envs.close()
-    if return_episode_rewards:
-        return every_return, every_length
-    return float(np.mean(every_return)), float(np.std(every_return))
+    return every_return, every_length

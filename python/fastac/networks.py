@@ -67,7 +67,7 @@ class Composed(nn.Module):
         elif "Gru" in config.policy:
             size = config.hidden_sizes[-1]
             self.cell = nn.GRUCell(width, size)
-        self.memory_size = 0 if self.cell is None else size * (2 if isinstance(self.cell, nn.LSTMCell) else 1)
+        self.memory_size = memory_size_of(config)
         self.policy_head = nn.Linear(size, head_size(spaces))
         self.value_head = nn.Linear(size, 1)
         self.log_std = _log_std(config, spaces)
@@ -134,6 +134,12 @@ class _Cnn(nn.Module):
         if self._last:
             x = x.permute(0, 3, 1, 2)
         return torch.relu(self.linear(self.convolutions(x).flatten(1)))
+
+
+def memory_size_of(config: Config) -> int:
+    """Numbers that the policy of a config remembers; 0 where it remembers nothing."""
+    states = 2 if "Lstm" in config.policy else 1 if "Gru" in config.policy else 0
+    return states * config.hidden_sizes[-1]
 
 
 def head_size(spaces: Spaces) -> int:

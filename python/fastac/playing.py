@@ -27,7 +27,7 @@ class Play:
     Args:
         n_envs: side by side, but no more than episodes.
         episodes: in all; one in each env if None.
-        seed: of the initial states; drawn from the system if None.
+        seed: of the initial states and of the actions that are sampled; drawn from the system if None.
         deterministic: take the most probable action instead of sampling.
         max_steps: env steps in each env after which it ends, whether or not the episodes are over; None: when they are.
 
@@ -59,6 +59,7 @@ class Play:
         self._max_steps = max_steps
         self._to_play = np.array([(episodes + i) // n_envs for i in range(n_envs)])
         self._seeds = seeding.gymnasium_seeds(seeding.play_words(seed, n_envs))
+        self._random = seeding.play_stream(seed)
         self._envs = [make_drawn(model.config, model.problem) for _ in range(n_envs)]
         self.fps = self._envs[0].fps
         self.returns: list[float] = []
@@ -80,7 +81,7 @@ class Play:
             yield in_one(frames, [f"return {its:g}" for its in returns])
             if self.over or step == self._max_steps:
                 return
-            actions, state = self._model.choose(obs, self._deterministic, state, start)
+            actions, state = self._model.choose(obs, self._deterministic, state, start, self._random)
             actions = actions_of.for_env(actions)
             start = np.zeros(n, np.bool_)
             for i in np.flatnonzero(self._to_play):

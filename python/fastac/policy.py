@@ -18,7 +18,7 @@ from torch import nn
 from fastac.config import Config
 from fastac.distributions import Distribution, distribution_of
 from fastac.errors import ConfigError
-from fastac.networks import initial_params_of, network_of
+from fastac.networks import initial_params_of, memory_size_of, network_of
 from fastac.spaces import CARTPOLE, Spaces
 
 Float32 = npt.NDArray[np.float32]
@@ -47,7 +47,7 @@ class FlatPolicy:
         self.module = module
         self.spaces = spaces
         self.distribution: Distribution = distribution_of(spaces.actions)
-        self.memory_size = int(getattr(module, "memory_size", 0))
+        self.memory_size = _memory_size(module)
         parameters = list(module.parameters())
         if any(p.dtype != torch.float32 for p in parameters):
             raise TypeError("expected a policy with float32 parameters")
@@ -80,7 +80,7 @@ class FlatPolicy:
 
     def no_memory(self, n: int) -> Float32 | None:
         """What n envs remember at the start of an episode: zeros float32[n, S], or None."""
-        return np.zeros((n, self.memory_size), np.float32) if self.memory_size else None
+        return _nothing(n, self.memory_size)
 
     def warm_up(self) -> None:
         """Torch sets itself up at its first forward and backward pass: done here, before a run's clock starts."""
@@ -142,6 +142,19 @@ def make_policy(
     return FlatPolicy(
         network_of(config, spaces), initial_params_of(config, spaces) if params is None else params, spaces
     )
+
+
+def no_memory(config: Config, module: nn.Module | None, n: int) -> Float32 | None:
+    """FlatPolicy.no_memory of the policy of a config, or of the user's `module`, without making it."""
+    return _nothing(n, memory_size_of(config) if module is None else _memory_size(module))
+
+
+def _memory_size(module: nn.Module) -> int:
+    return int(getattr(module, "memory_size", 0))
+
+
+def _nothing(n: int, memory_size: int) -> Float32 | None:
+    return np.zeros((n, memory_size), np.float32) if memory_size else None
 
 
 def params_of(module: nn.Module) -> Float32:

@@ -15,7 +15,7 @@ from fastac import _core, returns, seeding
 from fastac.config import Config
 from fastac.groups import Arrays, native_worker
 from fastac.normalization import SharedStatistics
-from fastac.policy import FlatPolicy
+from fastac.policy import FlatPolicy, no_memory
 from fastac.problem import CARTPOLE_PROBLEM, Problem, make_batch
 
 Float32 = npt.NDArray[np.float32]
@@ -64,7 +64,7 @@ class Collector:
         self._actions = _core.UniformStreams(seeding.action_words(config.seed, call, first, n_envs, incarnation))
         self._noise: npt.NDArray[np.float64] | None = None  # uniform numbers of which actions are made, in use
         self._noise_age = 0  # for as many env steps
-        self._memory: Float32 | None = None  # what the policy remembers of each env; made with the first rollout
+        self._memory = no_memory(config, problem.module, n_envs)  # what the policy remembers of each env
         self._return = np.zeros(n_envs)
         self._length = np.zeros(n_envs, np.int64)
         self._discounted = np.zeros(n_envs)
@@ -94,8 +94,6 @@ class Collector:
         """
         envs, config, distribution = self.envs, self.config, policy.distribution
         normalized = _as_they_are if shared is None else shared.read().normalized_obs
-        if self._memory is None:
-            self._memory = policy.no_memory(envs.num_envs)
         before, memory = self._memory, self._memory
         episodes: list[tuple[float, int]] = []
         for t in range(config.n_steps):
@@ -196,7 +194,8 @@ class Collector:
         self._length[:] = saved["episode_length"]
         if "discounted_return" in saved:
             self._discounted[:] = saved["discounted_return"]
-        self._memory = saved["memory"].copy() if "memory" in saved else None
+        if self._memory is not None:
+            self._memory = saved["memory"].copy()
 
     def _count_episodes(self, episodes: list[tuple[float, int]]) -> None:
         self._return += self.envs.reward

@@ -23,6 +23,11 @@ def play_words(seed: int | None, n: int) -> npt.NDArray[np.uint64]:
     return np.stack([child.generate_state(4, np.uint64) for child in np.random.SeedSequence(seed).spawn(n)])
 
 
+def play_stream(seed: int | None) -> np.random.Generator:
+    """What their actions are sampled from, apart from the envs' own; from the system's entropy if None."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, _ACTION)))
+
+
 def gymnasium_seeds(words: npt.NDArray[np.uint64]) -> list[int]:
     """Of seed words uint64[n, 4], what Gymnasium's reset(seed=...) takes: below 2^31, as some envs want it."""
     return [int(word) for word in words[:, 0] >> np.uint64(33)]

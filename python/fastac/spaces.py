@@ -21,6 +21,7 @@ class Actions:
         low: "box": lower bounds of the numbers; infinite where there is none. What lies beyond is clipped for the env.
         high: upper bounds.
         start: "discrete": the env's name for action 0.
+        dtype: "box": in which the env wants them; the same to a policy.
     """
 
     kind: Literal["discrete", "multi_discrete", "box"]
@@ -29,6 +30,7 @@ class Actions:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     start: int = 0
+    dtype: str = field(default="float32", compare=False)
 
     @property
     def size(self) -> int:
@@ -43,10 +45,11 @@ class Actions:
         return ((), np.int64) if self.kind == "discrete" else ((self.size,), np.int64)
 
     def for_env(self, actions: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Actions of a policy [N, ...] as the env wants them: bounded, in its shape, by its names."""
+        """Actions of a policy [N, ...] as the env wants them: bounded, in its dtype and shape, by its names."""
         if self.kind == "box":
-            low, high = (np.array(bound, np.float32) for bound in (self.low, self.high))
-            bounded = np.clip(actions, low, high)
+            low, high = (np.array(bound, self.dtype) for bound in (self.low, self.high))
+            with np.errstate(over="ignore"):  # what a smaller dtype cannot hold is infinite, and bounded like the rest
+                bounded = np.clip(actions.astype(self.dtype), low, high)
             return np.reshape(bounded, (len(actions), *self.shape))
         return actions + self.start if self.start else actions
 

@@ -11,7 +11,7 @@ from fastac.groups import Groups
 from fastac.normalization import SharedStatistics, Statistics
 from fastac.objective import compute_gradient
 from fastac.policy import FlatPolicy, make_policy
-from fastac.problem import Problem
+from fastac.problem import Problem, close_batch
 from fastac.rollout import Collector, NativeCollector
 from fastac.updates import Recorder
 
@@ -29,6 +29,12 @@ class TorchEngine:
         policy.warm_up()
         shared = SharedStatistics(session, workers, statistics) if statistics.wanted else None
         return _TorchLoop(self, policy, session, shared)
+
+    def close(self) -> None:
+        """Closes the envs that were made here; nothing may follow."""
+        for collector in self.groups.members:
+            if isinstance(collector, Collector):
+                close_batch(collector.envs)
 
 
 class _TorchLoop:

@@ -43,14 +43,13 @@ class Training:
         total_timesteps: env steps that it was asked for.
         env_steps: made so far in this learn(), and in what it resumes.
         n_updates: optimizer updates of the model so far.
-        eval_mean_reward: of the latest EvalCallback; None before it.
+        eval_mean_reward: of the evaluation for which an EvalCallback is calling its callback_on_new_best; else None.
     """
 
     def __init__(self, model: Model, run: Run, before: int) -> None:
         self._model = model
         self._run = run
         self._before = before - run.begin.env_steps  # of the model, in its earlier learn() calls
-        self._version = -1  # of the parameters that the model has
         self._told: dict[Hashable, UpdateSums] = {}  # to whom
         self.title = model.title
         self.total_timesteps = run.begin.total_timesteps
@@ -82,18 +81,26 @@ class Training:
         return self._run.recent.means()[0]
 
     @property
+    def ep_count(self) -> int:
+        """Of how many episodes these means are: 100, and fewer before so many have ended."""
+        return len(self._run.recent.latest())
+
+    @property
     def ep_len_mean(self) -> float:
         """Their mean length in env steps."""
         return self._run.recent.means()[1]
 
     @property
     def model(self) -> Model:
-        """With the parameters of now: to predict, evaluate or save. Its training state is not to be changed."""
-        if self._version != self.n_updates:
-            moment = self._run.moment()
-            self._model.params[:] = moment.params
-            self._model.statistics = moment.statistics
-            self._version = self.n_updates
+        """With the parameters of now: to predict, evaluate or save. Its training state is not to be changed.
+
+        Within one call of a callback it is one and the same, though workers of A3C go on: what is evaluated is what is
+        saved, and `env_steps`, `num_timesteps` and `n_updates` are its own from then on.
+        """
+        moment = self._run.moment()
+        self._model.params[:] = moment.params
+        self._model.statistics = moment.statistics
+        self.env_steps, self.n_updates = moment.position.env_steps, moment.version
         return self._model
 
     def ledger(self) -> Ledger:
@@ -150,8 +157,9 @@ class Training:
 class BaseCallback:
     """To be derived from: `on_step` is called at each look of the parent, every 50 ms, or when `every_*` says.
 
-    A2C keeps to `every_updates` to the update. A3C's workers go on meanwhile: it is called at the first look after as
-    many, once however many there were. What it raises ends the training, and learn() raises it.
+    A2C keeps to `every_updates` to the update, and to `every_timesteps` to the first update after as many. A3C's
+    workers go on meanwhile: it is called at the first look after as many, once however many there were. What it raises
+    ends the training, and learn() raises it.
 
     Attributes:
         every_updates: updates between two calls; 0 if they do not matter.
@@ -167,10 +175,10 @@ class BaseCallback:
         """Once, before the first rollout."""
 
     def on_step(self, training: Training) -> bool | None:
-        """Returns False to end the training."""
+        """Returns False to end the training, and is not called again then."""
 
     def on_training_end(self, training: Training) -> None:
-        """Once, after the last update, however it ended."""
+        """Once, after the last update, however it ended, where it was told of the start."""
 
 
 Step = Callable[[Training], "bool | None"]
@@ -196,6 +204,38 @@ def as_callbacks(callback: MaybeCallback) -> list[BaseCallback]:
     return [one if isinstance(one, BaseCallback) else _Function(one) for one in several]
 
 
+@contextlib.contextmanager
+def told(callbacks: Sequence[BaseCallback], training: Training) -> Iterator[None]:
+    """Around a training: each is told of its start, and those that were are told of its end, in the other order."""
+    if not callbacks:
+        yield
+        return
+    callbacks[0].on_training_start(training)
+    try:
+        with told(callbacks[1:], training):
+            yield
+    finally:
+        callbacks[0].on_training_end(training)
+
+
+class Nesting(BaseCallback):
+    """One that calls others, whenever it wants to; they are told of start and end with it."""
+
+    def __init__(self, callback: MaybeCallback) -> None:
+        self._nested = as_callbacks(callback)
+        self._told = contextlib.ExitStack()
+
+    def on_training_start(self, training: Training) -> None:
+        self._told.enter_context(told(self._nested, training))
+
+    def call_nested(self, training: Training) -> bool:
+        """Calls each. Whether the training goes on."""
+        return False not in [callback.on_step(training) for callback in self._nested]
+
+    def on_training_end(self, training: Training) -> None:
+        self._told.close()
+
+
 class Calls:
     """A callback in a run: when it is due, and what it says."""
 
@@ -204,12 +244,17 @@ class Calls:
         self._training = training
         self._run = run
         self._updates, self._env_steps = training.n_updates, training.env_steps
+        self._seen = training.n_updates  # at its latest call
         self._next_s = time.monotonic() + callback.every_s
 
-    def updates_left(self) -> int:
-        """Until it is due; 0 where updates do not decide that."""
-        its = self._callback
-        return max(1, self._updates + its.every_updates - self._training.n_updates) if its.every_updates else 0
+    def updates_left(self, env_steps: int) -> int:
+        """Until it is due, with `env_steps` in each; 0 where neither count decides that."""
+        its, now = self._callback, self._training
+        if not its.every_updates and not its.every_timesteps:
+            return 0
+        updates = self._updates + its.every_updates - now.n_updates
+        of_env_steps = math.ceil((self._env_steps + its.every_timesteps - now.env_steps) / env_steps)
+        return max(1, updates, of_env_steps)
 
     def do_if_due(self) -> None:
         """Calls it, where it is time."""
@@ -223,10 +268,20 @@ class Calls:
             return
         self._updates += _passed(now.n_updates - self._updates, its.every_updates)
         self._env_steps += _passed(now.env_steps - self._env_steps, its.every_timesteps)
-        self._next_s = math.inf  # one that failed is not called again while the run is taken down for it
-        if its.on_step(now) is False:
+        self._seen = now.n_updates
+        self._next_s = math.inf  # one that failed, or ended the run, is not called again while it is taken down
+        with self._run.one_moment():
+            goes_on = its.on_step(now) is not False
+        if goes_on:
+            self._next_s = time.monotonic() + its.every_s
+        else:
             self._run.end()
-        self._next_s = time.monotonic() + its.every_s
+
+    def do_at_the_end(self) -> None:
+        """Calls it, where it is due, of the last update: a run may be over before the parent's first look."""
+        self._training.refresh()
+        if self._training.n_updates != self._seen:
+            self.do_if_due()
 
 
 @contextlib.contextmanager
@@ -236,27 +291,16 @@ def calling(callbacks: Sequence[BaseCallback], model: Model, run: Run, num_times
         yield
         return
     training = Training(model, run, num_timesteps)
-    for callback in callbacks:
-        callback.on_training_start(training)
-    calls = [Calls(callback, training, run) for callback in callbacks]
-    run.jobs += calls
-    try:
-        yield
-        run.tick(now=True)
-        for call in calls:
-            call.do_if_due()  # a run may be over before the parent's first look
-    finally:
-        training.refresh()
-        _end(callbacks, training)
-
-
-def _end(callbacks: Sequence[BaseCallback], training: Training) -> None:
-    """Tells each, also where one before it raises."""
-    if callbacks:
+    with told(callbacks, training):
+        calls = [Calls(callback, training, run) for callback in callbacks]
+        run.jobs += calls
         try:
-            callbacks[0].on_training_end(training)
+            yield
+            run.tick(now=True)
+            for call in calls:
+                call.do_at_the_end()
         finally:
-            _end(callbacks[1:], training)
+            training.refresh()
 
 
 def _passed(done: int, every: int) -> int:

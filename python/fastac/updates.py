@@ -6,11 +6,12 @@ side of the same region is a session each (shared.py); `Recorder` is how they re
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -76,8 +77,8 @@ class Job(Protocol):
 
     def do_if_due(self) -> None: ...
 
-    def updates_left(self) -> int:
-        """Until it is due; 0 where updates do not decide that."""
+    def updates_left(self, env_steps: int) -> int:
+        """Until it is due, with `env_steps` in each; 0 where their number does not decide that."""
 
 
 class Periodic:
@@ -88,7 +89,7 @@ class Periodic:
         self._job = job
         self._next = time.monotonic() + every_s
 
-    def updates_left(self) -> int:
+    def updates_left(self, env_steps: int) -> int:
         return 0
 
     def do_if_due(self) -> None:
@@ -147,6 +148,8 @@ class Run:
         self.jobs: list[Job] = []
         self.recent = Recent()
         self._ended = False  # by a callback
+        self._holds_still = False
+        self._held: Moment | None = None
         self.toll = Toll()
         self._opened = time.monotonic()
         self._next_tick = 0.0
@@ -183,9 +186,9 @@ class Run:
         self._ended = True
         self.session.request_stop()
 
-    def most_updates(self) -> int:
-        """Of A2C, before the next look at it has to come; 0 for any number."""
-        due = [job.updates_left() for job in self.jobs]
+    def most_updates(self, env_steps: int) -> int:
+        """Of A2C, with `env_steps` in each, before the next look at it has to come; 0 for any number."""
+        due = [job.updates_left(env_steps) for job in self.jobs]
         return 1 if self.ends_when_solved else min((n for n in due if n), default=0)
 
     def finished(self) -> bool:
@@ -227,8 +230,23 @@ class Run:
             for job in self.jobs:
                 job.do_if_due()
 
+    @contextlib.contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """Within it, `moment` is one and the same while workers go on: what is looked at there is what is saved."""
+        self._holds_still = True
+        try:
+            yield
+        finally:
+            self._holds_still, self._held = False, None
+
     def moment(self) -> Moment:
         """Copies of one whole record (`hogwild`: of parameters that are being written)."""
+        moment = self._held or self._copied()
+        if self._holds_still:
+            self._held = moment
+        return moment
+
+    def _copied(self) -> Moment:
         params = np.empty(self._state_shape[1], np.float32)
         state = np.empty(self._state_shape, np.float32)
         at = self.session.copy_record(params, state)

@@ -40,6 +40,8 @@ class RayCluster(ClusterOptions):
 
     def expect_possible(self, model: Algorithm) -> None:
         self.node_config(model.config)
+        if model.problem.envs is not None:
+            raise ConfigError("env: expected an id or what makes one, as each node has its own, got an env")
         try:
             import ray  # noqa: F401
         except ImportError as error:

@@ -43,14 +43,17 @@ class RoundNode(Agent):
                 members=self._config.workers,
                 problem=task.problem,
             )
-            session = _core.Session(self.region, 0)
-            loop = engine.begin(session, 2, self.before)
-            while not self._courier.ask("ready", self.welcome.member):
-                time.sleep(POLL_S)
-            while loop.run(task.terms.total_timesteps, 1):
-                self._exchange()
-            loop.flush(self.read_logs)
-            session.close()
+            try:
+                session = _core.Session(self.region, 0)
+                loop = engine.begin(session, 2, self.before)
+                while not self._courier.ask("ready", self.welcome.member):
+                    time.sleep(POLL_S)
+                while loop.run(task.terms.total_timesteps, 1):
+                    self._exchange()
+                loop.flush(self.read_logs)
+                session.close()
+            finally:
+                engine.close()
             self._exchange(last=True)
         self.close()
         return NodeEnd(self.welcome.member, self.books)

@@ -5,7 +5,9 @@ Room before: the policy, whose actions come in. Room after: the rollout, which r
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +25,11 @@ from fastac.spaces import Actions, Spaces
 
 AnyEnv = gymnasium.Env[Any, Any]
 AnyVectorEnv = gymnasium.vector.VectorEnv[Any, Any, Any]
+
+_THE_SAME = (
+    "env: expected a function that makes another env each time, as each has episodes of its own, got one that returns "
+    "the same again: make the env inside the function"
+)
 
 
 @dataclass(frozen=True)
@@ -68,9 +75,10 @@ class OneHot(gym_spaces.Box):
 
 
 def in_one_piece(env: AnyEnv) -> AnyEnv:
-    """With observations that are one array: those of other spaces (Discrete, Tuple) are flattened, one-hot."""
+    """With observations that are one array: those of other spaces (Discrete, Tuple) are flattened, one-hot, and a
+    number by itself becomes an array of one."""
     space = env.observation_space
-    if isinstance(space, gym_spaces.Box):
+    if isinstance(space, gym_spaces.Box) and space.shape:
         return env
     if isinstance(space, gym_spaces.Dict) or not space.is_np_flattenable:
         raise ConfigError(
@@ -85,11 +93,29 @@ def in_one_piece(env: AnyEnv) -> AnyEnv:
 
 def spaces_of(observations: gymnasium.Space[Any], actions: gymnasium.Space[Any]) -> Spaces:
     """What a policy has to know. Raises ConfigError for spaces that no policy here is for."""
-    if not isinstance(observations, gym_spaces.Box):
-        raise ConfigError(f"env: expected observations in a Box, got {observations}")
+    if not isinstance(observations, gym_spaces.Box) or not observations.shape:
+        raise ConfigError(f"env: expected observations in a Box, of one dimension at least, got {observations}")
     dtype = "uint8" if observations.dtype == np.uint8 else "float32"
     start = observations.start if isinstance(observations, OneHot) else None
     return Spaces(tuple(observations.shape), _actions_of(actions), dtype, start)
+
+
+def spaces_made(make_env: Maker) -> Spaces:
+    """Of the env that it makes, which is tried. Raises ConfigError for one that takes other arguments, or that a
+    function gives a second time: several would step it, each in the midst of another's episode."""
+    try:
+        made = make_env()
+    except TypeError as error:
+        raise ConfigError(
+            f"env_kwargs: expected the arguments of what makes the env, got {dict(make_env.options)}: {error}"
+        ) from error
+    with contextlib.closing(made) as one:
+        spaces = spaces_of(one.observation_space, one.action_space)
+    if callable(make_env.made_by) and not isinstance(make_env.made_by, type):
+        with contextlib.closing(make_env()) as other:  # once the first is closed: there may be no room for two
+            if other.unwrapped is one.unwrapped:
+                raise ConfigError(_THE_SAME)
+    return spaces
 
 
 def _actions_of(space: gymnasium.Space[Any]) -> Actions:
@@ -101,7 +127,7 @@ def _actions_of(space: gymnasium.Space[Any]) -> Actions:
         return Actions("multi_discrete", (2,) * space.shape[0])
     if isinstance(space, gym_spaces.Box) and np.issubdtype(space.dtype, np.floating):
         low, high = (tuple(float(x) for x in bound.ravel()) for bound in (space.low, space.high))
-        return Actions("box", shape=tuple(space.shape), low=low, high=high)
+        return Actions("box", shape=tuple(space.shape), low=low, high=high, dtype=str(space.dtype))
     raise ConfigError(
         f"env: expected actions in a Discrete, a MultiDiscrete or a MultiBinary of one dimension, or a Box of real "
         f"numbers, got {space}"
@@ -109,12 +135,26 @@ def _actions_of(space: gymnasium.Space[Any]) -> Actions:
 
 
 def vectorized(make_env: Callable[[], AnyEnv], n_envs: int) -> AnyVectorEnv:
-    """`n_envs` envs that Gymnasium steps in turn."""
-    return gymnasium.vector.SyncVectorEnv([make_env] * n_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+    """`n_envs` envs that Gymnasium steps in turn. Raises ConfigError where two of them are the same."""
+    return _distinct(gymnasium.vector.SyncVectorEnv([make_env] * n_envs, autoreset_mode=AutoresetMode.SAME_STEP))
+
+
+def bases_of(envs: AnyVectorEnv) -> Counter[int]:
+    """What is under all wrappers, by identity, and how often: each env, or a vector env of another kind as one."""
+    base = envs.unwrapped
+    single = [env.unwrapped for env in base.envs] if isinstance(base, gymnasium.vector.SyncVectorEnv) else [base]
+    return Counter(map(id, single))
+
+
+def _distinct(envs: AnyVectorEnv) -> AnyVectorEnv:
+    if max(bases_of(envs).values()) > 1:
+        raise ConfigError(_THE_SAME)
+    return envs
 
 
 def as_vector_env(env: AnyEnv | AnyVectorEnv) -> AnyVectorEnv:
-    """The user's own env or vector env. Raises ConfigError for one that does not reset in the step of an end."""
+    """The user's own env or vector env. Raises ConfigError for one that does not reset in the step of an end, or has
+    the same env twice."""
     if isinstance(env, gymnasium.Env):
         return vectorized(lambda: in_one_piece(env), 1)
     mode = env.metadata.get("autoreset_mode")
@@ -123,7 +163,7 @@ def as_vector_env(env: AnyEnv | AnyVectorEnv) -> AnyVectorEnv:
             "env: expected a VectorEnv with autoreset_mode=AutoresetMode.SAME_STEP, whose final observations are told, "
             f"got {mode}"
         )
-    return env
+    return _distinct(env)
 
 
 class GymnasiumBatch:
@@ -136,8 +176,10 @@ class GymnasiumBatch:
         terminated, truncated: bool[N].
     """
 
-    def __init__(self, envs: AnyVectorEnv, spaces: Spaces) -> None:
+    def __init__(self, envs: AnyVectorEnv, spaces: Spaces, owned: bool = False) -> None:
+        """`owned`: whether `close` closes the envs; not so where they are the user's."""
         self._envs = envs
+        self._owned = owned
         self._spaces = spaces
         self.num_envs: int = envs.num_envs
         shape = (self.num_envs, *spaces.obs_shape)
@@ -163,4 +205,5 @@ class GymnasiumBatch:
             self.final_obs[i] = infos["final_obs"][i]
 
     def close(self) -> None:
-        self._envs.close()
+        if self._owned:
+            self._envs.close()
