@@ -177,6 +177,7 @@ class Agent:
     def delivery(self, *, last: bool = False) -> Delivery:
         """What has been done since the one before. Until it is answered there is no other."""
         record = self.observer.copy_record(self._sent, self._state)
+        self._expect_finite(self._sent, "its parameters")
         self.books = books_of(self.observer, self.workers, record, self.welcome.env_steps, self.toll)
         rows = np.concatenate(self._rows) if self._rows else np.zeros((0, _core.LOG_COLUMNS))
         notes = tuple(self._notes)
@@ -218,10 +219,13 @@ class Agent:
             self.observer.request_stop()
 
     def _amend(self, values: Float32, target: str, env_steps: int) -> None:
-        if self.seat.amend(values, target=target, env_steps=env_steps) == "rejected_nonfinite":
+        self._expect_finite(values, "the server's parameters")
+        self.seat.amend(values, target=target, env_steps=env_steps)
+
+    def _expect_finite(self, values: Float32, whose: str) -> None:
+        if not np.isfinite(values).all():
             raise NonFiniteGradientError(
-                f"{self.task.name}: the server's parameters hold NaN or infinity; a smaller learning_rate or a "
-                "max_grad_norm usually helps"
+                f"{self.task.name}: {whose} hold NaN or infinity; a smaller learning_rate or a max_grad_norm usually helps"
             )
 
     def close(self) -> None:
