@@ -288,6 +288,16 @@ def test_workers_wait_for_a_server_that_does_not_answer():
     check_books(place.server.report())
 
 
+def test_a_server_whose_parameters_are_no_numbers_ends_the_nodes():
+    model = small_a3c()
+    terms = terms_of(model, nodes=1, total_timesteps=10**9)
+    place = Place(server_of(terms, model))
+    place.server.state.params[:] = np.inf
+    place.server._vectors.params[:] = np.inf
+    with pytest.raises(fastac.NonFiniteGradientError, match="node 0: its parameters hold NaN or infinity"):
+        run_nodes(place, terms, model)
+
+
 def test_a_courier_gives_up_after_its_retries():
     class Nobody:
         def call(self, verb, message):

@@ -225,7 +225,8 @@ class Agent:
     def _expect_finite(self, values: Float32, whose: str) -> None:
         if not np.isfinite(values).all():
             raise NonFiniteGradientError(
-                f"{self.task.name}: {whose} hold NaN or infinity; a smaller learning_rate or a max_grad_norm usually helps"
+                f"{self.task.name}: {whose} hold NaN or infinity; a smaller learning_rate or a max_grad_norm usually "
+                "helps"
             )
 
     def close(self) -> None:
