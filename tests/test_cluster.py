@@ -179,6 +179,7 @@ def test_what_fails_on_a_node_is_raised_here(machines):
         ({"nodes": MAX_NODES + 1}, "nodes: expected"),
         ({"workers_per_node": 64}, "workers_per_node: expected a whole number from 1 to 63, got 64"),
         ({"sync_ms": 0}, "sync_ms: expected a number > 0, got 0"),
+        ({"sync_ms": 6000}, "sync_ms: expected at most 5,000, got 6000"),
         ({"sync_updates": 1.5}, "sync_updates: expected a whole number"),
         ({"send": "parameters"}, "send: expected one of steps, gradients, got 'parameters'"),
         ({"address": 5}, "address: expected a text or None, got 5"),

@@ -215,7 +215,7 @@ def test_the_page(tmp_path, monkeypatch):
     (file,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     Path("run.toml").write_text(file)
     shown = re.findall(r"^fastac .*", text, re.MULTILINE)
-    assert len(shown) == 6 and shown[1] == f"{shown[0]} --seed 2 --name second"
+    assert len(shown) == 7 and shown[1] == f"{shown[0]} --seed 2 --name second"
     for line in (line for line in shown if " > " not in line):
         result = invoke(*shlex.split(line, comments=True)[1:])
         assert result.exit_code in ((0, 1) if "--threshold" in line else (0,)), (line, result.output)

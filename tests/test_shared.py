@@ -139,7 +139,7 @@ def test_state_and_rows_are_checked() -> None:
         ({"beta2": float("nan")}, "beta2: expected a number in [0, 1), got nan"),
         ({"eps": -1.0}, "eps: expected a number >= 0, got -1.000000"),
         ({"max_grad_norm": float("nan")}, "max_grad_norm: expected a number >= 0 (0: no clipping), got nan"),
-        ({"optimizer": "lion"}, "optimizer: expected one of sgd, rmsprop, adam, got 'lion'"),
+        ({"optimizer": "lion"}, "optimizer: expected one of sgd, rmsprop, adam, sum, got 'lion'"),
     ],
 )
 def test_configs_are_checked(options: dict[str, Any], words: str) -> None:

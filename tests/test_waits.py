@@ -37,6 +37,7 @@ WAITS = {
     ("a3c", "wait_while_held"): "test_cluster_nodes.py::test_workers_wait_for_a_server_that_does_not_answer",
     ("a3c", "wait_for_go"): "test_waits.py::test_a_worker_waits_for_go_no_longer_than_that",
     ("bench.envpool_env", "_step_of.step"): "its racer's deadline: test_bench.py::test_a_racer_that_does_not_answer",
+    ("bench.cluster", "SlowCartPole.step"): "a millisecond",
     ("bench.racer", "Racer.receive"): "test_bench.py::test_a_racer_that_does_not_answer",
     ("bench.racer", "Racer.close"): "its process was killed",  # and a deadline
     ("bench.racer", "serve"): "test_bench.py::test_a_racer_ends_with_its_parent",

@@ -13,6 +13,7 @@ as lost, and no process is left.
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import sys
 import threading
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from whole_runs import arguments, kill, processes
+from whole_runs import adopt_orphans, arguments, kill, processes
 
 import fastac
 from fastac.cluster import driver
@@ -35,12 +36,12 @@ RECOVERY_S = 120.0  # of a busy machine; it takes a few seconds
 
 
 def titled(title: bytes) -> list[int]:
-    """The processes whose title, which Ray sets, begins so."""
+    """Those of our processes whose title, which Ray sets, begins so."""
     found = []
-    for process in processes():
+    for pid in descendants(os.getpid()):
         with contextlib.suppress(OSError):
-            if Path(f"/proc/{process.pid}/cmdline").read_bytes().startswith(title):
-                found.append(process.pid)
+            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(title):
+                found.append(pid)
     return found
 
 
@@ -184,6 +185,7 @@ class Killer:
 
 def main() -> int:
     given = arguments(each=1, seed=0)
+    adopt_orphans()  # of a Ray node that was killed
     driver.ClusterRun = Watched  # type: ignore[misc]
     machines = Machines()
     ray.init(address=machines.cluster.address, namespace="fastac", log_to_driver=False, logging_level="ERROR")

@@ -281,7 +281,7 @@ MUTANTS = [
     seeded(
         "a record of rejections alone has no parameters",
         RECORD,
-        [("if (!written && n > 0) copy_vectors(from, target);", "")],
+        [("if (!written && n > 0) copy_vectors(region_->vectors(from), region_->vectors(target));", "")],
     ),
     seeded(
         "every gradient steps from the old record",

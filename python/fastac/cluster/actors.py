@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fastac.cluster.courier import CallLostError, ServerLostError
@@ -77,8 +77,8 @@ class ServerActor:
         self._tell()
         return lost
 
-    async def report(self) -> Report:
-        return self._server.report()
+    async def report(self, heard: int) -> Report:
+        return self._server.report(heard)
 
     async def checkpoint(self) -> State:
         return self._server.checkpoint()
@@ -240,12 +240,12 @@ def _get(refs: list[Any], deadline_s: float | None = None) -> list[Any]:
         values: list[Any] = ray.get(refs, timeout=deadline_s)
     except (ActorUnavailableError, GetTimeoutError) as error:
         raise CallLostError(str(error)) from error
-    except RayActorError as error:
-        raise ServerLostError(str(error)) from error
     except RayTaskError as error:
         if isinstance(error.cause, (FastacError, Refused, Unknown, ServerLostError)):
             raise error.cause from None
         raise WorkerError(str(error)) from None
+    except RayError as error:  # the actor is dead, or its machine, or what it gave out went with it
+        raise ServerLostError(str(error)) from error
     return values
 
 
@@ -292,7 +292,8 @@ def shard_name(server: str, k: int) -> str:
 def _latest_server(run: str) -> str:
     """Raises ValueError where there is none."""
     start = server_name(run, 0).removesuffix("0")
-    numbers = [name.removeprefix(start) for name in ray.util.list_named_actors() if name.startswith(start)]
+    named = [its["name"] for its in ray.util.list_named_actors(all_namespaces=True) if its["namespace"] == NAMESPACE]
+    numbers = [name.removeprefix(start) for name in named if name.startswith(start)]
     return server_name(run, max(int(number) for number in numbers if number.isdigit()))
 
 
@@ -362,7 +363,8 @@ def server_machines() -> list[str]:
 
 
 def _on(machine: str) -> dict[str, Any]:
-    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(machine, soft=False), "max_restarts": 0}
+    strategy = NodeAffinitySchedulingStrategy(machine, soft=False)
+    return {"scheduling_strategy": strategy, "max_restarts": 0, "namespace": NAMESPACE}
 
 
 def start_server(name: str, terms: Terms, state: State, parts: int) -> tuple[Any, list[Any]]:

@@ -66,7 +66,7 @@ class Courier:
         self._patience = patience
         self._pending: Pending | None = None
         self._call: tuple[str, Any] = ("", None)
-        self._until = 0.0
+        self._until = self._give_up = 0.0
         self._tries = 0
         self.retried = 0
         self.since: float | None = None
@@ -76,6 +76,7 @@ class Courier:
         self._call = (verb, message)
         self._tries = 0
         self.since = time.monotonic()
+        self._give_up = self.since + self._patience.deadline_s * (self._patience.retries + 1)
         self._send()
 
     def poll(self, wait_s: float = 0.0) -> Any:
@@ -84,9 +85,12 @@ class Courier:
         try:
             is_done = self._pending.done(wait_s)
             answer = self._pending.take() if is_done else None
-        except CallLostError:
+        except CallLostError as error:
+            if time.monotonic() > self._give_up:
+                raise ServerLostError(f"no answer to {self._call[0]}: {error}") from error
             time.sleep(_LOOK_S)
-            self._again()
+            self.retried += 1
+            self._send()
             return None
         if is_done:
             if isinstance(answer, Answer) and answer.waiting:

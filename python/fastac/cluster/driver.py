@@ -7,6 +7,7 @@ looks every 50 ms; nothing of the training waits for it.
 from __future__ import annotations
 
 import contextlib
+import math
 import secrets
 import time
 import warnings
@@ -34,6 +35,7 @@ _MACHINES_S = 1.0  # between two looks for machines that have joined
 _SILENT_S = 10.0  # a node that has not delivered for so long is told of
 _STOP_S = 10.0  # for nodes to leave, once they are told
 _MAX_DEATHS_IN_A_ROW = 3
+_NUMBERS_OF_A_SERVER = 1_000_000
 
 
 def open_run(cluster: ClusterOptions, model: Algorithm, progress: WaitingProgress) -> ClusterRun:
@@ -78,6 +80,7 @@ class _Place:
     end: NodeEnd | None = None
     deaths_in_a_row: int = 0
     deliveries: int = 0  # when it was given to who has it
+    started: float = 0.0
     told_silent: bool = False
 
     @property
@@ -112,6 +115,9 @@ class Driver:
         self._next_checkpoint = 0.0
         self._next_machines = 0.0
         self._deaths = 0
+        self._heard = 0  # reports of the server
+        self._to_give_up: set[str] = set()  # tokens of agents that are dead, of which the server does not know yet
+        self._given_up: set[str] = set()
 
     # ---- the run ----------------------------------------------------------------------------------------------
 
@@ -127,14 +133,19 @@ class Driver:
         try:
             self._start_server()
             self._began_at = time.monotonic()
-            while not self._all_ended():
-                self._look(run)
-            self._hear_last(run)
+            while True:
+                while not self._all_ended():
+                    self._look(run)
+                self._hear_last(run)
+                if self._done():  # not where the server has died since, and what it had is to be trained again
+                    break
         finally:
             with signals_deferred():
-                self._see_off(run)
-                if ours:
-                    actors.disconnect()
+                try:
+                    self._see_off(run)
+                finally:
+                    if ours:
+                        actors.disconnect()
 
     def _look(self, run: Run) -> None:
         self._fill_places()
@@ -146,9 +157,11 @@ class Driver:
         for place in self._places:
             if place.ref is not None and actors.ended(place.ref):
                 self._hear_end(place)
+        self._give_up_the_dead()
         self._follow_server()
         self._count_deaths(run)
         self._begin_if_ready(run)
+        self._end_the_silent()
         run.tick()
         if self.observer.stop_requested and not self._stop_told:
             self._tell_stop()
@@ -173,7 +186,8 @@ class Driver:
         name = actors.server_name(self._id, self._servers)
         self._servers += 1
         self._server, self._shards = actors.start_server(name, self._terms, self._state, self._parts)
-        self._ask("report")
+        self._heard = 0
+        self._hear(self._ask("report", self._heard))
         self._next_checkpoint = time.monotonic() + self._cluster.checkpoint_every_s
 
     def _ask(self, verb: str, *args: Any) -> Any:
@@ -192,7 +206,7 @@ class Driver:
         """Hears what it reports, keeps its checkpoint, and starts another where it is dead."""
         try:
             asked = time.monotonic()
-            report: Report = self._ask("report")
+            report: Report = self._ask("report", self._heard)
             self._offset = (asked + time.monotonic()) / 2 - report.clock
             self._hear(report)
             if time.monotonic() >= self._next_checkpoint:
@@ -203,6 +217,7 @@ class Driver:
 
     def _hear(self, report: Report) -> None:
         self._report = report
+        self._heard = report.number
         self.observer.hear(report, self._offset)
         for note in report.notes:
             warnings.warn(NodeWarning(note), stacklevel=2)
@@ -227,16 +242,19 @@ class Driver:
             stacklevel=2,
         )
         until = time.monotonic() + self._cluster.outage_s
+        # Members that joined after the checkpoint have numbers, too: none is given twice.
+        self._state.members += _NUMBERS_OF_A_SERVER
+        self._to_give_up |= self._given_up
         while True:
             try:
                 self._start_server()
+                if self._began:
+                    self._ask("begin")
                 break
             except ServerLostError as again:  # its machine died meanwhile, and Ray does not know it yet
                 if time.monotonic() > until:
                     raise WorkerDiedError(f"{words}; no other could be started: {again}") from again
                 time.sleep(_LOOK_S)
-        if self._began:
-            self._ask("begin")
         if self._stop_told:
             self._tell_stop()
 
@@ -275,7 +293,7 @@ class Driver:
 
     def _start_node(self, place: _Place, machine: str) -> None:
         its = self._cluster
-        place.token, place.machine = secrets.token_hex(8), machine
+        place.token, place.machine, place.started = secrets.token_hex(8), machine, time.monotonic()
         before = None if place.end is None else (place.end.member, place.end.books)
         task = NodeTask(
             self._terms,
@@ -299,19 +317,19 @@ class Driver:
         try:
             place.end = actors.result(ref, 30.0)
             actors.kill(place.actor)
-        except Refused as error:
-            raise ConfigError(f"{place.name} was refused: {error}") from error
         except (ServerLostError, CallLostError) as error:  # the actor, its process or its machine is gone
             self._answer_death(place, error)
+        except Exception as error:
+            self._give_up(place)
+            if isinstance(error, Refused):
+                raise ConfigError(f"{place.name} was refused: {error}") from error
+            raise
 
     def _answer_death(self, place: _Place, error: Exception) -> None:
         self._deaths += 1
         in_vain = self._deliveries(place) == place.deliveries
         place.deaths_in_a_row = place.deaths_in_a_row + 1 if in_vain else 0
-        try:
-            lost = self._ask("give_up", place.token)
-        except ServerLostError:
-            lost = 0  # it is not a member of the next one
+        lost = self._give_up(place)
         words = f"{place.name} died ({_first_line(error)})"
         if self._done():
             done = "the work is done all the same"
@@ -323,6 +341,39 @@ class Driver:
         told = f"at least {counted(lost, 'gradients')} of it were not sent" if lost else "what it had not sent is lost"
         warnings.warn(WorkerDeathWarning(f"{words}: {told}; {done}"), stacklevel=2)
 
+    def _give_up(self, place: _Place) -> int:
+        """Its agent is dead, or shall be: the server takes nothing from it any more. How many gradients of it are known
+        to be lost."""
+        if place.actor is not None:
+            actors.kill(place.actor)
+        self._to_give_up.add(place.token)
+        return self._give_up_the_dead()
+
+    def _give_up_the_dead(self) -> int:
+        """Tells the server, and each one after it; where it does not answer, again at the next look."""
+        lost = 0
+        for token in list(self._to_give_up):
+            with contextlib.suppress(ServerLostError):
+                lost += self._ask("give_up", token)
+                self._to_give_up.discard(token)
+                self._given_up.add(token)
+        return lost
+
+    def _end_the_silent(self) -> None:
+        """A place whose agent says nothing for `outage_s`, or for 10 s once the work is done, is given up: Ray has no
+        CPUs for it, it is stopped, or its env hangs."""
+        report = self._report
+        if report is None:
+            return
+        patience_s = _STOP_S if self._done() else self._cluster.outage_s
+        for place in self._places:
+            since_start = time.monotonic() - place.started
+            silent_s = min(report.silent_s.get(place.name, math.inf), since_start)
+            if place.ref is None or silent_s < patience_s or (not self._began and place.name in report.silent_s):
+                continue
+            place.ref = None
+            self._answer_death(place, TimeoutError(f"no word for {silent_s:.0f} s"))
+
     def _deliveries(self, place: _Place) -> int:
         shares = () if self._report is None else self._report.nodes
         return next((share.deliveries for share in shares if share.name == place.name), 0)
@@ -333,13 +384,18 @@ class Driver:
             return
         ready = self._report.n_ready
         late = time.monotonic() > self._began_at + self._cluster.outage_s
+        if late and ready == 0:
+            raise WorkerDiedError(
+                f"no node was ready within {self._cluster.outage_s:g} s: are there CPUs that are free?"
+            )
         if ready == len(self._places) or (late and ready > 0):
             if ready < len(self._places):
                 words = f"{ready} of {counted(len(self._places), 'nodes')} begin: no machine for more"
                 warnings.warn(WorkerStuckWarning(words), stacklevel=2)
-            run.start()
-            self._ask("begin")
-            self._began = True
+            with contextlib.suppress(ServerLostError):  # the next one is told
+                self._ask("begin")
+                run.start()
+                self._began = True
 
     # ---- the end ----------------------------------------------------------------------------------------------
 
@@ -357,8 +413,8 @@ class Driver:
             self._tell_stop()
             until = time.monotonic() + _STOP_S
             for place in self._places:
-                if place.ref is not None and actors.ended(place.ref, max(0.0, until - time.monotonic())):
-                    place.ref = None
+                if place.ref is not None and not self._left_in_order(place, max(0.0, until - time.monotonic())):
+                    self._give_up(place)  # what it had published is lost, and the books say so
             self._follow_server()
             self.fetch()
         finally:
@@ -368,6 +424,13 @@ class Driver:
             for actor in (self._server, *self._shards):
                 actors.kill(actor)
             self._server = None
+
+    def _left_in_order(self, place: _Place, wait_s: float) -> bool:
+        ref, place.ref = place.ref, None
+        try:
+            return actors.ended(ref, wait_s) and isinstance(actors.result(ref, 30.0), NodeEnd)
+        except Exception:  # one that failed, or died, while the run is already being taken down
+            return False
 
 
 def _first_line(error: Exception) -> str:

@@ -25,7 +25,7 @@ from fastac.cluster.server import Terms
 from fastac.config import A3CConfig
 from fastac.engines import preload
 from fastac.errors import NonFiniteGradientError
-from fastac.launch import launch
+from fastac.launch import Crew, launch
 from fastac.normalization import Statistics
 from fastac.problem import Problem
 from fastac.shared import Toll, create_region, observer_of
@@ -86,6 +86,8 @@ class Membership(Protocol):
     def run(self) -> NodeEnd:
         """Raises ServerLostError or Unknown where it has to join again."""
 
+    def close(self) -> None: ...
+
 
 Kind = Callable[["NodeTask", Courier, Welcome, list[str]], Membership]
 
@@ -109,6 +111,8 @@ def take_part(task: NodeTask, link: Link, kind: Kind, notes: list[str] | None = 
             return node.run()
         except (ServerLostError, Unknown):
             before = welcome.member, node.books
+        finally:
+            node.close()
     raise AssertionError("unreachable")
 
 
@@ -281,15 +285,21 @@ class Node(Agent):
             preload=preload(config),
         ) as crew:
             crew.wait_ready()
-            while not self._courier.ask("ready", self.welcome.member):
-                crew.check()
-                time.sleep(POLL_S)
-            self._next = time.monotonic() + self.task.sync_s
+            self._wait_until_all_are_ready(crew)
+            self._next = time.monotonic() + self._most_s
             self.observer.give_go()
             crew.wait_done()
         self._leave()
-        self.close()
         return NodeEnd(self.welcome.member, self.books)
+
+    def _wait_until_all_are_ready(self, crew: Crew) -> None:
+        try:
+            while not self._courier.ask("ready", self.welcome.member):
+                crew.check()
+                time.sleep(POLL_S)
+        except (ServerLostError, Unknown):
+            self._lost = True
+            raise
 
     def _finished(self) -> bool:
         return self.stopped or self.observer.snapshot()["env_steps"] >= self.task.terms.total_timesteps
@@ -305,7 +315,7 @@ class Node(Agent):
             elif time.monotonic() > self._courier.since + most_lag(self.task.sync_s):
                 self.observer.hold(True)
         elif self.observer.go and not self.observer.stop_requested and self._is_due():
-            self._next = time.monotonic() + self.task.sync_s
+            self._next = time.monotonic() + self._most_s
             delivery = self.delivery()
             self._updates_sent = delivery.books.applied
             self._courier.begin("deliver", delivery)
@@ -321,11 +331,17 @@ class Node(Agent):
             self.take(answer)
         return answer is not None
 
+    @property
+    def _most_s(self) -> float:
+        """Between two deliveries."""
+        return self.task.sync_s if self.task.sync_updates is None else 1.0
+
     def _is_due(self) -> bool:
         if self.task.sync_updates is None:
             return time.monotonic() >= self._next
         applied: int = self.observer.snapshot()["applied"]
-        return applied - self._updates_sent >= self.task.sync_updates
+        # Once a second in any case: the server's answer tells when the run is over.
+        return applied - self._updates_sent >= self.task.sync_updates or time.monotonic() >= self._next
 
     def _leave(self) -> None:
         """All workers have left: what they published is applied, and delivered."""

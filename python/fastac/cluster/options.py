@@ -14,6 +14,7 @@ from fastac.config import A2CConfig, A3CConfig, Config
 from fastac.errors import ConfigError
 
 MAX_NODES = 1000
+MOST_SYNC_MS = 5_000.0  # a node hears with an exchange that the run is over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,8 @@ class ClusterOptions:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
                 raise ConfigError(f"{name}: expected a number > 0, got {value!r}")
+        if self.sync_ms > MOST_SYNC_MS:
+            raise ConfigError(f"sync_ms: expected at most {MOST_SYNC_MS:,.0f}, got {self.sync_ms!r}")
         if not 0 <= self.added_delay_ms < math.inf:
             raise ConfigError(f"added_delay_ms: expected a number >= 0, got {self.added_delay_ms!r}")
         if self.send not in SENDS:

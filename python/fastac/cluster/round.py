@@ -22,7 +22,9 @@ class RoundNode(Agent):
     """One membership of a node of A2C."""
 
     def __init__(self, task: NodeTask, courier: Courier, welcome: Welcome, notes: list[str]) -> None:
-        super().__init__(task, courier, welcome, notes, 1, "sum")
+        # Nothing is clipped here: the server clips what all have found.
+        terms = dataclasses.replace(task.terms, config=dataclasses.replace(task.terms.config, clip_at="worker"))
+        super().__init__(dataclasses.replace(task, terms=terms), courier, welcome, notes, 1, "sum")
         config = task.terms.config
         assert isinstance(config, A2CConfig)
         self._config = config
@@ -55,7 +57,6 @@ class RoundNode(Agent):
             finally:
                 engine.close()
             self._exchange(last=True)
-        self.close()
         return NodeEnd(self.welcome.member, self.books)
 
     def _exchange(self, last: bool = False) -> None:

@@ -123,6 +123,7 @@ class Report:
     silent_s: dict[str, float]  # of each member: since its last delivery
     n_ready: int
     clock: float
+    number: int
 
 
 class Server:
@@ -136,11 +137,12 @@ class Server:
         self._vectors = vectors
         self._members: dict[int, Member] = {}
         self._revoked: set[str] = set()
-        self._asked: set[int] = set()  # members of a server before, whose losses are counted
         self._round: dict[int, Delivery] = {}
         self._left: set[int] = set()  # of the rounds: known only so that a repeated last delivery is answered
         self._rows: deque[Floats] = deque()
         self._notes: deque[str] = deque()
+        self._reports = 0
+        self._unheard: tuple[list[Floats], list[str]] = ([], [])  # rows and notes of the latest report
         self._past = {name: Books() for name in state.books} | dict(state.books)
         self._between: dict[str, Spread] = {}
         self._deliveries: dict[str, int] = {}
@@ -159,10 +161,11 @@ class Server:
                 return member.welcome
             if member.attempt >= hello.attempt:
                 raise Refused(f"{hello.name}: a call to join came late")
+            member.books = _settled(member.books)  # what it tells of now is more than what was on its way
             self._remove(member)
-        if hello.books is not None and hello.before is not None and hello.before not in self._asked:
-            self._asked.add(hello.before)
+        if hello.books is not None and hello.before is not None:
             self._count_lost(hello.name, hello.books, self.state.acknowledged.get(hello.before, Books()))
+            self.state.acknowledged[hello.before] = hello.books  # once, whoever asks again
         its = self.state
         number, its.members = its.members, its.members + 1
         joined = its.joined.get(hello.name, 0)
@@ -268,7 +271,7 @@ class Server:
             values=self._vectors.give(member.number),
             version=its.version,
             others_env_steps=its.env_steps - member.books.env_steps,
-            members=len(self._members),
+            members=len(self._members.keys() - self._left),
             statistics=self._statistics(besides=member),
             stop=done,
         )
@@ -281,7 +284,7 @@ class Server:
 
     def _to_the_past(self, member: Member) -> None:
         its = self.state
-        its.acknowledged[member.number] = member.books
+        its.acknowledged[member.number] = _after(its.acknowledged.get(member.number, Books()), member.books)
         self._past[member.name] = _after(self._past.get(member.name, Books()), member.books)
         if len(member.statistics):
             its.statistics = (self._unpack(its.statistics) + self._unpack(member.statistics)).pack()
@@ -317,12 +320,18 @@ class Server:
         self._reduce_if_complete()
         return lost
 
-    def report(self) -> Report:
-        """How things stand; rows and notes since the report before."""
+    def report(self, heard: int = 0) -> Report:
+        """How things stand; rows and notes since report `heard`, the latest that arrived."""
         its = self.state
         now = time.monotonic()
-        rows = np.concatenate(self._rows) if self._rows else np.zeros((0, _core.LOG_COLUMNS))
-        notes = tuple(self._notes)
+        unheard, notes = self._unheard
+        if heard == self._reports:
+            unheard.clear()
+            notes.clear()
+        unheard += self._rows
+        notes += self._notes
+        self._reports += 1
+        rows = np.concatenate(unheard) if unheard else np.zeros((0, _core.LOG_COLUMNS))
         self._rows.clear()
         self._notes.clear()
         books = self._books()
@@ -335,11 +344,12 @@ class Server:
             dict(its.lost),
             self._tallies(books),
             rows,
-            notes,
+            tuple(notes),
             tuple(self._share(name, its) for name, its in sorted(books.items())),
             {member.name: now - member.heard for member in self._members.values()},
             sum(member.ready for member in self._members.values()),
             now,
+            self._reports,
         )
 
     def checkpoint(self) -> State:

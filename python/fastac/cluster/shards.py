@@ -6,6 +6,7 @@ In: what a member delivers. Out: the parameters after it, which are what its nex
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,7 +97,8 @@ class Shard:
 
     def _begin_steps(self) -> tuple[_core.Session, _core.Session]:
         """The same optimizer as anywhere: the core's, on a region of its own."""
-        region = create_region(self._config, workers=1, update="lockfree", n_params=len(self.params))
+        unclipped = dataclasses.replace(self._config, clip_at="worker")  # whoever sums up has clipped
+        region = create_region(unclipped, workers=1, update="lockfree", n_params=len(self.params))
         observer = observer_of(region)
         observer.initialize(self.params, self._state, self._version)
         return observer, _core.Session(region, 0)
