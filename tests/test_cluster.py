@@ -1,6 +1,7 @@
 """Training over Ray: a cluster of several Ray nodes on this machine, which CI has, too."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 import fastac
 from fastac.cluster.options import MAX_NODES
 from fastac.cluster.ray_cluster import RayCluster
+from fastac.metrics import Position
 
 ray = pytest.importorskip("ray", reason="fastac[ray]")
 GATE = Path(__file__).parent / "gates" / "cluster_killed.py"
@@ -218,6 +220,32 @@ def test_without_ray_it_is_said_what_to_install(monkeypatch):
         fastac.A3C().learn(1000, cluster=RayCluster())
 
 
+def test_what_is_no_cluster_at_all():
+    with pytest.raises(fastac.ConfigError, match=r"cluster: expected a fastac\.RayCluster, got 'local'"):
+        fastac.A3C().learn(1000, cluster="local")
+
+
+def test_a_run_of_the_command_line_goes_on_where_it_was(machines, tmp_path, monkeypatch):
+    """Its folder knows the cluster."""
+    from click.testing import CliRunner
+
+    from fastac.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "a3c", "--cluster", machines.address, "--nodes", "2", "--workers", "1", "--seed", "0"]
+    done = CliRunner().invoke(main, [*words, "--total-timesteps", "20000", "--name", "one"])
+    assert done.exit_code == 0 and "2 nodes" in done.output, done.output
+    told = Path("runs/one/config.toml").read_text()
+    assert 'cluster = "' in told and "nodes = 2" in told
+    again = CliRunner().invoke(main, ["train", "a3c", "--config", "runs/one/config.toml", "--name", "two"])
+    assert again.exit_code == 0 and "2 nodes" in again.output, again.output
+    model = fastac.A3C.load("runs/one")
+    model._standing = dataclasses.replace(model._standing, unfinished=Position(60_000, env_steps=20_000))
+    model.save("runs/one")
+    resumed = CliRunner().invoke(main, ["resume", "runs/one"])
+    assert resumed.exit_code == 0 and "2 nodes" in resumed.output, resumed.output
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nonsense"])
 def test_no_cluster_at_that_address(address):
     code = f"""
@@ -228,7 +256,7 @@ except fastac.ConfigError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert f"address: expected a Ray cluster at {address!r}" in done.stdout, done.stderr
+    assert f"cluster: expected a Ray cluster at {address!r}" in done.stdout, done.stderr
 
 
 def test_a_machine_that_joins_and_one_that_leaves(machines):

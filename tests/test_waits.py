@@ -58,11 +58,12 @@ WAITS = {
     ("cluster.courier", "joined"): "test_cluster_nodes.py::test_a_courier_gives_up_after_its_retries",
     ("cluster.driver", "Driver._ask"): "test_cluster.py::test_sigkill_of_everything_a_cluster_is_made_of",
     ("cluster.driver", "Driver._hear_end"): AT_ONCE,  # what has ended
+    ("cluster.driver", "Driver._left_in_order"): AT_ONCE,  # what has ended
     ("cluster.driver", "Driver._look"): "until the run ends, is stopped or fails; no machine: outage_s",
     ("cluster.driver", "Driver._restore"): "test_cluster.py::test_sigkill_of_everything_a_cluster_is_made_of",
     ("cluster.measure", "_deliver_s"): AT_ONCE,  # a server in this process
     ("cluster.node", "Node._heard"): "test_cluster_nodes.py::test_a_courier_gives_up_after_its_retries",
-    ("cluster.node", "Node.run"): "until the driver says go, or the server is lost, as Courier.ask tells",
+    ("cluster.node", "Node._wait_until_all_are_ready"): "until the driver says go, or the server is lost: Courier.ask",
     ("cluster.round", "RoundNode.run"): "until the driver says go, or the server is lost, as Courier.ask tells",
     ("cluster.server", "Server.join"): AT_ONCE,  # no thread's
     ("cluster.shards", "Shard.step"): AT_ONCE,  # lockfree, in a region of its own

@@ -256,6 +256,8 @@ class Algorithm(ABC):
     ) -> AlgorithmT:
         self._expect_possible(begin)
         if cluster is not None:
+            if not hasattr(cluster, "expect_possible"):
+                raise ConfigError(f"cluster: expected a fastac.RayCluster, got {cluster!r}")
             cluster.expect_possible(self)
         self._standing = dataclasses.replace(self._standing, unfinished=begin)
         if keeping.path is not None and keeping.every_s > 0:

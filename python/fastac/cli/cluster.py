@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 _OF_CLUSTER = ("nodes", "workers_per_node", "sync_ms", "sync_updates", "send")
 LOCAL = "local"
+NAMES = ("cluster", *_OF_CLUSTER)  # in a config.toml
 
 
 def cluster_options(command: Command) -> Command:
@@ -31,8 +33,21 @@ def cluster_of(options: dict[str, Any]) -> RayCluster | None:
         for name in filter(given, its):
             raise click.UsageError(f"--{name.replace('_', '-')}: expected with --cluster alone")
         return None
+    if given("sync_ms") and its["sync_updates"] is not None:
+        raise click.UsageError("--sync-updates: expected without --sync-ms, as one of them decides")
     from fastac.cluster.ray_cluster import RayCluster
 
+    return RayCluster(address=None if address == LOCAL else address, **its)
+
+
+def cluster_told(told: Mapping[str, Any]) -> RayCluster | None:
+    """That of a run's config.toml."""
+    address = told.get("cluster")
+    if address is None:
+        return None
+    from fastac.cluster.ray_cluster import RayCluster
+
+    its = {name: told[name] for name in _OF_CLUSTER if name in told}
     return RayCluster(address=None if address == LOCAL else address, **its)
 
 

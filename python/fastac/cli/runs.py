@@ -13,6 +13,7 @@ import numpy as np
 
 from fastac import rundir
 from fastac.checkpoint import MODEL_FILE, file_of, load_checkpoint, previous_of
+from fastac.cli import cluster
 from fastac.cli.configuration import read_config, write_config
 from fastac.cli.endings import stopped
 from fastac.cli.options import CHECKPOINT_EVERY_S
@@ -159,14 +160,19 @@ class RunFolder:
             "solve": aim.solve,
             "checkpoint_every_s": checkpoint_every_s,
         }
+        if self._options.get("cluster") is not None:
+            of_run |= {name: self._options.get(name) for name in cluster.NAMES}
         command = f"fastac train {type(self._model).__name__.lower()}"
         write_config(self.folder / CONFIG_FILE, command, of_run)
 
-    def checkpoint_every_s(self) -> float:
-        """As config.toml says, if there is one."""
+    def told(self) -> dict[str, Any]:
+        """What config.toml says, if there is one."""
         path = self.folder / CONFIG_FILE
-        told = (self._whole(CONFIG_FILE, read_config) if path.exists() else None) or {}
-        every_s: float = told.get("checkpoint_every_s", CHECKPOINT_EVERY_S)
+        return (self._whole(CONFIG_FILE, read_config) if path.exists() else None) or {}
+
+    def checkpoint_every_s(self) -> float:
+        """As config.toml says."""
+        every_s: float = self.told().get("checkpoint_every_s", CHECKPOINT_EVERY_S)
         return every_s
 
     def write_record(self, status: str, aim: Position) -> None:

@@ -125,6 +125,7 @@ def _train(
     **options: Any,
 ) -> None:
     with ends_in_order():
+        told = dict(options)
         cluster = cluster_of(options)
         config = {"a2c": A2CConfig, "a3c": A3CConfig}[kind](**options)  # a bad value is an error before any import
         expect_reachable(solve, config.max_episode_steps)
@@ -143,4 +144,4 @@ def _train(
             with rundir.locked(folder):
                 aim = Position(total_timesteps, solve=solve)
                 learn = functools.partial(model.learn, total_timesteps, solve=solve, cluster=cluster)
-                train_in(RunFolder(folder, model, options), model, learn, aim, checkpoint_every_s, watching)
+                train_in(RunFolder(folder, model, told), model, learn, aim, checkpoint_every_s, watching)

@@ -333,9 +333,11 @@ def _handlers_kept() -> Iterator[None]:
 def _expect_somebody(address: str) -> None:
     """Where nobody listens Ray would end the process."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise ConnectionError("that is neither auto nor HOST:PORT")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise ConnectionError(str(error)) from error
 
 
