@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 @watching_options
 @cluster_options
 def resume(
-    folder: Path, checkpoint_every_s: float | None, tensorboard: bool, verbose: bool, live: bool, **its: Any
+    folder: Path,
+    checkpoint_every_s: float | None,
+    tensorboard: bool,
+    verbose: bool,
+    live: bool,
+    **of_cluster: Any,
 ) -> None:
     """Finish a run that was stopped, failed or was killed.
 
