@@ -128,8 +128,8 @@ class Driver:
             ours = actors.connect(its.address, its.nodes * self._cpus)
         except ConnectionError as error:
             raise ConfigError(
-                f"cluster: expected a Ray cluster at {its.address!r}: {error}; `ray start --head` starts one; without an "
-                "address (--cluster local) the run has a Ray of its own"
+                f"cluster: expected a Ray cluster at {its.address!r}: {error}; `ray start --head` starts one; without "
+                "an address (--cluster local) the run has a Ray of its own"
             ) from error
         try:
             self._start_server()
