@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import fastac
 from fastac.cluster.options import MAX_NODES
 from fastac.cluster.ray_cluster import RayCluster
 from fastac.metrics import Position
+from fastac.report.commands import train_command
 
 ray = pytest.importorskip("ray", reason="fastac[ray]")
 GATE = Path(__file__).parent / "gates" / "cluster_killed.py"
@@ -237,6 +239,8 @@ def test_a_run_of_the_command_line_goes_on_where_it_was(machines, tmp_path, monk
     assert done.exit_code == 0 and "2 nodes" in done.output, done.output
     told = Path("runs/one/config.toml").read_text()
     assert 'cluster = "' in told and "nodes = 2" in told
+    command = train_command(json.loads(Path("runs/one/run.json").read_text()))
+    assert f"--cluster {machines.address} --nodes 2" in command
     again = CliRunner().invoke(main, ["train", "a3c", "--config", "runs/one/config.toml", "--name", "two"])
     assert again.exit_code == 0 and "2 nodes" in again.output, again.output
     model = fastac.A3C.load("runs/one")

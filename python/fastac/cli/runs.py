@@ -160,10 +160,14 @@ class RunFolder:
             "solve": aim.solve,
             "checkpoint_every_s": checkpoint_every_s,
         }
-        if self._options.get("cluster") is not None:
-            of_run |= {name: self._options.get(name) for name in cluster.NAMES}
+        of_run |= self._of_cluster()
         command = f"fastac train {type(self._model).__name__.lower()}"
         write_config(self.folder / CONFIG_FILE, command, of_run)
+
+    def _of_cluster(self) -> dict[str, Any]:
+        """The options of the cluster that the run is on; nothing on one machine."""
+        told = self._options or self.told()
+        return {} if told.get("cluster") is None else {n: told[n] for n in cluster.NAMES if told.get(n) is not None}
 
     def told(self) -> dict[str, Any]:
         """What config.toml says, if there is one."""
@@ -187,6 +191,7 @@ class RunFolder:
             "machine": machine.describe(),
             "total_timesteps": aim.total_timesteps,
             "solve": aim.solve,
+            "cluster": self._of_cluster(),
             "num_timesteps": model.num_timesteps,
             "version": model.version,
             "ledger": None if model.ledger is None else dataclasses.asdict(model.ledger),

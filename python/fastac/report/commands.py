@@ -49,6 +49,8 @@ def train_command(record: Mapping[str, Any]) -> str | None:
     if algorithm not in CONFIGS or not values:
         return None
     words = ["fastac", "train", algorithm.lower(), "--total-timesteps", _text(record.get("total_timesteps"))]
+    for name, value in part(record, "cluster").items():
+        words += [_flag(name), _text(value)]
     return _line([*words, *_options(CONFIGS[algorithm], values)])
 
 
