@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastac.cli.options import Command, given
+from fastac.cli.options import Command, FiniteRange, given
 
 if TYPE_CHECKING:
     from fastac.cluster.ray_cluster import RayCluster
@@ -73,7 +73,7 @@ _OPTIONS = (
     ),
     click.option(
         "--sync-ms",
-        type=click.FloatRange(min=0, min_open=True),
+        type=FiniteRange(min=0, min_open=True),
         default=20.0,
         show_default=True,
         help="with --cluster, A3C: time between two exchanges of a node with the server [ms]",

@@ -52,7 +52,8 @@ class JsonObject(click.ParamType[dict[str, Any]]):
 
 def given(option: str) -> bool:
     """Whether an option of the command that runs has a value of its own, so that it is not as by default."""
-    return click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
+    source = click.get_current_context().get_parameter_source(option)
+    return source not in (None, ParameterSource.DEFAULT)  # None: of a command that another one has invoked
 
 
 def workers_option(help: str) -> Callable[[Command], Command]:

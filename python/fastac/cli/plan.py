@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,13 +12,13 @@ from rich.table import Table
 
 from fastac._core import MAX_WORKERS
 from fastac.cli.endings import ends_in_order, signals_raised
-from fastac.cli.options import comma_separated
+from fastac.cli.options import FiniteRange, comma_separated
 from fastac.config import A3CConfig, Config
 
 if TYPE_CHECKING:
     from fastac.cluster.plan import Figures, Outcome
 
-_ABOVE_0 = click.FloatRange(min=0, min_open=True, max=math.inf, max_open=True)
+_ABOVE_0 = FiniteRange(min=0, min_open=True)
 _SENDS = ("steps", "gradients", "round")
 
 
@@ -62,7 +61,7 @@ _SENDS = ("steps", "gradients", "round")
 )
 @click.option(
     "--latency-ms",
-    type=click.FloatRange(min=0, max=math.inf, max_open=True),
+    type=FiniteRange(min=0),
     default=0.25,
     show_default=True,
     help="from a node to the server, one way [ms]",

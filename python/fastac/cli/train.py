@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 )
 @checkpoint_of_run_option
 @watching_options
+@cluster_options
 @click.pass_context
 def train(context: click.Context, /, folder: Path | None, **of_resume: Any) -> None:
     """Train one model.
