@@ -196,7 +196,8 @@ def _faults(trial: Trial, terminal: Terminal, working: bool, runs: Path) -> list
         faults += faults_of_folder(said[0], runs)
     if not terminal.in_order():
         faults.append("the terminal is not as it was before")
-    terminal.type("echo code=$?\n")
+    # The empty line first: a second Ctrl-C that reaches the shell at its prompt may take the next character along.
+    terminal.type("\necho code=$?\n")
     codes = {f"code={128 + trial.number}"} | ({"code=0"} if done else set())  # done, and on its way out
     if not wait_until(lambda: terminal.at_prompt() and codes & set(terminal.screen.lines()), 5.0):
         faults.append(f"expected {codes}, got {terminal.screen.lines()[-2]}")
