@@ -126,7 +126,7 @@ MUTANTS = [
         "pool too small for all to stand at their commits",
         LAYOUT,
         [(POOL, "records(2 * c.workers + 2)")],
-        schedules=130_000,
+        schedules=500_000,
     ),
     seeded("pool of one record for each seat", LAYOUT, [(POOL, "records(c.workers + 2)")]),
     # the commit
