@@ -201,7 +201,8 @@ class Algorithm(ABC):
             raise ConfigError(f"total_timesteps: expected a whole number >= 1, got {total_timesteps!r}")
         begin = Position(int(total_timesteps), solve=expect_reachable(solve, self._most_return))
         keeping = Keeping(checkpoint, checkpoint_every_s, on_checkpoint)
-        return self._learn_from(begin, keeping, as_callbacks(callback), progress_bar, cluster)
+        with self._alone():
+            return self._learn(begin, keeping, as_callbacks(callback), progress_bar, cluster)
 
     def resume(
         self: AlgorithmT,
@@ -228,21 +229,17 @@ class Algorithm(ABC):
                 "no learn() of this model was interrupted: use learn(total_timesteps) to train on"
             )
         keeping = Keeping(checkpoint, checkpoint_every_s, on_checkpoint)
-        return self._learn_from(self.unfinished, keeping, as_callbacks(callback), progress_bar, cluster)
+        with self._alone():
+            return self._learn(self.unfinished, keeping, as_callbacks(callback), progress_bar, cluster)
 
-    def _learn_from(
-        self: AlgorithmT,
-        begin: Position,
-        keeping: Keeping,
-        callbacks: list[BaseCallback],
-        progress_bar: bool | str,
-        cluster: Cluster | None,
-    ) -> AlgorithmT:
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Within it nobody else may begin a learn()."""
         if self._learning:
             raise RuntimeError("this model is inside learn() already, in this thread or in another one")
         self._learning = True
         try:
-            return self._learn(begin, keeping, callbacks, progress_bar, cluster)
+            yield
         finally:
             self._learning = False
 

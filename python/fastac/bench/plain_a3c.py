@@ -58,7 +58,7 @@ def trainer(config: A3CConfig) -> Case:
                 logits, value = model(torch.from_numpy(obs))
                 policy = torch.distributions.Categorical(logits=logits)
                 action = policy.sample()  # type: ignore[no-untyped-call]  # torch's own
-                log_p, entropy = policy.log_prob(action), policy.entropy()  # type: ignore[no-untyped-call]
+                log_p, entropy = policy.log_prob(action), policy.entropy()  # type: ignore[no-untyped-call]  # the same
                 obs, reward, terminated, truncated, _ = env.step(action.item())
                 ended = terminated or truncated
                 successor = torch.zeros(()) if terminated or not truncated else _value(model, obs)
@@ -66,7 +66,7 @@ def trainer(config: A3CConfig) -> Case:
                 if ended:
                     obs, _ = env.reset()
             optimizer.zero_grad()
-            loss_of(steps, _value(model, obs), config).backward()  # type: ignore[no-untyped-call]
+            loss_of(steps, _value(model, obs), config).backward()  # type: ignore[no-untyped-call]  # the same
             nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
             optimizer.step()
             done += config.n_steps

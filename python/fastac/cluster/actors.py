@@ -184,7 +184,7 @@ def _telling(tell: Callable[[str], None]) -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = told  # type: ignore[assignment]
+        warnings.showwarning = told  # type: ignore[assignment]  # the rest of its arguments is not told
         yield
 
 
@@ -353,7 +353,7 @@ def machines(cpus: int) -> list[str]:
 
 
 def _machines() -> list[dict[str, Any]]:
-    known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's own
     return known
 
 

@@ -23,6 +23,7 @@ from fastac.cluster.observer import ClusterObserver
 from fastac.cluster.options import ClusterOptions
 from fastac.cluster.server import Report, State, Terms, workers_of
 from fastac.cluster.shards import shards_for
+from fastac.config import A2CConfig, A3CConfig
 from fastac.errors import ConfigError, NodeWarning, WorkerDeathWarning, WorkerDiedError, WorkerStuckWarning
 from fastac.normalization import Statistics
 from fastac.progress import WaitingProgress
@@ -102,7 +103,8 @@ class Driver:
         assert begin is not None
         self._terms = Terms(config, cluster.send_of(config), cluster.nodes, len(model.params), begin.total_timesteps)
         self._parts = shards_for(len(model.params), int(cluster.most_shard_mb * 2**20))
-        self._cpus: int = config.workers  # type: ignore[attr-defined]
+        assert isinstance(config, (A2CConfig, A3CConfig))
+        self._cpus = config.workers
         self._places = [_Place(slot) for slot in range(cluster.nodes)]
         self._id = secrets.token_hex(2)
         self._servers = 0  # that there were

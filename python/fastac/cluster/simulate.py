@@ -6,6 +6,7 @@ take to be played, about a million of them in a second.
 
 from __future__ import annotations
 
+import functools
 import heapq
 import random
 from collections.abc import Callable
@@ -91,7 +92,7 @@ class _Cluster:
         for node in self._nodes:
             for _ in range(self._figures.workers):
                 self._begin_update(node)
-            self._at(node.due + self._look(), lambda node=node: self._send(node))  # type: ignore[misc]
+            self._at(node.due + self._look(), functools.partial(self._send, node))
         begin_s = duration_s / 3
         self._play_until(begin_s)
         self._counts = _Counts()
